@@ -1,0 +1,4 @@
+/// The commented default configuration.
+pub fn reference() -> String {
+    String::new()
+}

@@ -1,0 +1,88 @@
+use crate::{KeyChanges, Lane, Sink, SinkError, StreamInfo, Write};
+use async_trait::async_trait;
+use replicator_types::{Batch, CheckItem, Relation};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A sink that walks every value and keeps none: for measuring everything but a destination.
+///
+/// It calls nothing durable, so with it alone the slot's WAL is given up as it is read.
+#[derive(Debug)]
+pub struct Blackhole {
+    name: String,
+    shards: u32,
+    values: Arc<AtomicU64>,
+}
+
+impl Blackhole {
+    /// A blackhole of that name with that many lanes.
+    pub fn new(name: impl Into<String>, shards: u32) -> Self {
+        Self { name: name.into(), shards, values: Arc::default() }
+    }
+
+    /// How many values it has walked.
+    pub fn values(&self) -> u64 {
+        self.values.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Sink for Blackhole {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "blackhole"
+    }
+
+    fn shards(&self) -> u32 {
+        self.shards
+    }
+
+    fn key_changes(&self) -> KeyChanges {
+        KeyChanges::Split
+    }
+
+    async fn check(&self, _tables: &[Arc<Relation>]) -> Vec<CheckItem> {
+        vec![CheckItem::ok("blackhole", "keeps nothing")]
+    }
+
+    async fn prepare(&self, _stream: &StreamInfo) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn open_lane(&self, _shard: u32, _stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
+        Ok(Box::new(BlackholeLane { values: Arc::clone(&self.values) }))
+    }
+
+    async fn ping(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+struct BlackholeLane {
+    values: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Lane for BlackholeLane {
+    async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
+        let walked: u64 = batch.changes().map(|change| change.new_values().count() as u64).sum();
+        self.values.fetch_add(walked, Ordering::Relaxed);
+        Ok(Box::new(Nothing))
+    }
+}
+
+struct Nothing;
+
+#[async_trait]
+impl Write for Nothing {
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
+    async fn send(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
