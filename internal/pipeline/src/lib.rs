@@ -1,1 +1,20 @@
-//! (being written)
+//! From received bytes to durable batches and back to the LSN that may be acknowledged.
+//!
+//! [`Pipeline`] is the stages joined, without I/O. [`start`] drives it: one thread that decodes, dispatches
+//! and keeps the checkpoint, and one thread for each lane of each sink.
+
+mod backoff;
+mod batcher;
+mod checkpoint;
+mod dispatcher;
+mod driver;
+mod pipeline;
+mod relations;
+mod worker;
+
+pub use backoff::Backoff;
+pub use batcher::BatchLimits;
+pub use checkpoint::Checkpoint;
+pub use dispatcher::{DispatchError, LaneId, Output, Route};
+pub use driver::{Event, Input, Running, Settings, SinkLanes, start};
+pub use pipeline::{Counts, Pipeline, PipelineError};

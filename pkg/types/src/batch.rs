@@ -264,7 +264,12 @@ impl BatchBuilder {
 
     /// Adds a change of `transaction` to `relation`. Positions must not go down from call to call.
     /// Returns whether it is the transaction's first change in this batch: a new fragment.
-    pub fn push(&mut self, transaction: &TransactionMeta, relation: &Arc<Relation>, change: NewChange<'_>) -> bool {
+    pub fn push(
+        &mut self,
+        transaction: &TransactionMeta,
+        relation: &Arc<Relation>,
+        change: NewChange<'_>,
+    ) -> bool {
         let batch = self.batch.get_or_insert_with(|| Batch {
             data: Vec::with_capacity(self.last_data_bytes),
             entries: Vec::with_capacity(self.last_entries),

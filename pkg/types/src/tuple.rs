@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_tuple_gives_back_its_values_and_what_follows() {
-        let values = [Value::Text(b"1"), Value::Null, Value::Unchanged, Value::Binary(&[0, 1]), Value::Text(b"")];
+        let values =
+            [Value::Text(b"1"), Value::Null, Value::Unchanged, Value::Binary(&[0, 1]), Value::Text(b"")];
         let mut bytes = encode(&values);
         bytes.extend_from_slice(b"rest");
         let (tuple, rest) = Tuple::split_from(&bytes).unwrap();

@@ -1,0 +1,372 @@
+//! Decides which lanes a change goes to, and as what.
+//!
+//! ```text
+//!                    ┌ tables filter ─▶ key hash ─▶ shard ─▶ batcher[sink, shard] ─▶ batch
+//!   change ─▶ sink ──┤
+//!                    └ truncate, or key change that only the sink can complete ─▶ fence
+//! ```
+//!
+//! Rules, for sinks that hold state by key ([`KeyChanges::Split`]):
+//! - changes of one key go to one lane, so they stay in order;
+//! - an update that changes the key becomes a delete at its ordinal and an insert at the next, each in the
+//!   lane of its own key;
+//! - a truncate, and an update that changes the key of a row with unsent TOAST values, is fenced: every lane
+//!   of the sink is durable up to there before it is applied, and none goes on before it is durable.
+//!
+//! Sinks that keep a log ([`KeyChanges::Whole`]) get each change as it came.
+
+use crate::batcher::{BatchLimits, Batcher};
+use crate::checkpoint::Checkpoint;
+use replicator_config::TablePatterns;
+use replicator_sink::KeyChanges;
+use replicator_types::{
+    Batch, Budget, KeyHasher, NewChange, Op, Relation, TransactionMeta, Tuple, Value, shard_of,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the dispatcher has to know of a sink.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The sink's name, for messages.
+    pub name: String,
+    /// Which tables it gets.
+    pub tables: TablePatterns,
+    /// Number of lanes.
+    pub shards: u32,
+    /// When a lane's batch is full.
+    pub limits: BatchLimits,
+    /// Whether key changes are split.
+    pub key_changes: KeyChanges,
+}
+
+/// One shard of one sink, by their numbers in configuration order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LaneId {
+    /// Index of the sink.
+    pub sink: usize,
+    /// Shard of it.
+    pub shard: u32,
+}
+
+/// What the dispatcher hands out, in order for each lane.
+#[derive(Debug)]
+pub enum Output {
+    /// A batch for a lane.
+    Batch(LaneId, Batch),
+    /// For all lanes of the lane's sink: become durable up to here; then that lane alone takes the batch;
+    /// when it is durable all go on.
+    Fence(LaneId, Batch),
+}
+
+/// A row change, decoded and not yet routed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowChange<'a> {
+    pub(crate) op: Op,
+    pub(crate) old: Option<Tuple<'a>>,
+    pub(crate) old_is_full: bool,
+    pub(crate) new: Option<Tuple<'a>>,
+}
+
+/// A change that cannot be routed: the source sent what it should not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DispatchError {
+    /// An update or delete whose row cannot be told.
+    #[error(
+        "{op:?} on {table} came without a key: give the table a primary key, or run \
+         `ALTER TABLE {table} REPLICA IDENTITY FULL` at the source"
+    )]
+    NoKey {
+        /// What happened.
+        op: Op,
+        /// `schema.table`.
+        table: String,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    routes: Vec<Route>,
+    lanes: Vec<Vec<Batcher>>,
+    /// For each table name: the sinks that get it. A rename makes a new entry.
+    targets: HashMap<(String, String), Arc<[usize]>>,
+    budget: Budget,
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// A table version with the sinks it goes to: looked up once a run of changes, not once a change.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) relation: Arc<Relation>,
+    sinks: Arc<[usize]>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(routes: Vec<Route>, budget: &Budget) -> Self {
+        let lane =
+            |route: &Route| (0..route.shards).map(|_| Batcher::new(route.limits, budget.clone())).collect();
+        let lanes = routes.iter().map(lane).collect();
+        Self { routes, lanes, targets: HashMap::new(), budget: budget.clone(), outputs: Vec::new() }
+    }
+
+    /// The sinks that a table goes to.
+    pub(crate) fn target(&mut self, relation: &Arc<Relation>) -> Target {
+        let name = (relation.schema.clone(), relation.name.clone());
+        let routes = &self.routes;
+        let sinks = self.targets.entry(name).or_insert_with(|| {
+            let wanted = |route: &Route| route.tables.matches(&relation.schema, &relation.name);
+            routes.iter().enumerate().filter_map(|(sink, route)| wanted(route).then_some(sink)).collect()
+        });
+        Target { relation: Arc::clone(relation), sinks: Arc::clone(sinks) }
+    }
+
+    /// How many ordinals a change takes.
+    pub(crate) fn ordinals(target: &Target, change: &RowChange<'_>) -> Result<u64, DispatchError> {
+        Keys::of(&target.relation, change).map(|keys| keys.ordinals())
+    }
+
+    /// Routes a change; returns how many ordinals it took.
+    pub(crate) fn row(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        transaction: &TransactionMeta,
+        target: &Target,
+        change: RowChange<'_>,
+        ordinal: u64,
+        now: Instant,
+    ) -> Result<u64, DispatchError> {
+        let relation = &target.relation;
+        let keys = Keys::of(relation, &change)?;
+        let new_change = NewChange {
+            op: change.op,
+            ordinal,
+            old: change.old,
+            old_is_full: change.old_is_full,
+            new: change.new,
+            key_hash: keys.hash,
+            key_changed: keys.old_hash.is_some(),
+            cascade: false,
+            restart_identity: false,
+        };
+        for &sink in target.sinks.iter() {
+            let split = self.routes[sink].key_changes == KeyChanges::Split;
+            let mut push = |shard_hash: u64, part: NewChange<'_>| {
+                let shard = shard_of(shard_hash, self.routes[sink].shards);
+                let batcher = &mut self.lanes[sink][shard as usize];
+                let (new_fragment, full) = batcher.push(transaction, relation, part, now);
+                if new_fragment {
+                    checkpoint.fragment(transaction.id);
+                }
+                if let Some(batch) = full {
+                    self.outputs.push(Output::Batch(LaneId { sink, shard }, batch));
+                }
+            };
+            match keys.old_hash {
+                Some(_) if split && keys.unresolved => {
+                    let shard = shard_of(keys.hash, self.routes[sink].shards);
+                    self.fence(
+                        checkpoint,
+                        transaction,
+                        LaneId { sink, shard },
+                        [(relation, new_change)],
+                        now,
+                    );
+                }
+                Some(old_hash) if split => {
+                    let removal = NewChange { op: Op::Delete, new: None, key_hash: old_hash, ..new_change };
+                    push(old_hash, removal);
+                    // The old row goes along only where it completes the new one.
+                    let old = change.old.filter(|_| keys.needs_old);
+                    let arrival = NewChange { op: Op::Insert, ordinal: ordinal + 1, old, ..new_change };
+                    push(keys.hash, NewChange { key_changed: false, ..arrival });
+                }
+                None if split && change.op == Op::Update && !keys.needs_old => {
+                    push(keys.hash, NewChange { old: None, old_is_full: false, ..new_change });
+                }
+                _ => push(keys.hash, new_change),
+            }
+        }
+        Ok(keys.ordinals())
+    }
+
+    /// Routes one TRUNCATE statement over `targets`; returns how many ordinals it took.
+    pub(crate) fn truncate(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        transaction: &TransactionMeta,
+        targets: &[Target],
+        (cascade, restart_identity): (bool, bool),
+        ordinal: u64,
+        now: Instant,
+    ) -> u64 {
+        for sink in 0..self.routes.len() {
+            let mut changes = Vec::new();
+            for (index, target) in targets.iter().enumerate() {
+                if target.sinks.contains(&sink) {
+                    let change = NewChange {
+                        op: Op::Truncate,
+                        ordinal: ordinal + index as u64,
+                        old: None,
+                        old_is_full: false,
+                        new: None,
+                        key_hash: 0,
+                        key_changed: false,
+                        cascade,
+                        restart_identity,
+                    };
+                    changes.push((&target.relation, change));
+                }
+            }
+            if !changes.is_empty() {
+                self.fence(checkpoint, transaction, LaneId { sink, shard: 0 }, changes, now);
+            }
+        }
+        targets.len() as u64
+    }
+
+    fn fence<'a>(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        transaction: &TransactionMeta,
+        lane: LaneId,
+        changes: impl IntoIterator<Item = (&'a Arc<Relation>, NewChange<'a>)>,
+        now: Instant,
+    ) {
+        self.cut_sink(lane.sink);
+        // No limits: a fenced batch is one statement.
+        let limits =
+            BatchLimits { rows_max: usize::MAX, bytes_max: usize::MAX, ..self.routes[lane.sink].limits };
+        let mut batcher = Batcher::new(limits, self.budget.clone());
+        for (relation, change) in changes {
+            if batcher.push(transaction, relation, change, now).0 {
+                checkpoint.fragment(transaction.id);
+            }
+        }
+        if let Some(batch) = batcher.cut(true) {
+            self.outputs.push(Output::Fence(lane, batch));
+        }
+    }
+
+    fn cut_sink(&mut self, sink: usize) {
+        for (shard, batcher) in self.lanes[sink].iter_mut().enumerate() {
+            if let Some(batch) = batcher.cut(false) {
+                self.outputs.push(Output::Batch(LaneId { sink, shard: shard as u32 }, batch));
+            }
+        }
+    }
+
+    /// Cuts every open batch.
+    pub(crate) fn cut_all(&mut self) {
+        (0..self.lanes.len()).for_each(|sink| self.cut_sink(sink));
+    }
+
+    /// Cuts the batches that have waited long enough.
+    pub(crate) fn cut_due(&mut self, now: Instant) {
+        for (sink, lanes) in self.lanes.iter_mut().enumerate() {
+            for (shard, batcher) in lanes.iter_mut().enumerate() {
+                if batcher.due().is_some_and(|due| due <= now)
+                    && let Some(batch) = batcher.cut(false)
+                {
+                    self.outputs.push(Output::Batch(LaneId { sink, shard: shard as u32 }, batch));
+                }
+            }
+        }
+    }
+
+    /// When the next open batch is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.lanes.iter().flatten().filter_map(Batcher::due).min()
+    }
+
+    /// Charges the budget with what the open batches hold.
+    pub(crate) fn settle_charges(&mut self) {
+        self.lanes.iter_mut().flatten().for_each(Batcher::settle_charge);
+    }
+}
+
+/// What a change's keys say.
+struct Keys {
+    /// Hash of the key after the change (before, for a delete).
+    hash: u64,
+    /// Hash of the key before, if the update changed it.
+    old_hash: Option<u64>,
+    /// Whether the new row has unsent TOAST values that the old row, being full, supplies.
+    needs_old: bool,
+    /// Whether it has unsent TOAST values that nobody but the sink has.
+    unresolved: bool,
+}
+
+impl Keys {
+    fn ordinals(&self) -> u64 {
+        if self.old_hash.is_some() { 2 } else { 1 }
+    }
+
+    fn of(relation: &Relation, change: &RowChange<'_>) -> Result<Self, DispatchError> {
+        let no_key = || DispatchError::NoKey { op: change.op, table: relation.qualified_name() };
+        let keyless = !relation.has_key();
+        match (change.op, change.old, change.new) {
+            (Op::Insert, _, Some(new)) => Ok(Self {
+                hash: hash(relation, new, None),
+                old_hash: None,
+                needs_old: false,
+                unresolved: false,
+            }),
+            (Op::Delete, Some(old), _) => {
+                if keyless && !change.old_is_full {
+                    return Err(no_key());
+                }
+                Ok(Self {
+                    hash: hash(relation, old, None),
+                    old_hash: None,
+                    needs_old: false,
+                    unresolved: false,
+                })
+            }
+            (Op::Update, old, Some(new)) => {
+                if keyless && !(change.old_is_full && old.is_some()) {
+                    return Err(no_key());
+                }
+                let unchanged = new.has_unchanged();
+                let changed = old.is_some_and(|old| keyless || key_differs(relation, old, new));
+                Ok(Self {
+                    hash: hash(relation, new, old),
+                    old_hash: old.filter(|_| changed).map(|old| hash(relation, old, None)),
+                    needs_old: unchanged && old.is_some(),
+                    unresolved: unchanged && !change.old_is_full,
+                })
+            }
+            _ => Err(no_key()),
+        }
+    }
+}
+
+/// Hash of a row's key, of the whole row where there is none. An unsent key value is taken from `old`: the
+/// source sends the old key whenever a key column is stored out of line.
+fn hash(relation: &Relation, row: Tuple<'_>, old: Option<Tuple<'_>>) -> u64 {
+    let mut hasher = KeyHasher::new(u64::from(relation.oid));
+    if !relation.key_text_is_identity {
+        return hasher.finish();
+    }
+    let keyless = !relation.has_key();
+    let mut before = old.map(Tuple::values);
+    for (value, column) in row.values().zip(&relation.columns) {
+        let before = before.as_mut().and_then(Iterator::next);
+        if !keyless && !column.is_key {
+            continue;
+        }
+        let value = if value == Value::Unchanged { before.unwrap_or(value) } else { value };
+        match value.bytes() {
+            Some(bytes) => hasher.value(bytes),
+            None => hasher.null(),
+        }
+    }
+    hasher.finish()
+}
+
+fn key_differs(relation: &Relation, old: Tuple<'_>, new: Tuple<'_>) -> bool {
+    old.values()
+        .zip(new.values())
+        .zip(&relation.columns)
+        .any(|((old, new), column)| column.is_key && new != Value::Unchanged && old != new)
+}

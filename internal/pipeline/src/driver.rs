@@ -1,0 +1,334 @@
+//! Drives the pipeline: the thread between the source's task and the lanes' threads.
+//!
+//! ```text
+//!   source task ──Input──▶ [pipeline thread: Pipeline] ──LaneItem──▶ [lane threads] ──▶ sinks
+//!        ▲                     │ watermark      ▲                        │
+//!        └──── feedback ◀──────┘                └──────LaneReport────────┘
+//! ```
+//!
+//! Queues between threads have no limit in number; what they hold is bounded by the [`Budget`] that every
+//! chunk and batch is charged to, and that the source waits for before it reads.
+
+use crate::batcher::BatchLimits;
+use crate::dispatcher::{LaneId, Output, Route};
+use crate::pipeline::{Counts, Pipeline};
+use crate::worker::{self, LaneContext, LaneItem, LaneReport, seconds_since_commit};
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, select, unbounded};
+use replicator_config::{BatchConfig, SinkConfig};
+use replicator_sink::{KeyChanges, Lane};
+use replicator_telemetry::metrics::{PipelineMetrics, SinkMetrics, SourceMetrics};
+use replicator_types::{Budget, Charge, Lsn, TableCatalog};
+use slog::{Logger, o};
+use std::sync::{Arc, Barrier};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+/// What the source's task tells the pipeline.
+#[derive(Debug)]
+pub enum Input {
+    /// Received messages, whole and in order.
+    Chunk {
+        /// CopyData messages, framing included.
+        bytes: Bytes,
+        /// What the catalog says of the tables described in them.
+        catalogs: Vec<TableCatalog>,
+        /// Their memory, given back when they have been dispatched.
+        charge: Charge,
+    },
+    /// What follows comes from a new connection, beginning at or before the watermark.
+    Reconnected,
+    /// Stop taking changes at the first end of a transaction at or behind this LSN, then drain.
+    StopAt(Lsn),
+    /// Take no more changes; make durable what was taken.
+    Stop,
+}
+
+/// What the pipeline tells the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A sink stopped answering, with its last error.
+    SinkDown(usize, String),
+    /// It answers again.
+    SinkUp(usize),
+    /// After a stop: every complete transaction taken is durable. The last event.
+    Drained,
+    /// It cannot go on; the text says why and what to do. The last event.
+    Failed(String),
+}
+
+/// A sink's lanes with their settings.
+pub struct SinkLanes {
+    /// Its configuration.
+    pub config: SinkConfig,
+    /// How it takes key changes.
+    pub key_changes: KeyChanges,
+    /// Its lanes, by shard.
+    pub lanes: Vec<Box<dyn Lane>>,
+}
+
+/// What a pipeline is started with.
+pub struct Settings {
+    /// Everything up to here is durable already: the slot's confirmed position.
+    pub watermark: Lsn,
+    /// The process' budget.
+    pub budget: Budget,
+    /// Shortest and longest pause between a lane's attempts.
+    pub backoff: (Duration, Duration),
+    /// Where waiting writes run.
+    pub runtime: Handle,
+    /// Log.
+    pub logger: Logger,
+}
+
+/// A running pipeline.
+pub struct Running {
+    /// Into it.
+    pub input: Sender<Input>,
+    /// What may be acknowledged to the source.
+    pub watermark: watch::Receiver<Lsn>,
+    /// Out of it.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    /// Its thread; ended means that nothing is processed any more.
+    pub thread: JoinHandle<()>,
+}
+
+/// How often gauges are brought up to date.
+const METRICS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Starts the pipeline's thread and one thread a lane.
+///
+/// # Errors
+/// When the operating system gives no thread.
+pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Running> {
+    let (input, inputs) = unbounded();
+    let (watermark_out, watermark) = watch::channel(settings.watermark);
+    let (events_out, events) = mpsc::unbounded_channel();
+    let (reports_out, reports) = unbounded();
+    let mut routes = Vec::new();
+    let mut queues = Vec::new();
+    let mut metrics = Vec::new();
+    for (sink, SinkLanes { config, key_changes, lanes }) in sinks.into_iter().enumerate() {
+        let sink_metrics = SinkMetrics::new(&config.name);
+        sink_metrics.up.set(1.0);
+        routes.push(Route {
+            name: config.name.clone(),
+            tables: config.tables,
+            shards: lanes.len() as u32,
+            limits: BatchLimits::from(config.batch),
+            key_changes,
+        });
+        let mut sink_queues = Vec::new();
+        for (shard, lane) in lanes.into_iter().enumerate() {
+            let context = LaneContext {
+                id: LaneId { sink, shard: shard as u32 },
+                runtime: settings.runtime.clone(),
+                reports: reports_out.clone(),
+                backoff: settings.backoff,
+                metrics: sink_metrics.clone(),
+                logger: settings.logger.new(o!("sink" => config.name.clone(), "shard" => shard)),
+            };
+            let (queue, items) = unbounded();
+            std::thread::Builder::new()
+                .name(format!("{}-{shard}", config.name))
+                .spawn(move || worker::run(&context, lane, &items))?;
+            sink_queues.push(queue);
+        }
+        queues.push(sink_queues);
+        metrics.push(sink_metrics);
+    }
+    let driver = Driver {
+        pipeline: Pipeline::new(routes, settings.watermark, &settings.budget),
+        budget: settings.budget,
+        queues,
+        watermark: watermark_out,
+        events: events_out,
+        stop_at: Lsn::MAX,
+        stopping: false,
+        counts: Counts::default(),
+        metrics: PipelineMetrics::new(),
+        source_metrics: SourceMetrics::new(),
+        sink_metrics: metrics,
+        metrics_due: Instant::now(),
+    };
+    let thread =
+        std::thread::Builder::new().name("pipeline".into()).spawn(move || driver.run(&inputs, &reports))?;
+    Ok(Running { input, watermark, events, thread })
+}
+
+impl From<BatchConfig> for BatchLimits {
+    fn from(config: BatchConfig) -> Self {
+        Self {
+            rows_max: config.rows_max,
+            bytes_max: config.bytes_max,
+            interval: Duration::from_millis(config.interval_ms),
+        }
+    }
+}
+
+struct Driver {
+    pipeline: Pipeline,
+    budget: Budget,
+    queues: Vec<Vec<Sender<LaneItem>>>,
+    watermark: watch::Sender<Lsn>,
+    events: mpsc::UnboundedSender<Event>,
+    stop_at: Lsn,
+    stopping: bool,
+    counts: Counts,
+    metrics: PipelineMetrics,
+    source_metrics: SourceMetrics,
+    sink_metrics: Vec<SinkMetrics>,
+    metrics_due: Instant,
+}
+
+impl Driver {
+    fn run(mut self, inputs: &Receiver<Input>, reports: &Receiver<LaneReport>) {
+        let outcome = loop {
+            let now = Instant::now();
+            let wait = self.pipeline.due().map_or(METRICS_INTERVAL, |due| due.saturating_duration_since(now));
+            // A sender that is gone leaves its channel ready for ever; the process is ending then.
+            let step = select! {
+                recv(inputs) -> input => match input {
+                    Ok(input) => self.input(input),
+                    Err(_) => return,
+                },
+                recv(reports) -> report => match report {
+                    Ok(report) => self.report(report),
+                    Err(_) => return,
+                },
+                default(wait.min(METRICS_INTERVAL)) => Ok(()),
+            };
+            // What else is there is taken along before anybody is told.
+            let step = step.and_then(|()| reports.try_iter().try_for_each(|report| self.report(report)));
+            if let Err(text) = step {
+                break Event::Failed(text);
+            }
+            self.pipeline.tick(Instant::now());
+            self.hand_out();
+            self.publish();
+            if self.stopping && self.pipeline.is_drained() {
+                break Event::Drained;
+            }
+        };
+        self.publish();
+        self.update_metrics();
+        let _ = self.events.send(outcome);
+    }
+
+    fn input(&mut self, input: Input) -> Result<(), String> {
+        match input {
+            Input::Chunk { bytes, catalogs, charge } => {
+                if !self.stopping {
+                    let result = self.pipeline.chunk(&bytes, catalogs, Instant::now());
+                    drop((bytes, charge));
+                    result.map_err(|error| error.to_string())?;
+                    self.stop_if_passed();
+                }
+            }
+            Input::Reconnected => self.pipeline.reconnected(),
+            Input::StopAt(lsn) => {
+                self.stop_at = lsn;
+                self.stop_if_passed();
+            }
+            Input::Stop => self.stop(),
+        }
+        Ok(())
+    }
+
+    fn stop_if_passed(&mut self) {
+        if self.pipeline.passed() >= self.stop_at {
+            self.stop();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.pipeline.flush();
+    }
+
+    fn report(&mut self, report: LaneReport) -> Result<(), String> {
+        match report {
+            LaneReport::Durable(transactions) => {
+                self.pipeline.durable(transactions);
+                Ok(())
+            }
+            LaneReport::Up(sink) => {
+                self.sink_metrics[sink].up.set(1.0);
+                self.tell(Event::SinkUp(sink));
+                Ok(())
+            }
+            LaneReport::Down(sink, text) => {
+                self.sink_metrics[sink].up.set(0.0);
+                self.tell(Event::SinkDown(sink, text));
+                Ok(())
+            }
+            LaneReport::Failed(lane, text) => {
+                self.sink_metrics[lane.sink].up.set(0.0);
+                Err(text)
+            }
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    fn hand_out(&mut self) {
+        for output in self.pipeline.take_outputs() {
+            // A queue whose lane has failed takes nothing; the failure is on its way here.
+            match output {
+                Output::Batch(lane, batch) => {
+                    let _ = self.queues[lane.sink][lane.shard as usize].send(LaneItem::Batch(batch));
+                }
+                Output::Fence(lane, batch) => {
+                    self.sink_metrics[lane.sink].fences.increment(1);
+                    let queues = &self.queues[lane.sink];
+                    let barrier = Arc::new(Barrier::new(queues.len()));
+                    let mut batch = Some(batch);
+                    for (shard, queue) in queues.iter().enumerate() {
+                        let batch = if shard == lane.shard as usize { batch.take() } else { None };
+                        let _ = queue.send(LaneItem::Fence(Arc::clone(&barrier), batch));
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let watermark = self.pipeline.watermark();
+        self.watermark.send_if_modified(|current| {
+            let moved = watermark > *current;
+            if moved {
+                *current = watermark;
+            }
+            moved
+        });
+        if Instant::now() >= self.metrics_due {
+            self.update_metrics();
+            self.metrics_due = Instant::now() + METRICS_INTERVAL;
+        }
+    }
+
+    fn update_metrics(&mut self) {
+        let counts = self.pipeline.counts();
+        let before = std::mem::replace(&mut self.counts, counts);
+        self.metrics.inserts.increment(counts.inserts - before.inserts);
+        self.metrics.updates.increment(counts.updates - before.updates);
+        self.metrics.deletes.increment(counts.deletes - before.deletes);
+        self.metrics.truncates.increment(counts.truncates - before.truncates);
+        self.metrics.transactions.increment(counts.transactions - before.transactions);
+        self.metrics.transactions_open.set(self.pipeline.pending() as f64);
+        self.metrics.checkpoint_lsn.set(self.pipeline.watermark().0 as f64);
+        self.metrics.buffer_bytes.set(self.budget.held() as f64);
+        self.metrics.buffer_bytes_max.set(self.budget.bytes_max() as f64);
+        self.metrics.buffer_bytes_peak.set(self.budget.peak() as f64);
+        self.source_metrics.received_bytes.increment(counts.bytes - before.bytes);
+        self.source_metrics.received_lsn.set(self.pipeline.source_wal_end().0 as f64);
+        let lag = self.pipeline.source_wal_end().bytes_since(self.pipeline.watermark());
+        self.source_metrics.lag_bytes.set(lag as f64);
+        let oldest = self.pipeline.oldest_commit_time_us();
+        self.source_metrics.lag_seconds.set(oldest.map_or(0.0, seconds_since_commit));
+    }
+}
