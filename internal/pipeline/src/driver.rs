@@ -20,6 +20,7 @@ use replicator_sink::{KeyChanges, Lane};
 use replicator_telemetry::metrics::{PipelineMetrics, SinkMetrics, SourceMetrics};
 use replicator_types::{Budget, Charge, Lsn, TableCatalog};
 use slog::{Logger, o};
+use std::any::Any;
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -81,6 +82,8 @@ pub struct Settings {
     pub runtime: Handle,
     /// Log.
     pub logger: Logger,
+    /// Dropped when the pipeline's thread ends, however it ends: for `/healthz`.
+    pub alive: Box<dyn Any + Send>,
 }
 
 /// A running pipeline.

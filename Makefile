@@ -1,0 +1,60 @@
+# `make help` lists the targets; the text behind ## is its description.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## A shop, a load, and its copies in ClickHouse, Postgres and a folder, until Ctrl-C (or DEMO_SECONDS=30)
+	@deploy/dev/setup.sh demo
+	@$(CARGO) build --release --quiet -p replicator
+	@eval "$$(deploy/dev/env.sh)" && exec "$$DEV_PYTHON" deploy/dev/demo.py --replicator target/release/replicator
+
+.PHONY: test
+test: setup-test lint unit front ## Everything: lints, unit, property, golden and integration tests against real servers
+
+.PHONY: setup-test
+setup-test:
+	@deploy/dev/setup.sh test
+
+.PHONY: unit
+unit:
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) nextest run --workspace --no-fail-fast
+	$(CARGO) test --workspace --doc --quiet
+
+.PHONY: front
+front:
+	@eval "$$(deploy/dev/env.sh)" && "$$DEV_PYTHON" -m unittest discover -s deploy/dev -p 'test_*.py'
+
+.PHONY: lint
+lint: ## Format, clippy and documentation, warnings as errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: deny
+deny: ## Licences, bans and sources of the dependencies (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources
+
+.PHONY: bench
+bench: ## Drain a backlog of 2,000,000 inserts against pg_recvlogical in the same run
+	@deploy/dev/setup.sh test
+	$(CARGO) build --release --quiet -p replicator -p replicator-bench
+	$(CARGO) run --release --quiet -p replicator-bench -- $(BENCH_ARGS)
+
+.PHONY: golden
+golden: ## Capture the golden pgoutput bytes anew from real servers
+	@deploy/dev/setup.sh test
+	$(CARGO) run -p replicator-golden
+
+.PHONY: image
+image: ## Build the container image (needs a Docker engine)
+	docker build -f deploy/Dockerfile -t replicator .

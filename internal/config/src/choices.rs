@@ -1,0 +1,84 @@
+//! The words that some keys are one of.
+
+use crate::schema::choice;
+
+choice! {
+    /// How log lines look.
+    pub enum LogFormat {
+        /// Readable on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// One JSON object a line.
+        Json = "json",
+        /// For people.
+        Text = "text",
+    }
+}
+
+choice! {
+    /// How important a log line is.
+    pub enum LogLevel {
+        /// What each stage does.
+        Debug = "debug",
+        /// What an operator wants to know afterwards.
+        Info = "info",
+        /// What may need attention.
+        Warn = "warn",
+        /// What failed.
+        Error = "error",
+    }
+}
+
+choice! {
+    /// What a ClickHouse table holds.
+    pub enum ClickHouseMode {
+        /// The source's rows as they are now.
+        Mirror = "mirror",
+        /// Every change, appended.
+        History = "history",
+    }
+}
+
+choice! {
+    /// What becomes of a row deleted at the source.
+    pub enum DeleteMode {
+        /// It goes: `FINAL` and the view no longer show it.
+        Hard = "hard",
+        /// It stays, marked by `_deleted` = 1; the view hides it.
+        Soft = "soft",
+    }
+}
+
+choice! {
+    /// Where tables of schemas other than `public` go.
+    pub enum SchemaNaming {
+        /// Into the one database, as `schema_table`.
+        Prefix = "prefix",
+        /// Into a database named after the schema.
+        Database = "database",
+    }
+}
+
+choice! {
+    /// What becomes of a value that a ClickHouse type has no room for: a date before 1900 or after 2299,
+    /// `infinity`, a NaN in a `numeric(p,s)`. The first two are counted and logged.
+    pub enum OutOfRange {
+        /// The nearest value there is; NULL for a NaN.
+        Clamp = "clamp",
+        /// NULL.
+        Null = "null",
+        /// The change is rejected.
+        Error = "error",
+    }
+}
+
+choice! {
+    /// How array columns are declared in ClickHouse, where an array is never NULL and has a fixed dimension.
+    pub enum ArrayColumns {
+        /// `Array(Nullable(T))` where the source forbids NULL, else the text.
+        Auto = "auto",
+        /// `Array(Nullable(T))`; NULL becomes an empty array, counted and logged.
+        Array = "array",
+        /// The text `{…}`, which has room for everything.
+        Text = "text",
+    }
+}

@@ -1,0 +1,156 @@
+use bytes::Bytes;
+use replicator_types::Value;
+
+/// Rows for `COPY … FROM STDIN`, ready to be sent any number of times.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rows {
+    /// The lines.
+    pub(crate) lines: Bytes,
+    /// How many.
+    pub(crate) count: u64,
+}
+
+impl Rows {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// A value came in the binary form of its type, which is not what `COPY` in text takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IsBinary;
+
+/// Writes rows in COPY's text format: a line a row, tabs between values, `\N` for NULL, a backslash before
+/// what would be taken for one of these.
+///
+/// Source: <https://www.postgresql.org/docs/current/sql-copy.html>, "Text Format".
+#[derive(Debug, Default)]
+pub(crate) struct CopyText {
+    bytes: Vec<u8>,
+    rows: u64,
+    in_row: bool,
+}
+
+impl CopyText {
+    /// Adds a value to the open row. An unchanged value is written as NULL: whoever copies it has said
+    /// elsewhere that it is not one.
+    #[inline]
+    pub(crate) fn value(&mut self, value: Value<'_>) -> Result<(), IsBinary> {
+        self.separate();
+        match value {
+            Value::Text(text) => self.escape(text),
+            Value::Null | Value::Unchanged => self.bytes.extend_from_slice(b"\\N"),
+            Value::Binary(_) => return Err(IsBinary),
+        }
+        Ok(())
+    }
+
+    /// Adds a bit string that says, value by value, which are unchanged.
+    pub(crate) fn mask(&mut self, unchanged: impl Iterator<Item = bool>) {
+        self.separate();
+        self.bytes.extend(unchanged.map(|unchanged| if unchanged { b'1' } else { b'0' }));
+    }
+
+    /// Ends the open row.
+    #[inline]
+    pub(crate) fn end_row(&mut self) {
+        self.bytes.push(b'\n');
+        self.rows += 1;
+        self.in_row = false;
+    }
+
+    pub(crate) fn finish(self) -> Rows {
+        Rows { lines: Bytes::from(self.bytes), count: self.rows }
+    }
+
+    #[inline]
+    fn separate(&mut self) {
+        if self.in_row {
+            self.bytes.push(b'\t');
+        }
+        self.in_row = true;
+    }
+
+    #[inline]
+    fn escape(&mut self, text: &[u8]) {
+        let mut rest = text;
+        while let Some(at) = rest.iter().position(|&byte| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t')) {
+            let (plain, special) = rest.split_at(at);
+            self.bytes.extend_from_slice(plain);
+            let Some((&byte, after)) = special.split_first() else { return };
+            let letter = match byte {
+                b'\n' => b'n',
+                b'\r' => b'r',
+                b'\t' => b't',
+                other => other,
+            };
+            self.bytes.extend_from_slice(&[b'\\', letter]);
+            rest = after;
+        }
+        self.bytes.extend_from_slice(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row(values: &[Value<'_>]) -> Vec<u8> {
+        let mut text = CopyText::default();
+        for value in values {
+            text.value(*value).unwrap();
+        }
+        text.end_row();
+        text.finish().lines.to_vec()
+    }
+
+    /// COPY's reading of one line, as its manual page describes it.
+    fn read(line: &[u8]) -> Vec<Option<Vec<u8>>> {
+        let line = line.strip_suffix(b"\n").unwrap();
+        let mut values = Vec::new();
+        for field in line.split(|&byte| byte == b'\t') {
+            if field == b"\\N" {
+                values.push(None);
+                continue;
+            }
+            let mut value = Vec::new();
+            let mut bytes = field.iter();
+            while let Some(&byte) = bytes.next() {
+                value.push(match (byte, byte == b'\\') {
+                    (_, true) => match bytes.next().unwrap() {
+                        b'n' => b'\n',
+                        b'r' => b'\r',
+                        b't' => b'\t',
+                        other => *other,
+                    },
+                    (byte, false) => byte,
+                });
+            }
+            values.push(Some(value));
+        }
+        values
+    }
+
+    #[test]
+    fn a_text_that_looks_like_null_or_the_end_is_neither() {
+        assert_eq!(row(&[Value::Text(b"\\N"), Value::Null, Value::Text(b"")]), b"\\\\N\t\\N\t\n");
+        assert_eq!(row(&[Value::Text(b"\\.")]), b"\\\\.\n");
+        assert_eq!(row(&[Value::Text(b"a\tb\nc\rd\\")]), b"a\\tb\\nc\\rd\\\\\n");
+    }
+
+    #[test]
+    fn a_binary_value_is_refused() {
+        assert_eq!(CopyText::default().value(Value::Binary(&[1])), Err(IsBinary));
+    }
+
+    proptest! {
+        #[test]
+        fn any_row_is_read_back_as_it_was(values in prop::collection::vec(prop::option::of("[\\\\NtnrabÄ\t\n\r.]{0,8}"), 1..5)) {
+            let row = row(&values.iter().map(|v| v.as_ref().map_or(Value::Null, |v| Value::Text(v.as_bytes()))).collect::<Vec<_>>());
+            prop_assert_eq!(row.iter().filter(|&&byte| byte == b'\n').count(), 1);
+            let expected: Vec<_> = values.iter().map(|v| v.as_ref().map(|v| v.clone().into_bytes())).collect();
+            prop_assert_eq!(read(&row), expected);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Every statement that applies changes, as text.
+//!
+//! Staged rows lie in temporary tables `pg_temp.replicator_{id}_{keys|rows|partials}`, columns `c0, c1, …` in
+//! the order of [`Target::columns`], of the target columns' own types. `partials` has one more, `unchanged`: a
+//! bit for each column, set where the target's value stays.
+
+use crate::target::Target;
+
+/// What is staged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Stage {
+    /// Keys of rows to remove.
+    Keys,
+    /// Whole rows.
+    Rows,
+    /// Rows with unchanged columns.
+    Partials,
+}
+
+/// A statement that is prepared once a table version and connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Query {
+    /// COPY new rows into the table itself.
+    CopyNew,
+    /// COPY into a stage.
+    CopyTo(Stage),
+    /// Remove the rows that a stage has the keys of: of `Keys`, or of `Rows` to write them anew.
+    Delete(Stage),
+    /// Set all columns of the rows staged as `Rows`.
+    Update,
+    /// Set the columns known of the rows staged as `Partials`.
+    UpdatePartials,
+    /// Add those staged as `Rows` that the table does not have.
+    InsertMissing,
+    /// Remove one row that has these values.
+    DeleteOne,
+    /// Set all columns of one row that has these values.
+    UpdateOne,
+}
+
+/// An identifier, quoted.
+pub(crate) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string constant that means the same whatever `standard_conforming_strings` is.
+pub(crate) fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+impl Target {
+    pub(crate) fn stage(&self, stage: Stage) -> String {
+        let of = match stage {
+            Stage::Keys => "keys",
+            Stage::Rows => "rows",
+            Stage::Partials => "partials",
+        };
+        format!("pg_temp.replicator_{}_{of}", self.id)
+    }
+
+    /// Makes a staging table. It is emptied by the end of each transaction, in place and for free.
+    pub(crate) fn create_stage(&self, stage: Stage) -> String {
+        let of_column = |(place, column): (usize, &crate::target::TargetColumn)| match (&column.domain_base, stage) {
+            // A domain may refuse the NULL that stands for an unchanged value.
+            (Some(base), Stage::Partials) => format!("{}::{base} AS c{place}", column.name),
+            _ => format!("{} AS c{place}", column.name),
+        };
+        let places = self.columns.iter().enumerate();
+        let mut columns: Vec<String> =
+            places.filter(|(_, column)| stage != Stage::Keys || column.is_key).map(of_column).collect();
+        if stage == Stage::Partials {
+            columns.push("NULL::pg_catalog.varbit AS unchanged".into());
+        }
+        format!(
+            "CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
+            self.stage(stage).trim_start_matches("pg_temp."),
+            columns.join(", "),
+            self.table
+        )
+    }
+
+    /// The text of a query. None when there is nothing to set.
+    pub(crate) fn text(&self, query: Query) -> Option<String> {
+        let table = &self.table;
+        Some(match query {
+            Query::CopyNew => format!("COPY {table} ({}) FROM STDIN", self.names().join(", ")),
+            Query::CopyTo(stage) => format!("COPY {} FROM STDIN", self.stage(stage)),
+            Query::Delete(stage) => {
+                format!("DELETE FROM {table} AS t USING {} AS s WHERE {}", self.stage(stage), self.same_key())
+            }
+            Query::Update => {
+                let set = self.set(|place, name| format!("{name} = s.c{place}"))?;
+                format!("UPDATE {table} AS t SET {set} FROM {} AS s WHERE {}", self.stage(Stage::Rows), self.same_key())
+            }
+            Query::UpdatePartials => {
+                let set = self.set(|place, name| {
+                    format!(
+                        "{name} = CASE pg_catalog.get_bit(s.unchanged, {place}) WHEN 1 THEN t.{name} ELSE s.c{place} END"
+                    )
+                })?;
+                let stage = self.stage(Stage::Partials);
+                format!("UPDATE {table} AS t SET {set} FROM {stage} AS s WHERE {}", self.same_key())
+            }
+            Query::InsertMissing => {
+                let values: Vec<String> = (0..self.columns.len()).map(|place| format!("s.c{place}")).collect();
+                format!(
+                    "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS s \
+                     WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {})",
+                    self.names().join(", "),
+                    values.join(", "),
+                    self.stage(Stage::Rows),
+                    self.same_key()
+                )
+            }
+            Query::DeleteOne => format!("DELETE FROM {table} AS t USING {} WHERE {IS_THAT_ROW}", self.one_row(1)),
+            Query::UpdateOne => {
+                let set = self.settable().map(|(place, name)| format!("{name} = ${}", place + 1));
+                let set: Vec<String> = set.collect();
+                if set.is_empty() {
+                    return None;
+                }
+                let one = self.one_row(self.columns.len() + 1);
+                format!("UPDATE {table} AS t SET {} FROM {one} WHERE {IS_THAT_ROW}", set.join(", "))
+            }
+        })
+    }
+
+    /// Empties a stage that is used twice in a transaction.
+    pub(crate) fn clear_stage(&self, stage: Stage) -> String {
+        format!("DELETE FROM {}", self.stage(stage))
+    }
+
+    /// Sets the columns at `places` of the row with the key: parameters are their values, then the key's.
+    pub(crate) fn update_by_key(&self, places: &[usize]) -> Option<String> {
+        let set: Vec<String> = places
+            .iter()
+            .filter_map(|&place| self.columns.get(place))
+            .enumerate()
+            .map(|(number, column)| format!("{} = ${}", column.name, number + 1))
+            .collect();
+        let key: Vec<String> = self
+            .key
+            .iter()
+            .enumerate()
+            .filter_map(|(number, key)| {
+                let column = self.columns.get(key.column)?;
+                Some(format!("t.{} {} ${}", column.name, key.equals, places.len() + number + 1))
+            })
+            .collect();
+        if set.is_empty() || key.is_empty() {
+            return None;
+        }
+        Some(format!("UPDATE {} AS t SET {} WHERE {}", self.table, set.join(", "), key.join(" AND ")))
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.columns.iter().map(|column| column.name.as_str()).collect()
+    }
+
+    /// Columns that can be set, with their places.
+    fn settable(&self) -> impl Iterator<Item = (usize, &str)> {
+        let places = self.columns.iter().enumerate();
+        places.filter(|(_, column)| column.can_be_set).map(|(place, column)| (place, column.name.as_str()))
+    }
+
+    /// The SET list of an update by key. The key itself is in it only where a key may be spelt in more than
+    /// one way: setting it costs an entry in each index.
+    fn set(&self, one: impl Fn(usize, &str) -> String) -> Option<String> {
+        let with_key = !self.relation.key_text_is_identity;
+        let is_key = |place: usize| self.columns.get(place).is_some_and(|column| column.is_key);
+        let columns = self.settable().filter(|&(place, _)| with_key || !is_key(place));
+        let list: Vec<String> = columns.map(|(place, name)| one(place, name)).collect();
+        (!list.is_empty()).then(|| list.join(", "))
+    }
+
+    fn same_key(&self) -> String {
+        let parts = self.key.iter().filter_map(|key| {
+            let name = &self.columns.get(key.column)?.name;
+            Some(format!("t.{name} {} s.c{}", key.equals, key.column))
+        });
+        parts.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// One row whose columns have the texts of the parameters from `first` on, NULL for NULL. Texts are what
+    /// is compared, since not every type has an equality (`json`, `point`) and not every equality tells
+    /// texts apart (`1.0 = 1.00`); where both agree the cheaper one is taken. The partition is part of where
+    /// a row is: another one may have a row at the same place.
+    fn one_row(&self, first: usize) -> String {
+        let parts = self.columns.iter().enumerate().map(|(place, column)| {
+            let (name, parameter) = (&column.name, place + first);
+            if column.equality_is_by_text {
+                format!("r.{name} IS NOT DISTINCT FROM ${parameter}")
+            } else {
+                format!(
+                    "CASE WHEN r.{name} IS NOT DISTINCT FROM NULL THEN NULL \
+                     ELSE pg_catalog.format('%s', r.{name}) COLLATE pg_catalog.\"C\" END \
+                     IS NOT DISTINCT FROM ${parameter}::pg_catalog.text"
+                )
+            }
+        });
+        let same = parts.collect::<Vec<_>>().join(" AND ");
+        let table = &self.table;
+        let same = if same.is_empty() { "true".to_owned() } else { same };
+        format!("(SELECT r.tableoid AS part, r.ctid AS place FROM {table} AS r WHERE {same} LIMIT 1) AS that")
+    }
+}
+
+const IS_THAT_ROW: &str = "t.ctid = that.place AND t.tableoid = that.part";

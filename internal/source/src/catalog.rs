@@ -1,0 +1,183 @@
+//! What the catalog says of tables: [`TableCatalog`].
+//!
+//! One query for any number of tables, one row a column. Domains are followed down to their base type inside
+//! the query; what is an array is decided as the server does, by the element type naming it as its array
+//! (`int2vector` has elements and is none).
+//!
+//! Source: <https://www.postgresql.org/docs/current/catalogs.html>, `pg_attribute`, `pg_type`, `pg_index`,
+//! `pg_collation`.
+
+use crate::SourceError;
+use crate::sql::{Parameter, Sql, column};
+use replicator_types::{Column, ColumnKind, ReplicaIdentity, TableCatalog};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+/// From this version on a publication can list columns, and the catalog tells which it sends.
+const COLUMN_LISTS_SINCE: u32 = 150_000;
+
+/// Types made by extensions and users have oids from here on (`FirstNormalObjectId`).
+const FIRST_USER_OID: u32 = 16_384;
+
+/// The query around a `published(oid, columns)`: NULL columns are all but generated ones.
+const COLUMNS: &str = "
+, domain AS (
+    SELECT t.oid, t.typbasetype AS base, t.typtypmod AS modifier FROM pg_type t WHERE t.typtype = 'd'
+  UNION ALL
+    SELECT d.oid, t.typbasetype, CASE WHEN t.typtypmod = -1 THEN d.modifier ELSE t.typtypmod END
+    FROM domain d JOIN pg_type t ON t.oid = d.base WHERE t.typtype = 'd'
+), resolved AS (
+    SELECT d.oid, d.base, d.modifier FROM domain d JOIN pg_type t ON t.oid = d.base WHERE t.typtype <> 'd'
+)
+SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS table_name,
+       c.relreplident::text AS identity,
+       a.attnum, a.attname::text AS column_name, a.attnotnull AS not_null, a.atttypid AS type_oid,
+       format_type(a.atttypid, a.atttypmod) AS type_sql,
+       b.oid AS base_oid, b.typtype::text AS base_sort,
+       coalesce(d.modifier, a.atttypmod) AS base_modifier,
+       e.oid AS element_oid, e.typtype::text AS element_sort, e.typcategory::text AS element_category,
+       e.typdelim::text AS element_delimiter,
+       coalesce(ed.modifier, d.modifier, a.atttypmod) AS element_modifier,
+       coalesce(a.attnum = ANY ((pk.indkey::int2[])[0:pk.indnkeyatts - 1]), false) AS in_primary_key,
+       coalesce(a.attnum = ANY ((ri.indkey::int2[])[0:ri.indnkeyatts - 1]), false) AS in_identity_index,
+       coalesce(NOT l.collisdeterministic, false) AS nondeterministic
+FROM published p
+JOIN pg_class c ON c.oid = p.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmediate AND pk.indisvalid
+LEFT JOIN pg_index ri ON ri.indrelid = c.oid AND ri.indisreplident AND ri.indisvalid
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    AND CASE WHEN p.columns IS NULL THEN a.attgenerated = '' ELSE a.attname = ANY (p.columns) END
+LEFT JOIN resolved d ON d.oid = a.atttypid
+LEFT JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)
+LEFT JOIN pg_type ae ON ae.oid = b.typelem AND ae.typarray = b.oid
+LEFT JOIN resolved ed ON ed.oid = ae.oid
+LEFT JOIN pg_type e ON e.oid = coalesce(ed.base, ae.oid)
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+ORDER BY n.nspname, c.relname, c.oid, a.attnum";
+
+/// The tables a publication publishes, as it publishes them: partition roots under
+/// `publish_via_partition_root`, the columns of column lists.
+pub(crate) async fn published(
+    sql: &Sql,
+    publication: &str,
+    server_version_num: u32,
+) -> Result<Vec<TableCatalog>, SourceError> {
+    let columns = if server_version_num >= COLUMN_LISTS_SINCE { "t.attnames" } else { "NULL::name[]" };
+    let query = format!(
+        "WITH RECURSIVE published AS (
+            SELECT c.oid, {columns} AS columns FROM pg_publication_tables t
+            JOIN pg_namespace n ON n.nspname = t.schemaname
+            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+            WHERE t.pubname = $1){COLUMNS}"
+    );
+    let doing = format!("reading the tables of publication {publication}");
+    tables(sql, &doing, &query, &[(&publication, Type::TEXT)]).await
+}
+
+/// Tables by oid; those that do not exist are left out. With all their columns, generated ones too: a
+/// Relation message tells which were sent.
+pub(crate) async fn by_oid(sql: &Sql, oids: &[u32]) -> Result<Vec<TableCatalog>, SourceError> {
+    let query = format!(
+        "WITH RECURSIVE published AS (
+            SELECT o.oid, (SELECT array_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = o.oid) AS columns
+            FROM unnest($1::oid[]) AS o(oid)){COLUMNS}"
+    );
+    tables(sql, "reading the tables of the stream", &query, &[(&oids, Type::OID_ARRAY)]).await
+}
+
+/// Every table that a publication could have: permanent, of a user's schema, partitioned tables by their
+/// root.
+pub(crate) async fn candidates(sql: &Sql) -> Result<Vec<TableCatalog>, SourceError> {
+    let query = format!(
+        "WITH RECURSIVE published AS (
+            SELECT c.oid, NULL::name[] AS columns FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+              AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'){COLUMNS}"
+    );
+    tables(sql, "reading the tables of the database", &query, &[]).await
+}
+
+async fn tables(
+    sql: &Sql,
+    doing: &str,
+    query: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<TableCatalog>, SourceError> {
+    let mut tables: Vec<TableCatalog> = Vec::new();
+    for row in sql.rows(doing, query, parameters).await? {
+        let oid = column(&row, "table_oid", doing)?;
+        if tables.last().is_none_or(|table| table.oid != oid) {
+            tables.push(TableCatalog {
+                oid,
+                schema: column(&row, "schema_name", doing)?,
+                name: column(&row, "table_name", doing)?,
+                replica_identity: match column::<&str>(&row, "identity", doing)? {
+                    "n" => ReplicaIdentity::Nothing,
+                    "f" => ReplicaIdentity::Full,
+                    "i" => ReplicaIdentity::Index,
+                    _ => ReplicaIdentity::Default,
+                },
+                columns: Vec::new(),
+                primary_key: Vec::new(),
+                identity_index: Vec::new(),
+                nondeterministic: Vec::new(),
+            });
+        }
+        // A table may have no columns.
+        if let (Some(table), Some(attnum)) = (tables.last_mut(), column::<Option<i16>>(&row, "attnum", doing)?) {
+            add_column(table, &row, attnum, doing)?;
+        }
+    }
+    Ok(tables)
+}
+
+fn add_column(table: &mut TableCatalog, row: &Row, attnum: i16, doing: &str) -> Result<(), SourceError> {
+    let name: String = column(row, "column_name", doing)?;
+    let marks = [
+        ("in_primary_key", &mut table.primary_key),
+        ("in_identity_index", &mut table.identity_index),
+        ("nondeterministic", &mut table.nondeterministic),
+    ];
+    for (mark, names) in marks {
+        if column(row, mark, doing)? {
+            names.push(name.clone());
+        }
+    }
+    table.columns.push(Column {
+        name,
+        attnum,
+        type_oid: column(row, "type_oid", doing)?,
+        base_type_oid: column::<Option<u32>>(row, "base_oid", doing)?.unwrap_or_default(),
+        type_modifier: column(row, "base_modifier", doing)?,
+        kind: kind(row, doing)?,
+        type_sql: column::<Option<String>>(row, "type_sql", doing)?.unwrap_or_default(),
+        not_null: column(row, "not_null", doing)?,
+        is_key: false,
+    });
+    Ok(())
+}
+
+fn kind(row: &Row, doing: &str) -> Result<ColumnKind, SourceError> {
+    let text = |name| column::<Option<&str>>(row, name, doing);
+    let oid = |name| column::<Option<u32>>(row, name, doing);
+    let sort = |sort: Option<&str>, oid: u32, category: Option<&str>| match sort {
+        Some("e") => Some(ColumnKind::Enum),
+        Some("b") if oid < FIRST_USER_OID && category != Some("A") => Some(ColumnKind::Scalar),
+        _ => None,
+    };
+    if let Some(element_oid) = oid("element_oid")? {
+        let element = sort(text("element_sort")?, element_oid, text("element_category")?);
+        // `box` alone separates elements by a semicolon.
+        return Ok(match element.filter(|_| text("element_delimiter").ok().flatten() == Some(",")) {
+            Some(element) => ColumnKind::Array {
+                element_oid,
+                element_modifier: column(row, "element_modifier", doing)?,
+                element_is_enum: element == ColumnKind::Enum,
+            },
+            None => ColumnKind::Other,
+        });
+    }
+    let base_oid = oid("base_oid")?.unwrap_or_default();
+    Ok(sort(text("base_sort")?, base_oid, None).unwrap_or(ColumnKind::Other))
+}

@@ -1,0 +1,86 @@
+use replicator_pgconn::{ConnectError, ErrorKind, ServerError, one_line};
+use std::fmt;
+
+/// The source's failure: one line that names the object and the remedy, without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceError {
+    kind: ErrorKind,
+    text: String,
+}
+
+impl SourceError {
+    /// It may pass by itself, or nothing is known of it: connect again, with growing pauses.
+    pub fn retry(text: impl AsRef<str>) -> Self {
+        Self { kind: ErrorKind::Retry, text: one_line(text.as_ref()) }
+    }
+
+    /// Nothing will help but a person.
+    pub fn halt(text: impl AsRef<str>) -> Self {
+        Self { kind: ErrorKind::Halt, text: one_line(text.as_ref()) }
+    }
+
+    /// What is to be done.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Of a statement that the server would not run. `doing` says what it was for.
+    pub(crate) fn of_server(doing: &str, error: &ServerError) -> Self {
+        // What only a person can change, by class: not there or not allowed (42), not able (0A), wrong
+        // values (22), no such database (3D). 42P01 and the like can also mean "not any more".
+        let halts = matches!(error.code.get(..2), Some("0A" | "22" | "28" | "3D" | "42"));
+        let kind = if halts { ErrorKind::Halt } else { ErrorKind::Retry };
+        Self { kind, text: one_line(&format!("{doing}: {error}")) }
+    }
+
+    /// Of a query over the SQL connection.
+    pub(crate) fn of_sql(doing: &str, error: &tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(error) => Self::of_server(doing, &error.into()),
+            None => {
+                let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                Self::retry(format!("{doing}: {error}{cause}"))
+            }
+        }
+    }
+
+    /// Of the stream itself: what the walsender says when it gives up.
+    pub(crate) fn of_stream(error: &ServerError, slot: &str, publication: &str) -> Self {
+        match error.code.as_str() {
+            "55006" => Self::retry(format!(
+                "slot {slot}: {error}; another process reads it. It gets free when that one ends or, if it is \
+                 gone without a word, after wal_sender_timeout; `SELECT pg_terminate_backend(<that pid>)` ends it \
+                 at once"
+            )),
+            "55000" => Self::halt(format!("{}; {}", format_args!("slot {slot}: {error}"), lost_slot_remedy(slot))),
+            "42704" => Self::halt(format!(
+                "slot {slot}, publication {publication}: {error}; one of them is gone, or the publication is younger \
+                 than the slot's position, and the changes in between can't be read. {}",
+                lost_slot_remedy(slot)
+            )),
+            _ => Self::of_server(&format!("slot {slot}: the stream ended"), error),
+        }
+    }
+}
+
+/// What to do when the changes after a slot's position can't be had any more.
+pub(crate) fn lost_slot_remedy(slot: &str) -> String {
+    format!(
+        "the sinks lack the changes since its position: drop it (`SELECT pg_drop_replication_slot('{slot}')`), start \
+         again so that it is made anew, and copy the tables once more"
+    )
+}
+
+impl From<ConnectError> for SourceError {
+    fn from(error: ConnectError) -> Self {
+        Self { kind: error.kind(), text: error.to_string() }
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for SourceError {}

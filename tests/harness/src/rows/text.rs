@@ -1,0 +1,253 @@
+//! From what either database prints to one spelling.
+
+use super::{Column, Kind};
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// The fields of a line of Postgres' `COPY` text format or ClickHouse's TSV, unescaped; `None` is NULL.
+///
+/// Both write `\N` for NULL and the same escapes but for `\v`, which is Postgres', and `\0` and `\'`, which are
+/// ClickHouse's.
+///
+/// Source: <https://www.postgresql.org/docs/current/sql-copy.html> "Text Format",
+/// <https://clickhouse.com/docs/interfaces/formats/TabSeparated>.
+pub(super) fn split_fields(line: &str) -> Vec<Option<String>> {
+    line.split('\t').map(|field| (field != "\\N").then(|| unescape(field))).collect()
+}
+
+fn unescape(field: &str) -> String {
+    let mut out = String::with_capacity(field.len());
+    let mut chars = field.chars();
+    while let Some(c) = chars.next() {
+        out.push(if c == '\\' { chars.next().map_or('\\', unescaped) } else { c });
+    }
+    out
+}
+
+fn unescaped(c: char) -> char {
+    match c {
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\u{b}',
+        '0' => '\0',
+        other => other,
+    }
+}
+
+/// Appends the canonical spelling of a value, without tabs and newlines; `\N` for NULL.
+pub(super) fn canonical(value: Option<&str>, column: &Column, out: &mut String) {
+    match value {
+        None => out.push_str("\\N"),
+        Some(value) if column.is_array => {
+            let mut spelled = String::new();
+            if array(value, column.kind, &mut spelled).is_some() {
+                escape(&spelled, out);
+            } else {
+                escape(value, out);
+            }
+        }
+        Some(value) => escape(&scalar(value, column.kind), out),
+    }
+}
+
+fn escape(value: &str, out: &mut String) {
+    for c in value.chars() {
+        match c {
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\\' => out.push_str("\\\\"),
+            other => out.push(other),
+        }
+    }
+}
+
+fn scalar(value: &str, kind: Kind) -> String {
+    match kind {
+        Kind::Same => value.to_owned(),
+        Kind::Bool => match value {
+            "t" | "1" => "true".into(),
+            "f" | "0" => "false".into(),
+            other => other.to_owned(),
+        },
+        Kind::Time => time(value),
+        Kind::Float4 => {
+            value.parse::<f32>().map_or_else(|_| value.to_owned(), |number| format!("{number:?}"))
+        }
+        Kind::Float8 => {
+            value.parse::<f64>().map_or_else(|_| value.to_owned(), |number| format!("{number:?}"))
+        }
+        Kind::Bytea => value.strip_prefix("\\x").unwrap_or(value).to_ascii_lowercase(),
+    }
+}
+
+/// Without UTC's offset and without zeros at the end of the fraction.
+fn time(value: &str) -> String {
+    let (value, era) = value.strip_suffix(" BC").map_or((value, ""), |value| (value, " BC"));
+    let value = value.strip_suffix("+00").unwrap_or(value);
+    let value = if value.contains('.') { value.trim_end_matches('0').trim_end_matches('.') } else { value };
+    format!("{value}{era}")
+}
+
+/// Appends `[a,b,…]` with each element in quotes, or NULL; for `{a,"b",NULL}` of Postgres or `[a,'b',NULL]` of
+/// ClickHouse, of any depth. Lower bounds other than 1 are dropped. `None` when it is neither.
+fn array(text: &str, kind: Kind, out: &mut String) -> Option<()> {
+    // [0:1]={a,b}
+    let literal = if text.starts_with('[') && text.contains("]={") { text.split_once('=')?.1 } else { text };
+    let mut chars = literal.chars().peekable();
+    list(&mut chars, kind, out)?;
+    chars.next().is_none().then_some(())
+}
+
+fn list(chars: &mut Peekable<Chars<'_>>, kind: Kind, out: &mut String) -> Option<()> {
+    let close = match chars.next()? {
+        '{' => '}',
+        '[' => ']',
+        _ => return None,
+    };
+    out.push('[');
+    loop {
+        match *chars.peek()? {
+            c if c == close => {
+                chars.next();
+                out.push(']');
+                return Some(());
+            }
+            ',' => {
+                chars.next();
+                out.push(',');
+            }
+            '{' | '[' => list(chars, kind, out)?,
+            quote @ ('"' | '\'') => {
+                chars.next();
+                element(&quoted(chars, quote)?, kind, out);
+            }
+            _ => {
+                let word = unquoted(chars, close);
+                if word == "NULL" { out.push_str("NULL") } else { element(&word, kind, out) }
+            }
+        }
+    }
+}
+
+fn element(value: &str, kind: Kind, out: &mut String) {
+    out.push('"');
+    for c in scalar(value, kind).chars() {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
+
+/// The rest of a quoted element. Postgres escapes nothing but the quote and the backslash; ClickHouse has the
+/// escapes of its TSV.
+fn quoted(chars: &mut Peekable<Chars<'_>>, quote: char) -> Option<String> {
+    let mut out = String::new();
+    loop {
+        match chars.next()? {
+            c if c == quote => return Some(out),
+            '\\' => {
+                let escaped = chars.next()?;
+                out.push(if quote == '\'' { unescaped(escaped) } else { escaped });
+            }
+            c => out.push(c),
+        }
+    }
+}
+
+fn unquoted(chars: &mut Peekable<Chars<'_>>, close: char) -> String {
+    let mut out = String::new();
+    while let Some(&c) = chars.peek() {
+        if c == ',' || c == close {
+            break;
+        }
+        out.push(c);
+        chars.next();
+        // Postgres: array_in takes backslashes outside of quotes, array_out never writes them.
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spelled(value: &str, kind: Kind, is_array: bool) -> String {
+        let mut out = String::new();
+        canonical(Some(value), &Column { name: "c".into(), kind, is_array }, &mut out);
+        out
+    }
+
+    #[test]
+    fn escapes_of_both_databases_are_undone() {
+        let fields = split_fields("a\\tb\\nc\\\\d\\v\t\\N\t\\\\N\t\tit\\'s\\0");
+        assert_eq!(
+            fields,
+            [
+                Some("a\tb\nc\\d\u{b}".into()),
+                None,
+                Some("\\N".into()),
+                Some(String::new()),
+                Some("it's\0".into())
+            ]
+        );
+    }
+
+    #[test]
+    fn one_value_has_one_spelling() {
+        let pairs = [
+            ("t", "true", Kind::Bool),
+            ("2026-01-02 03:04:05+00", "2026-01-02 03:04:05.000000", Kind::Time),
+            ("2026-01-02 03:04:05.12+00", "2026-01-02 03:04:05.120000", Kind::Time),
+            ("10:20:00", "10:20:00.000000", Kind::Time),
+            ("1e+20", "100000000000000000000", Kind::Float8),
+            ("Infinity", "inf", Kind::Float8),
+            ("NaN", "nan", Kind::Float4),
+            ("-0", "-0.0", Kind::Float8),
+            ("\\x00ff", "00FF", Kind::Bytea),
+        ];
+        for (postgres, clickhouse, kind) in pairs {
+            assert_eq!(spelled(postgres, kind, false), spelled(clickhouse, kind, false));
+        }
+    }
+
+    #[test]
+    fn different_values_have_different_spellings() {
+        let pairs = [
+            ("t", "f", Kind::Bool),
+            ("2026-01-02 03:04:10", "2026-01-02 03:04:1", Kind::Time),
+            ("0001-01-01 00:00:00+00 BC", "0001-01-01 00:00:00+00", Kind::Time),
+            ("0.1", "0.10000000000000002", Kind::Float8),
+            ("0", "-0", Kind::Float8),
+            ("", "00", Kind::Bytea),
+        ];
+        for (a, b, kind) in pairs {
+            assert_ne!(spelled(a, kind, false), spelled(b, kind, false), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn arrays_of_both_databases_have_one_spelling() {
+        let pairs = [
+            ("{1,2,NULL}", "[1,2,NULL]", Kind::Same),
+            ("{{1,2},{3,4}}", "[[1,2],[3,4]]", Kind::Same),
+            ("[0:1]={1,2}", "[1,2]", Kind::Same),
+            ("{a,\"b c\",\"\",\"NULL\",\"it's\"}", "['a','b c','','NULL','it\\'s']", Kind::Same),
+            ("{\"q\\\"\\\\\"}", "['q\"\\\\']", Kind::Same),
+            ("{\"x\ty\"}", "['x\\ty']", Kind::Same),
+            ("{t,f}", "[true,false]", Kind::Bool),
+            ("{\"2026-01-02 03:04:05+00\"}", "['2026-01-02 03:04:05.000000']", Kind::Time),
+            ("{}", "[]", Kind::Same),
+        ];
+        for (postgres, clickhouse, kind) in pairs {
+            assert_eq!(spelled(postgres, kind, true), spelled(clickhouse, kind, true));
+        }
+        assert_ne!(spelled("{NULL}", Kind::Same, true), spelled("{\"NULL\"}", Kind::Same, true));
+        assert_ne!(spelled("{{1},{2}}", Kind::Same, true), spelled("{1,2}", Kind::Same, true));
+        assert_ne!(spelled("{\"a,b\"}", Kind::Same, true), spelled("{a,b}", Kind::Same, true));
+    }
+}
