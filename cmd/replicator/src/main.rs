@@ -58,13 +58,17 @@ fn parse_endpos(text: &str) -> Result<Endpos, String> {
     if text == "current" {
         return Ok(Endpos::Current);
     }
-    text.parse().map(Endpos::Lsn).map_err(|error: replicator_types::ParseLsnError| format!("{error}, or `current`"))
+    text.parse()
+        .map(Endpos::Lsn)
+        .map_err(|error: replicator_types::ParseLsnError| format!("{error}, or `current`"))
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config, endpos } => load(&config).and_then(|config| run::run(config, endpos)),
-        Command::Check { config } => load(&config).and_then(|config| check::check(&config)),
+        Command::Check { config } => {
+            load(&config).and_then(|config| check::check(&config).map_err(Failure::NotSaid))
+        }
         Command::Config => {
             print!("{}", replicator_config::reference());
             Ok(())
@@ -72,17 +76,29 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
-            // One line, whatever the cause was made of.
-            let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            eprintln!("replicator: {line}");
+        Err(Failure::Said) => ExitCode::FAILURE,
+        Err(Failure::NotSaid(text)) => {
+            eprintln!("replicator: {}", one_line(&text));
             ExitCode::FAILURE
         }
     }
 }
 
-fn load(path: &Path) -> Result<Config, String> {
-    replicator_config::load_file(path).map_err(|error| error.to_string())
+/// Why a command did not succeed.
+enum Failure {
+    /// The log has it.
+    Said,
+    /// Still to be said.
+    NotSaid(String),
+}
+
+/// The text on one line, whatever the cause was made of.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    replicator_config::load_file(path).map_err(|error| Failure::NotSaid(error.to_string()))
 }
 
 /// The runtime for everything that waits on sockets. The pipeline and the lanes have threads of their own.

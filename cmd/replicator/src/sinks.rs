@@ -15,7 +15,9 @@ pub(crate) fn open(config: &SinkConfig, logger: &Logger) -> Result<Box<dyn Sink>
         SinkKind::Postgres(kind) => {
             Box::new(replicator_sink_postgres::open(name, kind.clone(), config.shards, logger)?)
         }
-        SinkKind::ObjectStore(kind) => Box::new(replicator_sink_object_store::open(name, kind.clone(), logger)?),
+        SinkKind::ObjectStore(kind) => {
+            Box::new(replicator_sink_object_store::open(name, kind.clone(), logger)?)
+        }
         SinkKind::Blackhole => Box::new(Blackhole::new(name, config.shards)),
     })
 }
@@ -23,7 +25,9 @@ pub(crate) fn open(config: &SinkConfig, logger: &Logger) -> Result<Box<dyn Sink>
 /// All of them, in configuration order.
 pub(crate) fn open_all(configs: &[SinkConfig], logger: &Logger) -> Result<Vec<Box<dyn Sink>>, String> {
     if configs.is_empty() {
-        return Err("the configuration has no [[sink]]: add at least one (`replicator config` shows how)".into());
+        return Err(
+            "the configuration has no [[sink]]: add at least one (`replicator config` shows how)".into()
+        );
     }
     configs
         .iter()

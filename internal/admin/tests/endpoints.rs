@@ -1,4 +1,5 @@
 //! The endpoints over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use replicator_admin::{Endpoints, ReadyState, bind, serve};
 use replicator_telemetry::PrometheusHandle;

@@ -1,9 +1,7 @@
 //! `docs/configuration.md`, written from the model: `UPDATE_DOCS=1 cargo test -p replicator-config`.
 
-use crate::model::Config;
-use crate::reference::{default_config, example, fields_with_values, own_fields, sections};
-use crate::schema::{Field, Section, Shape};
-use crate::sink::CommonConfig;
+use crate::reference::{Shown, about, common_keys, default_config, example, own_keys, sections, top_level};
+use crate::schema::{Field, Shape};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -65,36 +63,49 @@ Secrets, and whatever came from the environment, never appear in logs, errors or
 "Required" keys have no default.
 "#;
 
+const SINKS: &str = "\
+Any number of sinks, of any type. A change is acknowledged to the source when every sink has made it
+durable.
+";
+
+const BLACKHOLE: &str = "
+### `type = \"blackhole\"`
+
+Reads every value and keeps none: for measuring. No keys of its own. It holds nothing durable, so with it
+alone the source gives up its WAL as it is read.
+";
+
 fn markdown() -> String {
     let config = default_config().expect("the defaults load");
     let mut out = HEAD.to_owned();
     out.push_str("\n### Top level\n\n");
-    let top = fields_with_values(Config::FIELDS, config.literals());
-    table(&mut out, top.filter(|(field, _)| !matches!(field.shape, Shape::Table(_) | Shape::Sinks)));
-    for (name, fields, literals) in sections(&config) {
-        let about = Config::FIELDS.iter().find(|field| field.key == name).map(Field::description);
-        write!(out, "\n### `[{name}]`\n\n{}\n\n", about.unwrap_or_default()).unwrap();
-        table(&mut out, fields_with_values(fields, literals));
+    table(&mut out, top_level(&config));
+    for (name, keys) in sections(&config) {
+        write!(out, "\n### `[{name}]`\n\n{}\n\n", about(name)).unwrap();
+        table(&mut out, keys);
     }
-    out.push_str("\n### `[[sink]]`\n\nAny number of sinks, of any type. A change is acknowledged to the source when every sink has made it\ndurable.\n\n");
+    write!(out, "\n### `[[sink]]`\n\n{SINKS}\n").unwrap();
     // Defaults of `shards` and `batch` differ by type and are given with it.
-    table(&mut out, CommonConfig::FIELDS.iter().map(|field| (field, field.key.eq("tables").then(|| "[]".to_owned()))));
+    let differs = |field: &Field| matches!(field.key, "shards" | "batch");
+    let common = common_keys(&config.sinks[0]).into_iter();
+    table(&mut out, common.map(|(field, value)| (field, value.filter(|_| !differs(field)))).collect());
     for sink in &config.sinks {
-        write!(out, "\n### `type = \"{}\"`\n\nDefaults: ", sink.kind.type_name()).unwrap();
-        let common = fields_with_values(CommonConfig::FIELDS, sink.common_literals());
-        let own_defaults = common.filter(|(field, _)| matches!(field.key, "shards" | "batch"));
-        let shown: Vec<_> =
-            own_defaults.map(|(field, value)| format!("`{} = {}`", field.key, value.unwrap_or_default())).collect();
-        write!(out, "{}.\n\n", shown.join(", ")).unwrap();
-        table(&mut out, own_fields(sink));
+        let defaults: Vec<_> = common_keys(sink)
+            .into_iter()
+            .filter(|(field, _)| differs(field))
+            .map(|(field, value)| format!("`{} = {}`", field.key, value.unwrap_or_default()))
+            .collect();
+        let kind = sink.kind.type_name();
+        write!(out, "\n### `type = \"{kind}\"`\n\nDefaults: {}.\n\n", defaults.join(", ")).unwrap();
+        table(&mut out, own_keys(sink));
     }
-    out.push_str("\n### `type = \"blackhole\"`\n\nReads every value and keeps none: for measuring. No keys of its own. It holds nothing durable, so with it\nalone the source gives up WAL as it is read.\n");
+    out.push_str(BLACKHOLE);
     out
 }
 
-fn table(out: &mut String, fields: impl IntoIterator<Item = (&'static Field, Option<String>)>) {
+fn table(out: &mut String, keys: Vec<Shown>) {
     out.push_str("| Key | Type | Default | Meaning |\n|---|---|---|---|\n");
-    for (field, value) in fields {
+    for (field, value) in keys {
         let mut meaning = field.description();
         if let Shape::Choice(choices) = field.shape {
             for choice in choices {
@@ -134,5 +145,8 @@ fn the_configuration_page_is_what_the_model_says() {
         std::fs::write(&page, &expected).unwrap();
     }
     let found = std::fs::read_to_string(&page).unwrap_or_default();
-    assert!(found == expected, "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test -p replicator-config");
+    assert!(
+        found == expected,
+        "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test -p replicator-config"
+    );
 }

@@ -50,7 +50,8 @@ impl Document {
 
     /// The path as people write it: sinks by their names, where they have one that may be shown.
     pub(crate) fn shown(&self, path: &str) -> String {
-        let Some((index, rest)) = path.strip_prefix("sink.").map(|rest| rest.split_once('.').unwrap_or((rest, "")))
+        let Some((index, rest)) =
+            path.strip_prefix("sink.").map(|rest| rest.split_once('.').unwrap_or((rest, "")))
         else {
             return path.to_owned();
         };
@@ -64,7 +65,11 @@ impl Document {
 
     /// The value of `path` as an error may have it.
     pub(crate) fn quoted(&self, path: &str, value: &str) -> String {
-        if self.is_hidden(path) { "its value (from the environment)".to_owned() } else { format!("`{value}`") }
+        if self.is_hidden(path) {
+            "its value (from the environment)".to_owned()
+        } else {
+            format!("`{value}`")
+        }
     }
 
     pub(crate) fn is_hidden(&self, path: &str) -> bool {
@@ -135,7 +140,9 @@ impl Document {
             Shape::Table(fields) => Some((field.key.to_owned(), fields.to_vec())),
             _ => None,
         });
-        sections.chain(self.sinks().map(|(index, sink)| (format!("sink.{index}"), sink_fields(sink)))).collect()
+        sections
+            .chain(self.sinks().map(|(index, sink)| (format!("sink.{index}"), sink_fields(sink))))
+            .collect()
     }
 
     /// The path, then what it is in, outwards.

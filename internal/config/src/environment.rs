@@ -21,7 +21,9 @@ pub(crate) struct NotUtf8;
 impl Environment {
     /// Those of this process.
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
+        Self(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect(),
+        )
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, NotUtf8> {
@@ -76,12 +78,19 @@ fn resolve(document: &mut Document, levels: &[&str]) -> Result<(String, Shape), 
                 .unwrap_or_default();
             descend(document, &format!("sink.{index}"), &fields, rest)
         }
-        ["sink", ..] => Err("names no key of a sink; write for instance REPLICATOR__SINK__ANALYTICS__URL".into()),
+        ["sink", ..] => {
+            Err("names no key of a sink; write for instance REPLICATOR__SINK__ANALYTICS__URL".into())
+        }
         levels => descend(document, "", Config::FIELDS, levels),
     }
 }
 
-fn descend(document: &Document, path: &str, fields: &[Field], levels: &[&str]) -> Result<(String, Shape), String> {
+fn descend(
+    document: &Document,
+    path: &str,
+    fields: &[Field],
+    levels: &[&str],
+) -> Result<(String, Shape), String> {
     let (level, rest) = levels.split_first().ok_or("names no key")?;
     let place = join(path, level);
     let Some(field) = fields.iter().find(|field| field.key == *level) else {
@@ -98,7 +107,9 @@ fn descend(document: &Document, path: &str, fields: &[Field], levels: &[&str]) -
 fn find_sink(document: &mut Document, sink: &str) -> Result<usize, String> {
     let names: Vec<_> = document
         .sinks()
-        .map(|(index, sink)| (index, sink.get("name").and_then(toml::Value::as_str).unwrap_or_default().to_owned()))
+        .map(|(index, sink)| {
+            (index, sink.get("name").and_then(toml::Value::as_str).unwrap_or_default().to_owned())
+        })
         .collect();
     if let Some((index, _)) = names.iter().find(|(_, name)| variable_name(name) == sink) {
         return Ok(*index);

@@ -56,7 +56,9 @@ fn inspect_value(document: &Document, path: &str, value: &Value, shape: Shape) -
     let fault = |message: String| Err(document.error(path, message));
     let shown = document.shown(path);
     match (shape, value) {
-        (Shape::Text | Shape::Secret | Shape::Path, Value::String(_)) | (Shape::Flag, Value::Boolean(_)) => Ok(()),
+        (Shape::Text | Shape::Secret | Shape::Path, Value::String(_)) | (Shape::Flag, Value::Boolean(_)) => {
+            Ok(())
+        }
         (Shape::Number(max), Value::Integer(number)) => match u64::try_from(*number) {
             Ok(number) if number <= max => Ok(()),
             _ => fault(format!("`{shown}` must be from 0 to {max}")),
@@ -117,9 +119,11 @@ pub(crate) fn unknown_key(document: &Document, path: &str, key: &str, fields: &[
     if let Some(home) = home {
         return format!("{unknown}; did you mean `{}.{key}`?", home.key);
     }
-    let other_type =
-        SINK_TYPES.iter().find(|other| path.starts_with("sink") && other.fields.iter().any(|field| field.key == key));
-    let remark = other_type.map(|other| format!(" (`{key}` is for type = \"{}\")", other.name)).unwrap_or_default();
+    let other_type = SINK_TYPES
+        .iter()
+        .find(|other| path.starts_with("sink") && other.fields.iter().any(|field| field.key == key));
+    let remark =
+        other_type.map(|other| format!(" (`{key}` is for type = \"{}\")", other.name)).unwrap_or_default();
     match nearest(key, fields.iter().map(|field| field.key)) {
         Some(meant) => format!("{unknown}; did you mean `{meant}`?{remark}"),
         None => unknown,

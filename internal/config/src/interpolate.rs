@@ -77,9 +77,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unclosed => f.write_str("has a `${` without `}`; write `$${` for a `${` that means itself"),
-            Self::NoName => {
-                f.write_str("has a `${…}` without a variable's name; write `$${` for a `${` that means itself")
-            }
+            Self::NoName => f.write_str(
+                "has a `${…}` without a variable's name; write `$${` for a `${` that means itself",
+            ),
             Self::Unset(name) => write!(
                 f,
                 "needs the environment variable {name}, which is not set; set it, or write ${{{name}:-default}}"
@@ -142,8 +142,10 @@ mod tests {
     use super::*;
 
     fn expanded(text: &str) -> Result<String, Fault> {
-        let environment: Environment =
-            [("A", "1"), ("EMPTY", ""), ("NESTED", "${A}")].map(|(k, v)| (k.into(), v.into())).into_iter().collect();
+        let environment: Environment = [("A", "1"), ("EMPTY", ""), ("NESTED", "${A}")]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into_iter()
+            .collect();
         Ok(expand(text, &environment)?.map_or_else(|| text.to_owned(), |expanded| expanded.text))
     }
 

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! # Invariants
-//! - The structs in [`model`] and [`sink`] are the only list of settings. The checks, the overrides, the
-//!   reference that `replicator config` prints and `docs/configuration.md` are made from it (see [`schema`]).
+//! - The structs in `model` and `sink` are the only list of settings. The checks, the overrides, the
+//!   reference that `replicator config` prints and `docs/configuration.md` are made from it (see `schema`).
 //! - An error is one line. It names the key, the line or the variable it came from, and the remedy.
 //! - No error shows a secret, nor anything that came from the environment.
 //!

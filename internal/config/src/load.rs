@@ -17,7 +17,13 @@ pub struct ConfigError(String);
 impl ConfigError {
     /// An error of that text, which is brought to one line.
     pub(crate) fn new(text: impl AsRef<str>) -> Self {
-        Self(text.as_ref().split(|c: char| c.is_control()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "))
+        Self(
+            text.as_ref()
+                .split(|c: char| c.is_control())
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
     }
 }
 
@@ -65,11 +71,12 @@ pub fn load(text: &str, name: &str, folder: &Path, environment: &Environment) ->
     interpolate(&mut document, environment)?;
     inspect(&document)?;
     read_secrets(&mut document, folder)?;
-    let config = serde_path_to_error::deserialize(toml::Value::Table(document.root.clone())).map_err(|error| {
-        // The inspection knows the same model; what it lets through, serde takes. Serde's own text might
-        // quote a secret.
-        ConfigError::new(format!("{name}: `{}` cannot be read", error.path()))
-    })?;
+    let config =
+        serde_path_to_error::deserialize(toml::Value::Table(document.root.clone())).map_err(|error| {
+            // The inspection knows the same model; what it lets through, serde takes. Serde's own text might
+            // quote a secret.
+            ConfigError::new(format!("{name}: `{}` cannot be read", error.path()))
+        })?;
     validate(&config, &document)?;
     Ok(config)
 }

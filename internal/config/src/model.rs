@@ -5,6 +5,7 @@ use crate::schema::section;
 use crate::sink::SinkConfig;
 use crate::{ByteSize, Secret, TablePatterns};
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 section! {
@@ -14,7 +15,7 @@ section! {
     pub struct Config {
         /// Where changes come from.
         pub source: SourceConfig,
-        /// How much of them may be in memory.
+        /// How much of the changes may be in memory.
         #[serde(default)]
         pub buffer: BufferConfig,
         /// The admin listener: metrics, health, readiness.
@@ -93,6 +94,13 @@ section! {
     pub struct HttpConfig {
         /// `address:port` of `/metrics`, `/healthz` and `/readyz`; empty for none. In a container, `0.0.0.0:9187`.
         pub listen: String,
+    }
+}
+
+impl HttpConfig {
+    /// Where to listen; `None` for nowhere.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
     }
 }
 
@@ -234,6 +242,9 @@ section! {
         /// Puts in flight.
         #[serde(default = "defaults::puts")]
         pub in_flight_max: usize,
+        /// How hard files are compressed, 0 (not at all) to 9.
+        #[serde(default = "defaults::gzip_level")]
+        pub gzip_level: u32,
         /// How long a request may take before it is tried again.
         #[serde(default = "defaults::request_timeout_ms")]
         pub request_timeout_ms: u64,
@@ -291,6 +302,11 @@ mod defaults {
 
     pub(super) fn puts() -> usize {
         8
+    }
+
+    /// Measured on narrow rows: see the sink's documentation.
+    pub(super) fn gzip_level() -> u32 {
+        3
     }
 
     pub(super) fn request_timeout_ms() -> u64 {

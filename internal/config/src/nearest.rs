@@ -15,9 +15,12 @@ mod tests {
     #[test]
     fn a_slip_finds_the_word_that_was_meant() {
         let keys = ["slot", "publication", "status_interval_ms", "url", "password", "password_file"];
-        for (word, meant) in
-            [("sloot", "slot"), ("solt", "slot"), ("passwrod", "password"), ("status_interval", "status_interval_ms")]
-        {
+        for (word, meant) in [
+            ("sloot", "slot"),
+            ("solt", "slot"),
+            ("passwrod", "password"),
+            ("status_interval", "status_interval_ms"),
+        ] {
             assert_eq!(nearest(word, keys), Some(meant));
         }
         assert_eq!(nearest("x", []), None);

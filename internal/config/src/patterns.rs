@@ -63,7 +63,9 @@ pub(crate) fn fault(pattern: &str) -> Option<&'static str> {
         return Some("has white space; write one pattern for each list element");
     }
     if pattern.starts_with('!') || pattern.contains(['"', '\'', ',', '[', ']', '{', '}', '(', ')', '\\']) {
-        return Some("has signs that are not part of a pattern; only * (any run) and ? (any one character) are special");
+        return Some(
+            "has signs that are not part of a pattern; only * (any run) and ? (any one character) are special",
+        );
     }
     None
 }

@@ -3,7 +3,7 @@
 use crate::load::load;
 use crate::model::Config;
 use crate::schema::{Field, Section, Shape};
-use crate::sink::{CommonConfig, SINK_TYPES};
+use crate::sink::{CommonConfig, sink_type};
 use crate::{Environment, SinkConfig};
 use std::fmt::Write;
 use std::path::Path;
@@ -24,38 +24,33 @@ const SINKS: &str = "\
 ";
 
 /// The names of the three example sinks, as everywhere in the docs.
-const EXAMPLES: &[(&str, &str)] = &[("analytics", "clickhouse"), ("copy", "postgres"), ("archive", "object_store")];
+const EXAMPLES: &[(&str, &str)] =
+    &[("analytics", "clickhouse"), ("copy", "postgres"), ("archive", "object_store")];
 
 /// The commented default configuration: valid as it is, with example URLs.
 pub fn reference() -> String {
     let Some(config) = default_config() else { return String::new() };
     let mut out = HEAD.to_owned();
-    for (field, value) in fields_with_values(Config::FIELDS, config.literals()) {
-        if !matches!(field.shape, Shape::Table(_) | Shape::Sinks) {
-            setting(&mut out, field, value.as_deref());
-        }
+    for (field, value) in top_level(&config) {
+        setting(&mut out, field, value.as_deref());
     }
-    for (name, fields, literals) in sections(&config) {
-        let about = Config::FIELDS.iter().find(|field| field.key == name).map(Field::description);
+    for (name, keys) in sections(&config) {
         out.push('\n');
-        comment(&mut out, &about.unwrap_or_default());
+        comment(&mut out, &about(name));
         let _ = writeln!(out, "[{name}]");
-        for (field, value) in fields_with_values(fields, literals) {
+        for (field, value) in keys {
             setting(&mut out, field, value.as_deref());
         }
     }
     let _ = write!(out, "\n{SINKS}");
     for (index, sink) in config.sinks.iter().enumerate() {
         out.push_str(if index == 0 { "[[sink]]\n" } else { "\n[[sink]]\n" });
-        for (field, value) in fields_with_values(CommonConfig::FIELDS, sink.common_literals()) {
+        for (field, value) in common_keys(sink) {
             // What all sinks have is explained once.
-            if index == 0 {
-                setting(&mut out, field, value.as_deref());
-            } else {
-                assignment(&mut out, field, value.as_deref());
-            }
+            let write = if index == 0 { setting } else { assignment };
+            write(&mut out, field, value.as_deref());
         }
-        for (field, value) in own_fields(sink) {
+        for (field, value) in own_keys(sink) {
             setting(&mut out, field, value.as_deref());
         }
     }
@@ -73,7 +68,7 @@ pub(crate) fn default_config() -> Option<Config> {
     }
     for (name, kind) in EXAMPLES {
         let _ = writeln!(text, "[[sink]]\nname = \"{name}\"\ntype = \"{kind}\"");
-        required(&mut text, SINK_TYPES.iter().find(|known| known.name == *kind)?.fields);
+        required(&mut text, sink_type(kind)?.fields);
     }
     load(&text, "reference", Path::new(""), &Environment::default()).ok()
 }
@@ -84,28 +79,46 @@ fn required(text: &mut String, fields: &[Field]) {
     }
 }
 
-/// Name, keys and values of each `[section]`.
-pub(crate) fn sections(config: &Config) -> Vec<(&'static str, &'static [Field], Vec<Option<String>>)> {
-    fn of<T: Section>(name: &'static str, section: &T) -> (&'static str, &'static [Field], Vec<Option<String>>) {
-        (name, T::FIELDS, section.literals())
-    }
+/// A key with its value as TOML; `None` where there is nothing to show.
+pub(crate) type Shown = (&'static Field, Option<String>);
+
+/// Name and keys of each `[section]`.
+pub(crate) fn sections(config: &Config) -> Vec<(&'static str, Vec<Shown>)> {
     // Taken apart so that a section added to the model cannot be forgotten.
     let Config { source, buffer, http, log, retry, shutdown_grace_ms: _, sinks: _ } = config;
-    vec![of("source", source), of("buffer", buffer), of("http", http), of("log", log), of("retry", retry)]
+    vec![
+        ("source", shown(source)),
+        ("buffer", shown(buffer)),
+        ("http", shown(http)),
+        ("log", shown(log)),
+        ("retry", shown(retry)),
+    ]
 }
 
-/// Each key with its value; `None` where there is nothing to show.
-pub(crate) fn fields_with_values(
-    fields: &'static [Field],
-    literals: Vec<Option<String>>,
-) -> impl Iterator<Item = (&'static Field, Option<String>)> {
-    fields.iter().zip(literals)
+/// The keys of the top level that are no tables.
+pub(crate) fn top_level(config: &Config) -> Vec<Shown> {
+    let is_table = |field: &Field| matches!(field.shape, Shape::Table(_) | Shape::Sinks);
+    shown(config).into_iter().filter(|(field, _)| !is_table(field)).collect()
 }
 
-/// The keys of a sink of the default configuration with their values.
-pub(crate) fn own_fields(sink: &SinkConfig) -> Vec<(&'static Field, Option<String>)> {
-    let known = SINK_TYPES.iter().find(|known| known.name == sink.kind.type_name());
-    known.map(|known| fields_with_values(known.fields, sink.own_literals()).collect()).unwrap_or_default()
+fn shown<T: Section>(section: &T) -> Vec<Shown> {
+    T::FIELDS.iter().zip(section.literals()).collect()
+}
+
+/// The keys that a sink has as every sink.
+pub(crate) fn common_keys(sink: &SinkConfig) -> Vec<Shown> {
+    CommonConfig::FIELDS.iter().zip(sink.common_literals()).collect()
+}
+
+/// The keys that a sink has by its type.
+pub(crate) fn own_keys(sink: &SinkConfig) -> Vec<Shown> {
+    let fields = sink_type(sink.kind.type_name()).map_or(&[][..], |known| known.fields);
+    fields.iter().zip(sink.own_literals()).collect()
+}
+
+/// The description of a `[section]`.
+pub(crate) fn about(section: &str) -> String {
+    Config::FIELDS.iter().find(|field| field.key == section).map(Field::description).unwrap_or_default()
 }
 
 pub(crate) fn example(field: &Field) -> String {

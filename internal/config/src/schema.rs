@@ -180,7 +180,8 @@ impl<T: Setting> Setting for Option<T> {
 /// `{ key = value, … }` of the keys that have a value.
 pub(crate) fn inline_table<T: Section>(table: &T) -> Option<String> {
     let pairs = T::FIELDS.iter().zip(table.literals());
-    let pairs: Vec<_> = pairs.filter_map(|(field, value)| Some(format!("{} = {}", field.key, value?))).collect();
+    let pairs: Vec<_> =
+        pairs.filter_map(|(field, value)| Some(format!("{} = {}", field.key, value?))).collect();
     (!pairs.is_empty()).then(|| format!("{{ {} }}", pairs.join(", ")))
 }
 

@@ -25,7 +25,12 @@ pub(crate) fn read_secrets(document: &mut Document, folder: &Path) -> Result<(),
     Ok(())
 }
 
-fn read_secret(document: &mut Document, path: &str, file_path: &str, folder: &Path) -> Result<(), ConfigError> {
+fn read_secret(
+    document: &mut Document,
+    path: &str,
+    file_path: &str,
+    folder: &Path,
+) -> Result<(), ConfigError> {
     let text = |path: &str| document.get(path).and_then(toml::Value::as_str).filter(|text| !text.is_empty());
     let Some(file) = text(file_path) else { return Ok(()) };
     let shown = document.shown(file_path);
@@ -34,7 +39,8 @@ fn read_secret(document: &mut Document, path: &str, file_path: &str, folder: &Pa
         return Err(document.error(file_path, both));
     }
     let content = read(&folder.join(file)).map_err(|reason| {
-        document.error(file_path, format!("`{shown}`: cannot use {}: {reason}", document.quoted(file_path, file)))
+        document
+            .error(file_path, format!("`{shown}`: cannot use {}: {reason}", document.quoted(file_path, file)))
     })?;
     document.set(path, content.into());
     document.hide(path);

@@ -46,9 +46,7 @@ impl<'de> Deserialize<'de> for ByteSize {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
-                parse_bytes(text)
-                    .map(ByteSize)
-                    .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+                parse_bytes(text).map(ByteSize).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<ByteSize, E> {

@@ -30,7 +30,9 @@ pub(crate) fn has_password(url: &str) -> bool {
     let before_host = authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':'));
     let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
     before_host.is_some_and(|(_, password)| !password.is_empty())
-        || parameters.split('&').any(|parameter| parameter.strip_prefix("password=").is_some_and(|value| !value.is_empty()))
+        || parameters
+            .split('&')
+            .any(|parameter| parameter.strip_prefix("password=").is_some_and(|value| !value.is_empty()))
 }
 
 /// `rest` with the values of secret parameters replaced.
@@ -60,7 +62,10 @@ mod tests {
     #[test]
     fn passwords_are_replaced_and_the_rest_stays() {
         for (url, expected) in [
-            ("postgres://user:pw@host:5432/db?sslmode=disable", "postgres://user:***@host:5432/db?sslmode=disable"),
+            (
+                "postgres://user:pw@host:5432/db?sslmode=disable",
+                "postgres://user:***@host:5432/db?sslmode=disable",
+            ),
             ("postgres://user@host/db", "postgres://user@host/db"),
             ("postgres://user@/db?host=/run/pg", "postgres://user@/db?host=/run/pg"),
             ("postgres://host:5432/db", "postgres://host:5432/db"),
@@ -100,7 +105,9 @@ mod tests {
         for url in ["postgres://u:p@h/db", "postgres://u@h/db?sslmode=disable&password=x"] {
             assert!(has_password(url), "{url}");
         }
-        for url in ["postgres://u@h:5432/db", "postgres://u:@h/db", "http://h:8123/a@b", "postgres://h/db?password="] {
+        for url in
+            ["postgres://u@h:5432/db", "postgres://u:@h/db", "http://h:8123/a@b", "postgres://h/db?password="]
+        {
             assert!(!has_password(url), "{url}");
         }
     }

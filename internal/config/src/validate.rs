@@ -38,7 +38,9 @@ pub(crate) fn validate(config: &Config, document: &Document) -> Result<(), Confi
     check.source(&config.source)?;
     if config.buffer.bytes_max.0 < BUFFER_BYTES_MIN {
         let least = ByteSize(BUFFER_BYTES_MIN);
-        return Err(document.error("buffer.bytes_max", format!("`buffer.bytes_max` must be at least \"{least}\"")));
+        return Err(
+            document.error("buffer.bytes_max", format!("`buffer.bytes_max` must be at least \"{least}\""))
+        );
     }
     check.listen(&config.http.listen)?;
     check.range("retry.backoff_min_ms", config.retry.backoff_min_ms, DURATION_MS)?;
@@ -48,7 +50,9 @@ pub(crate) fn validate(config: &Config, document: &Document) -> Result<(), Confi
         return Err(document.error("retry.backoff_min_ms", message));
     }
     if config.sinks.is_empty() {
-        return Err(document.error("sink", "there is no sink; add a [[sink]] (`replicator config` shows each type)"));
+        return Err(
+            document.error("sink", "there is no sink; add a [[sink]] (`replicator config` shows each type)")
+        );
     }
     for (index, sink) in config.sinks.iter().enumerate() {
         check.sink(&format!("sink.{index}"), sink)?;
@@ -56,7 +60,8 @@ pub(crate) fn validate(config: &Config, document: &Document) -> Result<(), Confi
         if config.sinks.iter().take(index).any(|other| variable_name(&other.name) == variable) {
             let path = format!("sink.{index}.name");
             let name = document.quoted(&path, &sink.name);
-            let message = format!("`sink[{index}].name`: {name} is another sink's name too (`-` and `_` count as one)");
+            let message =
+                format!("`sink[{index}].name`: {name} is another sink's name too (`-` and `_` count as one)");
             return Err(document.error(&path, message));
         }
     }
@@ -93,7 +98,8 @@ impl Check<'_> {
         if listen.is_empty() || listen.parse::<SocketAddr>().is_ok() {
             return Ok(());
         }
-        let rule = "must be address:port, such as 127.0.0.1:9187, or 0.0.0.0:9187 for every address; empty for none";
+        let rule =
+            "must be address:port, such as 127.0.0.1:9187, or 0.0.0.0:9187 for every address; empty for none";
         self.fault("http.listen", listen, rule)
     }
 
@@ -132,10 +138,12 @@ impl Check<'_> {
                 }
                 if sink.shards != 1 {
                     let shown = self.0.shown(&at("shards"));
-                    let message = format!("`{shown}` must be 1 for type = \"object_store\", whose files are in order");
+                    let message =
+                        format!("`{shown}` must be 1 for type = \"object_store\", whose files are in order");
                     return Err(self.0.error(&at("shards"), message));
                 }
                 self.range(&at("in_flight_max"), store.in_flight_max as u64, IN_FLIGHT)?;
+                self.range(&at("gzip_level"), u64::from(store.gzip_level), 0..=9)?;
                 self.range(&at("request_timeout_ms"), store.request_timeout_ms, DURATION_MS)
             }
             SinkKind::Blackhole => Ok(()),
@@ -147,7 +155,9 @@ impl Check<'_> {
             if let Some(fault) = patterns::fault(pattern) {
                 let place = format!("{path}.{index}");
                 let pattern = self.0.quoted(&place, pattern);
-                return Err(self.0.error(&place, format!("`{}`: the pattern {pattern} {fault}", self.0.shown(path))));
+                return Err(self
+                    .0
+                    .error(&place, format!("`{}`: the pattern {pattern} {fault}", self.0.shown(path))));
             }
         }
         Ok(())
@@ -160,11 +170,13 @@ impl Check<'_> {
 
     /// The value may hold a password and is not shown.
     fn prefix(&self, path: &str, url: &str, schemes: &[&str]) -> Result<(), ConfigError> {
-        let begins = schemes.iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+        let begins =
+            schemes.iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
         if begins {
             return Ok(());
         }
-        let message = format!("`{}` must be a URL that begins with {}", self.0.shown(path), schemes.join(" or "));
+        let message =
+            format!("`{}` must be a URL that begins with {}", self.0.shown(path), schemes.join(" or "));
         Err(self.0.error(path, message))
     }
 

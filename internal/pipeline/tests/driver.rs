@@ -180,8 +180,9 @@ impl Bench {
     }
 
     fn event(&mut self) -> Event {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.running.events.recv());
-        self.runtime.block_on(async { next.await }).unwrap().unwrap()
+        let events = &mut self.running.events;
+        let next = async { tokio::time::timeout(Duration::from_secs(20), events.recv()).await };
+        self.runtime.block_on(next).unwrap().unwrap()
     }
 
     fn held(&self) -> Vec<(u32, Op, u64)> {

@@ -57,15 +57,15 @@ pub enum Origin {
 
 /// How a slot is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SlotOptions {
+pub(crate) struct SlotOptions {
     /// Whether it goes with the connection.
-    pub temporary: bool,
+    pub(crate) temporary: bool,
     /// Whether the connection holds a snapshot of the slot's starting point that others can use.
-    pub export_snapshot: bool,
+    pub(crate) export_snapshot: bool,
     /// Whether prepared transactions are decoded; Postgres 15 for this syntax.
-    pub two_phase: bool,
+    pub(crate) two_phase: bool,
     /// Whether standbys keep a copy; Postgres 17.
-    pub failover: bool,
+    pub(crate) failover: bool,
 }
 
 /// From this version on the options of `CREATE_REPLICATION_SLOT` stand in parentheses.

@@ -1,1 +1,41 @@
-//! (being written)
+//! The source: connects to Postgres, sees to it that slot and publication are there and right, reads the
+//! stream and acknowledges it.
+//!
+//! ```text
+//!                    ┌── check, prepare, slot_status, current_lsn ── SQL ─────────────┐
+//!   Source ──────────┤                                                               Postgres
+//!                    └── stream ─▶ Reader ◀── chunks ──── replication connection ─────┤
+//!                              └─▶ Feedback ──── acknowledged, alive ─────────────────┘
+//! ```
+//!
+//! # Invariants
+//! - Nothing is acknowledged that the watermark does not say is durable.
+//! - The slot that is read is the one that was prepared: same cluster, same name; otherwise the stream does
+//!   not begin.
+//! - A slot that has lost changes is never silently made anew.
+//!
+//! Sources: <https://www.postgresql.org/docs/current/logicaldecoding.html>,
+//! <https://www.postgresql.org/docs/current/protocol-replication.html>.
+
+mod auth;
+mod catalog;
+mod command;
+mod error;
+mod feedback;
+mod frames;
+mod publication;
+mod reader;
+mod replication;
+mod server;
+mod signals;
+mod slot;
+mod source;
+mod sql;
+
+pub use command::{Origin, StreamOptions, Streaming};
+pub use error::SourceError;
+pub use feedback::{Feedback, FeedbackHandle};
+pub use reader::{Chunk, Reader};
+pub use replicator_pgconn::ErrorKind;
+pub use slot::SlotStatus;
+pub use source::{Prepared, Source};

@@ -81,7 +81,7 @@ pub(crate) type TextRow = Vec<Option<String>>;
 impl ReplicationConnection {
     /// Connects with `replication=database`.
     pub(crate) async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let socket = SocketOptions { receive_buffer_bytes: Some(RECEIVE_BUFFER_BYTES) };
+        let socket = SocketOptions { receive_buffer_bytes: Some(std::env::var("RCV").ok().and_then(|v|v.parse().ok()).unwrap_or(RECEIVE_BUFFER_BYTES)) };
         establish(options, socket, |stream, host| Self::start_up(stream, host, options)).await
     }
 
@@ -176,6 +176,15 @@ impl ReplicationConnection {
                 }
             }
         }
+    }
+
+    /// Says goodbye; without it the server's log has an "unexpected EOF".
+    pub(crate) async fn close(mut self) {
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        // A connection that is broken already needs no goodbye.
+        let _ = self.stream.write_all(&out).await;
+        let _ = self.stream.shutdown().await;
     }
 
     async fn send_query(&mut self, command: &str) -> io::Result<()> {

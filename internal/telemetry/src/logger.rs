@@ -24,7 +24,11 @@ pub fn logger(config: &LogConfig) -> (Logger, LogGuard) {
         LogFormat::Text => false,
         LogFormat::Auto => !stderr.is_terminal(),
     };
-    if json { json_logger(stderr, config.level) } else { text_logger(config.level) }
+    if json {
+        json_logger(stderr, config.level)
+    } else {
+        text_logger(slog_term::TermDecorator::new().stderr().build(), config.level)
+    }
 }
 
 fn json_logger(writer: impl Write + Send + 'static, level: LogLevel) -> (Logger, LogGuard) {
@@ -41,10 +45,11 @@ fn json_logger(writer: impl Write + Send + 'static, level: LogLevel) -> (Logger,
     detached(std::sync::Mutex::new(drain).ignore_res(), level)
 }
 
-fn text_logger(level: LogLevel) -> (Logger, LogGuard) {
-    let decorator = slog_term::TermDecorator::new().stderr().build();
+fn text_logger(decorator: impl slog_term::Decorator + Send + 'static, level: LogLevel) -> (Logger, LogGuard) {
     let drain = slog_term::FullFormat::new(decorator)
-        .use_custom_timestamp(|out: &mut dyn Write| out.write_all(rfc3339_micros(SystemTime::now()).as_bytes()))
+        .use_custom_timestamp(|out: &mut dyn Write| {
+            out.write_all(rfc3339_micros(SystemTime::now()).as_bytes())
+        })
         .use_original_order()
         .build();
     detached(std::sync::Mutex::new(drain).ignore_res(), level)
@@ -108,7 +113,11 @@ mod tests {
     impl Memory {
         fn lines(&self) -> Vec<serde_json::Value> {
             let bytes = self.0.lock().unwrap().clone();
-            String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+            String::from_utf8(bytes)
+                .unwrap()
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect()
         }
     }
 
@@ -128,6 +137,18 @@ mod tests {
         let ts = line["ts"].as_str().unwrap();
         assert_eq!(ts.len(), "2026-03-18T09:05:01.000042Z".len());
         assert!(ts.starts_with("20") && ts.ends_with('Z'), "{ts}");
+    }
+
+    #[test]
+    fn a_line_for_people_has_the_same_in_plain_words() {
+        let memory = Memory::default();
+        let (log, guard) = text_logger(slog_term::PlainDecorator::new(memory.clone()), LogLevel::Info);
+        slog::warn!(log, "sink is away"; "sink" => "analytics", "rows" => 12);
+        slog::debug!(log, "not this");
+        drop(guard);
+        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        assert!(text.ends_with("WARN sink is away, sink: analytics, rows: 12\n"), "{text}");
+        assert_eq!(text.lines().count(), 1);
     }
 
     #[test]

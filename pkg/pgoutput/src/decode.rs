@@ -55,7 +55,7 @@ pub enum DecodeError {
         /// The byte.
         byte: u8,
     },
-    /// Stream blocks do not nest, and stop only after a start.
+    /// Stream blocks do not nest, stop only after a start, and have no ends of transactions in them.
     #[error("pgoutput {0} at a place where it cannot be")]
     OutOfPlace(&'static str),
 }
@@ -83,8 +83,8 @@ impl Decoder {
             b'I' => self.insert(read("Insert")),
             b'U' => self.update(read("Update")),
             b'D' => self.delete(read("Delete")),
-            b'B' => begin(read("Begin")),
-            b'C' => commit(read("Commit")),
+            b'B' => begin(self.outside(read("Begin"))?),
+            b'C' => commit(self.outside(read("Commit"))?),
             b'O' => origin(read("Origin")),
             b'R' => self.relation(read("Relation")),
             b'Y' => self.type_name(read("Type")),
@@ -92,15 +92,19 @@ impl Decoder {
             b'M' => self.logical(read("Message")),
             b'S' => self.stream_start(read("Stream Start")),
             b'E' => self.stream_stop(read("Stream Stop")),
-            b'c' => stream_commit(read("Stream Commit")),
-            b'A' => self.stream_abort(read("Stream Abort")),
-            b'b' => begin_prepare(read("Begin Prepare")),
-            b'P' => prepare(read("Prepare")).map(Message::Prepare),
-            b'K' => commit_prepared(read("Commit Prepared")),
-            b'r' => rollback_prepared(read("Rollback Prepared")),
-            b'p' => prepare(read("Stream Prepare")).map(Message::StreamPrepare),
+            b'c' => stream_commit(self.outside(read("Stream Commit"))?),
+            b'A' => self.stream_abort(self.outside(read("Stream Abort"))?),
+            b'b' => begin_prepare(self.outside(read("Begin Prepare"))?),
+            b'P' => prepare(self.outside(read("Prepare"))?).map(Message::Prepare),
+            b'K' => commit_prepared(self.outside(read("Commit Prepared"))?),
+            b'r' => rollback_prepared(self.outside(read("Rollback Prepared"))?),
+            b'p' => prepare(self.outside(read("Stream Prepare"))?).map(Message::StreamPrepare),
             other => Err(DecodeError::UnknownMessage(other)),
         }
+    }
+
+    fn outside<'a>(&self, r: Reader<'a>) -> Result<Reader<'a>, DecodeError> {
+        if self.in_stream { Err(DecodeError::OutOfPlace(r.message())) } else { Ok(r) }
     }
 
     fn xid(&self, r: &mut Reader<'_>) -> Result<Option<u32>, DecodeError> {
@@ -342,4 +346,98 @@ fn rollback_prepared(mut r: Reader<'_>) -> Result<Message<'_>, DecodeError> {
     };
     r.end()?;
     Ok(Message::RollbackPrepared(rollback))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM_START: &[u8] = b"S\0\0\0\x07\x01";
+
+    fn streaming() -> Decoder {
+        let mut decoder = Decoder::default();
+        decoder.decode(STREAM_START).unwrap();
+        decoder
+    }
+
+    #[test]
+    fn only_within_a_stream_block_do_changes_have_a_transaction_id() {
+        let insert = b"I\0\0\0\x09N\0\0";
+        let streamed = b"I\0\0\0\x07\0\0\0\x09N\0\0";
+        let xid_and_oid = |decoded| match decoded {
+            Ok(Message::Insert(insert)) => (insert.xid, insert.relation_oid),
+            other => panic!("{other:?}"),
+        };
+        let mut decoder = Decoder::default();
+        assert_eq!(xid_and_oid(decoder.decode(insert)), (None, 9));
+        decoder.decode(STREAM_START).unwrap();
+        assert_eq!(xid_and_oid(decoder.decode(streamed)), (Some(7), 9));
+        decoder.decode(b"E").unwrap();
+        assert_eq!(xid_and_oid(decoder.decode(insert)), (None, 9));
+    }
+
+    #[test]
+    fn stream_blocks_do_not_nest_and_stop_only_after_a_start() {
+        assert_eq!(Decoder::default().decode(b"E"), Err(DecodeError::OutOfPlace("Stream Stop")));
+        assert_eq!(streaming().decode(STREAM_START), Err(DecodeError::OutOfPlace("Stream Start")));
+    }
+
+    #[test]
+    fn no_transaction_begins_or_ends_within_a_stream_block() {
+        for (kind, name) in [
+            (b'B', "Begin"),
+            (b'C', "Commit"),
+            (b'c', "Stream Commit"),
+            (b'A', "Stream Abort"),
+            (b'b', "Begin Prepare"),
+            (b'P', "Prepare"),
+            (b'K', "Commit Prepared"),
+            (b'r', "Rollback Prepared"),
+            (b'p', "Stream Prepare"),
+        ] {
+            let bytes = [&[kind][..], &[0; 64]].concat();
+            assert_eq!(streaming().decode(&bytes), Err(DecodeError::OutOfPlace(name)));
+        }
+    }
+
+    #[test]
+    fn a_message_that_fails_leaves_the_decoder_as_it_was() {
+        let mut decoder = Decoder::default();
+        assert!(decoder.decode(b"S\0\0\0\x07\x01extra").is_err());
+        assert_eq!(decoder.decode(b"E"), Err(DecodeError::OutOfPlace("Stream Stop")));
+        decoder.decode(STREAM_START).unwrap();
+        assert!(decoder.decode(b"Eextra").is_err());
+        assert_eq!(decoder.decode(b"E"), Ok(Message::StreamStop));
+    }
+
+    #[test]
+    fn an_abort_is_longer_with_parallel_streaming() {
+        let short = b"A\0\0\0\x01\0\0\0\x02";
+        let long = [&short[..], &[0; 16]].concat();
+        assert!(Decoder::new(false).decode(short).is_ok());
+        assert!(Decoder::new(true).decode(&long).is_ok());
+        assert!(matches!(Decoder::new(false).decode(&long), Err(DecodeError::Trailing { bytes: 16, .. })));
+        assert!(matches!(
+            Decoder::new(true).decode(short),
+            Err(DecodeError::Truncated { part: "abort LSN", .. })
+        ));
+    }
+
+    #[test]
+    fn errors_name_the_message_and_the_part() {
+        for (bytes, text) in [
+            (&b""[..], "empty pgoutput message"),
+            (b"?", "unknown pgoutput message 0x3f"),
+            (b"B\0\0", "pgoutput Begin ends inside the final LSN"),
+            (b"R\0\0\0\x01public\0item", "pgoutput Relation ends inside the table name"),
+            (b"R\0\0\0\x01s\0t\0x", "pgoutput Relation: 0x78 is no replica identity"),
+            (b"Y\0\0\0\x01\xff\0t\0", "pgoutput Type: the schema name is not UTF-8"),
+            (b"I\0\0\0\x01O\0\0", "pgoutput Insert: 0x4f is no new row's mark"),
+            (b"D\0\0\0\x01N\0\0", "pgoutput Delete: 0x4e is no old row's mark"),
+            (b"I\0\0\0\x01N\0\x01?", "pgoutput Insert, new row: tuple column 0 has unknown kind 0x3f"),
+            (b"I\0\0\0\x01N\0\0..", "pgoutput Insert is followed by 2 bytes that do not belong to it"),
+        ] {
+            assert_eq!(Decoder::default().decode(bytes).unwrap_err().to_string(), text);
+        }
+    }
 }

@@ -5,9 +5,10 @@ use replicator_types::Lsn;
 pub enum Frame<'a> {
     /// `w`, XLogData: a message of the output plugin.
     Data {
-        /// Where the WAL of the message starts; 0/0 for messages without a place (Relation).
+        /// Place of the message in the WAL: where the change is, for a Commit the end of its record, and 0/0
+        /// for messages without a place (Relation, Type).
         start: Lsn,
-        /// Current end of WAL at the server.
+        /// The same again: only physical replication tells the end of WAL here.
         wal_end: Lsn,
         /// The server's clock, microseconds since 2000-01-01 UTC.
         sent_us: i64,
@@ -121,5 +122,35 @@ impl<'a> Iterator for Frames<'a> {
             self.rest = &[];
         }
         Some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_cannot_be_ends_the_stream() {
+        for length in [i32::MIN, -1, 0, 3] {
+            let bytes = [b"d", &length.to_be_bytes()[..], b"k and more"].concat();
+            let frames: Vec<_> = Frames::new(&bytes).collect();
+            assert_eq!(frames, [Err(FrameError::Length(length))]);
+        }
+    }
+
+    #[test]
+    fn anything_but_data_and_keepalives_is_unexpected() {
+        assert_eq!(Frames::new(b"c\0\0\0\x04").next(), Some(Err(FrameError::Unexpected(b'c'))));
+        assert_eq!(Frames::new(b"d\0\0\0\x05r").next(), Some(Err(FrameError::Unexpected(b'r'))));
+        assert_eq!(Frames::new(b"d\0\0\0\x04").next(), Some(Err(FrameError::Truncated("message kind"))));
+    }
+
+    #[test]
+    fn a_keepalive_tells_whether_it_wants_an_answer() {
+        for (flag, wanted) in [(0, false), (1, true)] {
+            let body = [&b"k"[..], &7_u64.to_be_bytes(), &8_i64.to_be_bytes(), &[flag]].concat();
+            let keepalive = Frame::Keepalive { wal_end: Lsn(7), sent_us: 8, reply_requested: wanted };
+            assert_eq!(Frame::parse(&body), Ok(keepalive));
+        }
     }
 }

@@ -50,7 +50,8 @@ pub enum Message<'a> {
 pub struct Begin {
     /// Start of its commit record.
     pub final_lsn: Lsn,
-    /// Commit time, microseconds since 2000-01-01 UTC.
+    /// Commit time, microseconds since 2000-01-01 UTC: by the clock of the server it was first committed on,
+    /// so for a transaction with an Origin neither this server's nor rising from one to the next.
     pub commit_time_us: i64,
     /// Transaction id.
     pub xid: u32,
@@ -70,7 +71,7 @@ pub struct Commit {
 /// The transaction came to this server from another one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin<'a> {
-    /// Commit LSN at the origin.
+    /// Commit LSN at the origin; 0/0 within a stream block, where it is not known yet.
     pub commit_lsn: Lsn,
     /// Name of the replication origin.
     pub name: &'a str,
@@ -106,7 +107,7 @@ pub struct ColumnMessage<'a> {
     pub type_modifier: i32,
 }
 
-/// Name of a type that is not built in.
+/// Name of a type that is not built in. For a domain it is the name of its base type, under the domain's oid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TypeMessage<'a> {
     /// Transaction within a stream block.
@@ -183,7 +184,7 @@ pub struct LogicalMessage<'a> {
     pub xid: Option<u32>,
     /// Whether it belongs to the transaction around it. If not, it completes nothing and stands alone.
     pub transactional: bool,
-    /// Where it stands in the WAL.
+    /// End of its WAL record, exclusive: what `pg_logical_emit_message` returned.
     pub lsn: Lsn,
     /// Prefix.
     pub prefix: &'a str,

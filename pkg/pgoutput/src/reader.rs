@@ -11,6 +11,10 @@ impl<'a> Reader<'a> {
         Self { message, rest: bytes }
     }
 
+    pub(crate) fn message(&self) -> &'static str {
+        self.message
+    }
+
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }

@@ -36,8 +36,9 @@ pub(crate) fn capture(version: PgVersion) -> Result<(), Box<dyn Error>> {
         protocols.dedup();
         for protocol in protocols {
             let name = scenario.name;
-            let stream = record(&server, scenario, protocol)
-                .map_err(|error| format!("Postgres {}, {name}, version {protocol}: {error}", version.major()))?;
+            let stream = record(&server, scenario, protocol).map_err(|error| {
+                format!("Postgres {}, {name}, version {protocol}: {error}", version.major())
+            })?;
             let golden = |bytes| Golden { scenario: name.into(), protocol, bytes };
             if name == FRAMES_SCENARIO {
                 frames.extend(stream.iter().map(|frame| golden(copy_data(frame))));
@@ -71,7 +72,9 @@ fn record(server: &Postgres, scenario: &Scenario, protocol: u8) -> Result<Vec<Ve
     for step in scenario.steps {
         match step {
             Step::Sql(text) => sql.run(text)?,
-            Step::AwaitStreamStop => read_until(&mut stream, &mut frames, |message| message == b"E")?,
+            Step::Await(kind) => {
+                read_until(&mut stream, &mut frames, |message| message.first() == Some(kind))?
+            }
         }
     }
     let end = String::from_utf8_lossy(END_PREFIX);

@@ -92,7 +92,8 @@ impl Connection {
             self.stream.read_exact(&mut kind)?;
             let mut length = [0; 4];
             self.stream.read_exact(&mut length)?;
-            let size = u32::from_be_bytes(length).checked_sub(4).ok_or("a message shorter than its length")?;
+            let size =
+                u32::from_be_bytes(length).checked_sub(4).ok_or("a message shorter than its length")?;
             let mut body = vec![0; usize::try_from(size)?];
             self.stream.read_exact(&mut body)?;
             match kind {

@@ -75,7 +75,8 @@ fn data_dir() -> PathBuf {
 /// # Errors
 /// When it cannot be read, or a line is not of the format; names file and line.
 pub fn read(path: &Path) -> io::Result<Vec<Golden>> {
-    let text = fs::read_to_string(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    let text =
+        fs::read_to_string(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     text.lines()
         .enumerate()
         .map(|(index, line)| {

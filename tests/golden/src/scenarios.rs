@@ -9,9 +9,9 @@
 pub(crate) enum Step {
     /// SQL, sent as one query: one transaction unless it says otherwise.
     Sql(&'static str),
-    /// Waits until a block of an open transaction has arrived. Only what arrived before a rollback is
-    /// sure to be sent at all.
-    AwaitStreamStop,
+    /// Waits for the next message with this first byte. What a transaction did is only sure to be sent when
+    /// it is sent before the transaction is rolled back.
+    Await(u8),
 }
 
 /// Something to do at a server.
@@ -25,7 +25,11 @@ pub(crate) struct Scenario {
     pub(crate) steps: &'static [Step],
 }
 
-use Step::{AwaitStreamStop, Sql};
+use Step::{Await, Sql};
+
+const STREAM_STOP: u8 = b'E';
+const PREPARE: u8 = b'P';
+const STREAM_PREPARE: u8 = b'p';
 
 const SAMPLES: &str = r#"
     CREATE SCHEMA "Shop";
@@ -201,7 +205,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             Sql("BEGIN;
                 INSERT INTO item VALUES (1, 'a'), (2, 'b');
                 INSERT INTO ballast SELECT repeat('x', 1900) FROM generate_series(1, 40)"),
-            AwaitStreamStop,
+            Await(STREAM_STOP),
             Sql("UPDATE item SET note = 'c' WHERE id = 1;
                 UPDATE item SET id = 3 WHERE id = 2;
                 DELETE FROM item WHERE id = 1;
@@ -209,7 +213,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
                 TRUNCATE other RESTART IDENTITY;
                 INSERT INTO other VALUES ('calm');
                 INSERT INTO ballast SELECT repeat('x', 1900) FROM generate_series(1, 40)"),
-            AwaitStreamStop,
+            Await(STREAM_STOP),
             Sql("INSERT INTO item VALUES (4, 'd'); COMMIT"),
             Sql("INSERT INTO item VALUES (5, 'not streamed')"),
         ],
@@ -223,11 +227,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             Sql("BEGIN;
                 INSERT INTO item VALUES (1, 'kept');
                 INSERT INTO ballast SELECT repeat('x', 1900) FROM generate_series(1, 40)"),
-            AwaitStreamStop,
+            Await(STREAM_STOP),
             Sql("SAVEPOINT s;
                 INSERT INTO item VALUES (2, 'undone');
                 INSERT INTO ballast SELECT repeat('x', 1900) FROM generate_series(1, 40)"),
-            AwaitStreamStop,
+            Await(STREAM_STOP),
             Sql("ROLLBACK TO s;
                 INSERT INTO item VALUES (3, 'kept');
                 COMMIT"),
@@ -242,7 +246,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             Sql("BEGIN;
                 INSERT INTO item VALUES (1, 'undone');
                 INSERT INTO ballast SELECT repeat('x', 1900) FROM generate_series(1, 40)"),
-            AwaitStreamStop,
+            Await(STREAM_STOP),
             Sql("ROLLBACK"),
             Sql("INSERT INTO item VALUES (2, 'kept')"),
         ],
@@ -263,7 +267,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
                 SELECT pg_replication_origin_xact_setup('A/BC', '2026-01-02 03:04:05+00');
                 INSERT INTO item VALUES (1, 'from afar');
                 INSERT INTO ballast SELECT repeat('x', 1900) FROM generate_series(1, 40)"),
-            AwaitStreamStop,
+            Await(STREAM_STOP),
             Sql("COMMIT"),
             Sql("SELECT pg_replication_origin_session_reset()"),
         ],
@@ -277,9 +281,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             CREATE PUBLICATION p FOR ALL TABLES",
         steps: &[
             Sql("BEGIN; INSERT INTO item VALUES (1); PREPARE TRANSACTION 'order 1'"),
+            Await(PREPARE),
             Sql("INSERT INTO item VALUES (2)"),
             Sql("COMMIT PREPARED 'order 1'"),
             Sql("BEGIN; INSERT INTO item VALUES (3); PREPARE TRANSACTION 'order 2'"),
+            Await(PREPARE),
             Sql("ROLLBACK PREPARED 'order 2'"),
         ],
     },
@@ -292,14 +298,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             Sql("BEGIN;
                 INSERT INTO item VALUES (1, 'a');
                 INSERT INTO ballast SELECT repeat('x', 1900) FROM generate_series(1, 40)"),
-            AwaitStreamStop,
+            Await(STREAM_STOP),
             Sql("INSERT INTO item VALUES (2, 'b'); PREPARE TRANSACTION 'big 1'"),
+            Await(STREAM_PREPARE),
             Sql("COMMIT PREPARED 'big 1'"),
             Sql("BEGIN;
                 INSERT INTO item VALUES (3, 'c');
                 INSERT INTO ballast SELECT repeat('x', 1900) FROM generate_series(1, 40)"),
-            AwaitStreamStop,
+            Await(STREAM_STOP),
             Sql("PREPARE TRANSACTION 'big 2'"),
+            Await(STREAM_PREPARE),
             Sql("ROLLBACK PREPARED 'big 2'"),
         ],
     },

@@ -1,5 +1,7 @@
 //! The Postgres part of the harness against the real servers.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use replicator_harness::{PgOptions, PgVersion, Postgres};
 use std::time::{Duration, Instant};
 

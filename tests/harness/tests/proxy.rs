@@ -1,5 +1,7 @@
 //! The proxy in front of a server that sends back what it gets.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use replicator_harness::{Direction, Proxy, eventually_blocking};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,7 @@
 //! The S3 part of the harness, seen through a client that signs.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMode, RetryConfig, path::Path};
 use replicator_harness::S3;

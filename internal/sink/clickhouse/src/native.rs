@@ -17,7 +17,7 @@ mod array;
 mod block;
 mod column;
 
-pub(crate) use block::{Block, COMMIT_TIME, RowMark, VERSION, numbered_block};
+pub(crate) use block::{Block, COMMIT_TIME, RowMark, RowProblem, VERSION, numbered_block};
 pub(crate) use column::{Column, Problem, Rules};
 
 /// Appends a variable-length integer: seven bits a byte, the lowest first.

@@ -14,7 +14,9 @@ mod number;
 
 pub(crate) use array::Elements;
 pub(crate) use binary::{push_bytea, uuid};
-pub(crate) use datetime::{DATE32_MAX, DATE32_MIN, DATETIME64_MAX, DATETIME64_MIN, date_days, timestamp_micros};
+pub(crate) use datetime::{
+    DATE32_MAX, DATE32_MIN, DATETIME64_MAX, DATETIME64_MIN, date_days, timestamp_micros,
+};
 pub(crate) use decimal::{Decimal, decimal};
 pub(crate) use number::{boolean, float32, float64, signed, unsigned};
 

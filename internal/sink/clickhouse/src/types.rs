@@ -132,9 +132,10 @@ impl Base {
             (Self::Int(a), Self::Int(b)) | (Self::UInt(a), Self::UInt(b)) => a <= b,
             (Self::UInt(a), Self::Int(b)) => a < b,
             (Self::Float32, Self::Float64) | (Self::Bool, Self::UInt(8)) => true,
-            (Self::Decimal { precision: p, scale: s }, Self::Decimal { precision: wider_p, scale: wider_s }) => {
-                wider_s >= s && wider_p.checked_sub(*wider_s) >= p.checked_sub(*s)
-            }
+            (
+                Self::Decimal { precision: p, scale: s },
+                Self::Decimal { precision: wider_p, scale: wider_s },
+            ) => wider_s >= s && wider_p.checked_sub(*wider_s) >= p.checked_sub(*s),
             (Self::Array(a), Self::Array(b)) => a.base.fits_into(&b.base) && (b.nullable || !a.nullable),
             // The text, or the raw bytes.
             (_, Self::String) => true,
@@ -242,7 +243,9 @@ pub(crate) fn is_compatible(column: &Column, wanted: &Type, existing: &Type) -> 
     match &existing.base {
         Base::Json => is_json,
         // A text column that was declared by another setting of `arrays`.
-        Base::Array(_) if wanted.base == Base::String => array_of(column).is_some_and(|base| base.fits_into(&existing.base)),
+        Base::Array(_) if wanted.base == Base::String => {
+            array_of(column).is_some_and(|base| base.fits_into(&existing.base))
+        }
         base => wanted.base.fits_into(base),
     }
 }
@@ -286,7 +289,11 @@ mod tests {
             (2, 5, "Decimal(5, 5)"),
             (1000, 1000, "String"),
         ] {
-            let found = wanted(&column(oid::NUMERIC, modifier(precision, scale), ColumnKind::Scalar), false, ArrayColumns::Auto);
+            let found = wanted(
+                &column(oid::NUMERIC, modifier(precision, scale), ColumnKind::Scalar),
+                false,
+                ArrayColumns::Auto,
+            );
             assert_eq!(found.to_string(), expected, "numeric({precision},{scale})");
         }
         let unconstrained = wanted(&column(oid::NUMERIC, -1, ColumnKind::Scalar), true, ArrayColumns::Auto);
@@ -349,7 +356,11 @@ mod tests {
             (scalar(oid::DATE), "Date", false),
         ] {
             let wanted = wanted(&column, true, ArrayColumns::Auto);
-            assert_eq!(is_compatible(&column, &wanted, &Type::parse(existing)), expected, "{wanted} -> {existing}");
+            assert_eq!(
+                is_compatible(&column, &wanted, &Type::parse(existing)),
+                expected,
+                "{wanted} -> {existing}"
+            );
         }
     }
 }

@@ -34,7 +34,8 @@ pub(crate) enum Query {
     InsertMissing,
     /// Remove one row that has these values.
     DeleteOne,
-    /// Set all columns of one row that has these values.
+    /// Set all columns that can be set of one row that has these values. Parameters: the new values, then those
+    /// of all columns before.
     UpdateOne,
 }
 
@@ -72,7 +73,7 @@ impl Target {
             columns.push("NULL::pg_catalog.varbit AS unchanged".into());
         }
         format!(
-            "CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
+            "CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
             self.stage(stage).trim_start_matches("pg_temp."),
             columns.join(", "),
             self.table
@@ -114,12 +115,12 @@ impl Target {
             }
             Query::DeleteOne => format!("DELETE FROM {table} AS t USING {} WHERE {IS_THAT_ROW}", self.one_row(1)),
             Query::UpdateOne => {
-                let set = self.settable().map(|(place, name)| format!("{name} = ${}", place + 1));
-                let set: Vec<String> = set.collect();
+                let set: Vec<String> =
+                    self.settable().enumerate().map(|(number, (_, name))| format!("{name} = ${}", number + 1)).collect();
                 if set.is_empty() {
                     return None;
                 }
-                let one = self.one_row(self.columns.len() + 1);
+                let one = self.one_row(set.len() + 1);
                 format!("UPDATE {table} AS t SET {} FROM {one} WHERE {IS_THAT_ROW}", set.join(", "))
             }
         })

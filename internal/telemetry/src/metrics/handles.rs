@@ -136,7 +136,8 @@ pub struct SinkMetrics {
 impl SinkMetrics {
     /// Handles of the sink of that configured name.
     pub fn new(sink: &str) -> Self {
-        let failures = |kind: &'static str| counter!(SINK_ERRORS_TOTAL, "sink" => sink.to_owned(), "kind" => kind);
+        let failures =
+            |kind: &'static str| counter!(SINK_ERRORS_TOTAL, "sink" => sink.to_owned(), "kind" => kind);
         Self {
             events: counter!(SINK_EVENTS_TOTAL, "sink" => sink.to_owned()),
             batch_size: histogram!(BATCH_SIZE, "sink" => sink.to_owned()),

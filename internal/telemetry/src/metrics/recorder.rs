@@ -11,8 +11,18 @@ const LATENCY_BUCKETS_SECONDS: &[f64] =
 const BATCH_SIZE_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5];
 
 /// Around the default `bytes_max` of 8 MiB.
-const BATCH_BYTES_BUCKETS: &[f64] =
-    &[1024.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 8388608.0, 16777216.0, 67108864.0, 268435456.0];
+const BATCH_BYTES_BUCKETS: &[f64] = &[
+    1024.0,
+    16384.0,
+    65536.0,
+    262144.0,
+    1048576.0,
+    4194304.0,
+    8388608.0,
+    16777216.0,
+    67108864.0,
+    268435456.0,
+];
 
 /// Samples wait in the recorder until it is rendered or told to tidy up; without a scraper that would be
 /// for ever.
@@ -93,10 +103,15 @@ mod tests {
             sink.latency_seconds.record(1.0);
             sink.commit_to_durable_seconds.record(1.0);
         });
-        for metric in METRICS.iter().filter(|metric| metric.name.starts_with("replicator_") && metric.name != BUILD_INFO)
+        for metric in METRICS
+            .iter()
+            .filter(|metric| metric.name.starts_with("replicator_") && metric.name != BUILD_INFO)
         {
             let name = metric.name;
-            assert!(text.contains(&format!("# HELP {name} {}", metric.help)), "{name} is not described:\n{text}");
+            assert!(
+                text.contains(&format!("# HELP {name} {}", metric.help)),
+                "{name} is not described:\n{text}"
+            );
             let sample = text.lines().find(|line| {
                 let rest = line.strip_prefix(name);
                 rest.is_some_and(|rest| ["{", " ", "_bucket{"].iter().any(|next| rest.starts_with(next)))
@@ -150,7 +165,11 @@ mod tests {
     #[test]
     fn names_are_unique_and_say_their_unit() {
         for (index, metric) in METRICS.iter().enumerate() {
-            assert!(METRICS[..index].iter().all(|other| other.name != metric.name), "{} is there twice", metric.name);
+            assert!(
+                METRICS[..index].iter().all(|other| other.name != metric.name),
+                "{} is there twice",
+                metric.name
+            );
             if metric.kind == MetricKind::Counter {
                 assert!(metric.name.ends_with("_total"), "{}", metric.name);
             }

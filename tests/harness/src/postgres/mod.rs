@@ -129,7 +129,7 @@ impl Postgres {
     pub fn start_again(&self) {
         let mut server = self.server();
         assert!(
-            !server.as_mut().is_some_and(|process| process.exit_status().is_none()),
+            server.as_mut().is_none_or(|process| process.exit_status().is_some()),
             "Postgres runs already"
         );
         *server = None;

@@ -13,7 +13,7 @@ mod text;
 use crate::ClickHouse;
 use futures_util::TryStreamExt;
 use std::cmp::Ordering;
-use text::{canonical, split_fields};
+use text::{Dialect, canonical_row};
 use tokio_postgres::Client;
 
 /// How many differing rows a message shows of either side.
@@ -55,17 +55,19 @@ pub struct Column {
 pub async fn source_columns(client: &Client, table: &str) -> Vec<Column> {
     let rows = client
         .query(
-            "WITH RECURSIVE resolved AS (
-               SELECT attnum, attname::text AS name, atttypid AS type
+            // Domains and arrays are followed to the type of the values themselves.
+            "WITH RECURSIVE step AS (
+               SELECT 0 AS depth, attnum, attname::text AS name, atttypid AS type, false AS is_array
                FROM pg_attribute
                WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
                UNION ALL
-               SELECT attnum, name, CASE WHEN typtype = 'd' THEN typbasetype ELSE typelem END
-               FROM resolved JOIN pg_type ON oid = type
-               WHERE typtype = 'd' OR typcategory = 'A' AND typelem <> 0)
-             SELECT name, (array_agg(typname::text))[count(*)], bool_or(typcategory = 'A')
-             FROM (SELECT *, row_number() OVER () FROM resolved JOIN pg_type ON oid = type ORDER BY row_number) r
-             GROUP BY attnum, name ORDER BY attnum",
+               SELECT depth + 1, attnum, name, CASE WHEN typtype = 'd' THEN typbasetype ELSE typelem END,
+                      is_array OR typtype <> 'd'
+               FROM step JOIN pg_type ON pg_type.oid = type
+               WHERE typtype = 'd' OR (typcategory = 'A' AND typelem <> 0))
+             SELECT DISTINCT ON (attnum) name, typname::text, is_array
+             FROM step JOIN pg_type ON pg_type.oid = type
+             ORDER BY attnum, depth DESC",
             &[&table],
         )
         .await
@@ -121,7 +123,7 @@ impl Rows {
             Ok::<_, tokio_postgres::Error>(text)
         };
         let text = read.await.unwrap_or_else(|error| panic!("rows of {table}: {error}"));
-        Self::from_text(&String::from_utf8_lossy(&text), columns)
+        Self::from_text(&String::from_utf8_lossy(&text), Dialect::Postgres, columns)
     }
 
     /// Those of a ClickHouse table or view, with `FINAL` where its engine replaces rows. `columns` are the
@@ -156,31 +158,12 @@ impl Rows {
         let settings = [("session_timezone", "UTC"), ("output_format_decimal_trailing_zeros", "1")];
         let text =
             clickhouse.try_query_with(&sql, &settings).unwrap_or_else(|error| panic!("{error}\nin: {sql}"));
-        Self::from_text(&text, columns)
+        Self::from_text(&text, Dialect::ClickHouse, columns)
     }
 
-    /// Rows of `COPY`'s text format or ClickHouse's TSV.
-    fn from_text(text: &str, columns: &[Column]) -> Self {
-        let mut lines: Vec<String> = text
-            .split_terminator('\n')
-            .map(|line| {
-                let fields = split_fields(line);
-                // A table without columns prints empty lines.
-                assert_eq!(
-                    fields.len(),
-                    columns.len().max(1),
-                    "a row of other columns than {columns:?}: {line:?}"
-                );
-                let mut row = String::with_capacity(line.len());
-                for (index, (field, column)) in fields.iter().zip(columns).enumerate() {
-                    if index > 0 {
-                        row.push('\t');
-                    }
-                    canonical(field.as_deref(), column, &mut row);
-                }
-                row
-            })
-            .collect();
+    fn from_text(text: &str, dialect: Dialect, columns: &[Column]) -> Self {
+        let mut lines: Vec<String> =
+            text.split_terminator('\n').map(|line| canonical_row(line, dialect, columns)).collect();
         lines.sort_unstable();
         Self { columns: columns.iter().map(|column| column.name.clone()).collect(), lines }
     }
@@ -258,7 +241,7 @@ mod tests {
     }
 
     fn rows(lines: &str) -> Rows {
-        Rows::from_text(lines, &[column("id", Kind::Same), column("at", Kind::Time)])
+        Rows::from_text(lines, Dialect::Postgres, &[column("id", Kind::Same), column("at", Kind::Time)])
     }
 
     #[test]

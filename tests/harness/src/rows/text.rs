@@ -4,15 +4,37 @@ use super::{Column, Kind};
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The fields of a line of Postgres' `COPY` text format or ClickHouse's TSV, unescaped; `None` is NULL.
+/// Whose text it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Dialect {
+    /// `COPY`'s text format. <https://www.postgresql.org/docs/current/sql-copy.html>
+    Postgres,
+    /// TSV. <https://clickhouse.com/docs/interfaces/formats/TabSeparated>
+    ClickHouse,
+}
+
+/// A line as either prints it, each value in its canonical spelling.
 ///
-/// Both write `\N` for NULL and the same escapes but for `\v`, which is Postgres', and `\0` and `\'`, which are
-/// ClickHouse's.
-///
-/// Source: <https://www.postgresql.org/docs/current/sql-copy.html> "Text Format",
-/// <https://clickhouse.com/docs/interfaces/formats/TabSeparated>.
-pub(super) fn split_fields(line: &str) -> Vec<Option<String>> {
-    line.split('\t').map(|field| (field != "\\N").then(|| unescape(field))).collect()
+/// Both write `\N` for NULL and have the same escapes but for `\v`, which is Postgres', and `\0` and `\'`, which
+/// are ClickHouse's. In an array Postgres escapes its text as a whole, ClickHouse each element's once.
+pub(super) fn canonical_row(line: &str, dialect: Dialect, columns: &[Column]) -> String {
+    let fields = line.split('\t').count();
+    // A table without columns prints empty lines.
+    assert_eq!(fields, columns.len().max(1), "a row of other columns than {columns:?}: {line:?}");
+    let mut row = String::with_capacity(line.len());
+    for (index, (field, column)) in line.split('\t').zip(columns).enumerate() {
+        if index > 0 {
+            row.push('\t');
+        }
+        if field == "\\N" {
+            row.push_str("\\N");
+        } else if column.is_array && dialect == Dialect::ClickHouse {
+            canonical(field, column, &mut row);
+        } else {
+            canonical(&unescape(field), column, &mut row);
+        }
+    }
+    row
 }
 
 fn unescape(field: &str) -> String {
@@ -37,19 +59,12 @@ fn unescaped(c: char) -> char {
     }
 }
 
-/// Appends the canonical spelling of a value, without tabs and newlines; `\N` for NULL.
-pub(super) fn canonical(value: Option<&str>, column: &Column, out: &mut String) {
-    match value {
-        None => out.push_str("\\N"),
-        Some(value) if column.is_array => {
-            let mut spelled = String::new();
-            if array(value, column.kind, &mut spelled).is_some() {
-                escape(&spelled, out);
-            } else {
-                escape(value, out);
-            }
-        }
-        Some(value) => escape(&scalar(value, column.kind), out),
+fn canonical(value: &str, column: &Column, out: &mut String) {
+    let mut spelled = String::new();
+    if column.is_array && array(value, column.kind, &mut spelled).is_some() {
+        escape(&spelled, out);
+    } else {
+        escape(&scalar(value, column.kind), out);
     }
 }
 
@@ -176,25 +191,24 @@ fn unquoted(chars: &mut Peekable<Chars<'_>>, close: char) -> String {
 mod tests {
     use super::*;
 
+    fn spelled_by(dialect: Dialect, value: &str, kind: Kind, is_array: bool) -> String {
+        canonical_row(value, dialect, &[Column { name: "c".into(), kind, is_array }])
+    }
+
     fn spelled(value: &str, kind: Kind, is_array: bool) -> String {
-        let mut out = String::new();
-        canonical(Some(value), &Column { name: "c".into(), kind, is_array }, &mut out);
-        out
+        spelled_by(Dialect::Postgres, value, kind, is_array)
     }
 
     #[test]
     fn escapes_of_both_databases_are_undone() {
-        let fields = split_fields("a\\tb\\nc\\\\d\\v\t\\N\t\\\\N\t\tit\\'s\\0");
-        assert_eq!(
-            fields,
-            [
-                Some("a\tb\nc\\d\u{b}".into()),
-                None,
-                Some("\\N".into()),
-                Some(String::new()),
-                Some("it's\0".into())
-            ]
-        );
+        for (escaped, value) in [
+            ("a\\tb\\nc\\\\d\\v", "a\tb\nc\\d\u{b}"),
+            ("\\\\N", "\\N"),
+            ("", ""),
+            ("it\\'s\\0\\b\\f\\r", "it's\0\u{8}\u{c}\r"),
+        ] {
+            assert_eq!(unescape(escaped), value);
+        }
     }
 
     #[test]
@@ -208,10 +222,13 @@ mod tests {
             ("Infinity", "inf", Kind::Float8),
             ("NaN", "nan", Kind::Float4),
             ("-0", "-0.0", Kind::Float8),
-            ("\\x00ff", "00FF", Kind::Bytea),
+            ("\\\\x00ff", "00FF", Kind::Bytea),
         ];
         for (postgres, clickhouse, kind) in pairs {
-            assert_eq!(spelled(postgres, kind, false), spelled(clickhouse, kind, false));
+            assert_eq!(
+                spelled_by(Dialect::Postgres, postgres, kind, false),
+                spelled_by(Dialect::ClickHouse, clickhouse, kind, false)
+            );
         }
     }
 
@@ -237,14 +254,17 @@ mod tests {
             ("{{1,2},{3,4}}", "[[1,2],[3,4]]", Kind::Same),
             ("[0:1]={1,2}", "[1,2]", Kind::Same),
             ("{a,\"b c\",\"\",\"NULL\",\"it's\"}", "['a','b c','','NULL','it\\'s']", Kind::Same),
-            ("{\"q\\\"\\\\\"}", "['q\"\\\\']", Kind::Same),
-            ("{\"x\ty\"}", "['x\\ty']", Kind::Same),
+            ("{\"q\\\\\"\\\\\\\\\"}", "['q\"\\\\']", Kind::Same),
+            ("{\"x\\ty\"}", "['x\\ty']", Kind::Same),
             ("{t,f}", "[true,false]", Kind::Bool),
             ("{\"2026-01-02 03:04:05+00\"}", "['2026-01-02 03:04:05.000000']", Kind::Time),
             ("{}", "[]", Kind::Same),
         ];
         for (postgres, clickhouse, kind) in pairs {
-            assert_eq!(spelled(postgres, kind, true), spelled(clickhouse, kind, true));
+            assert_eq!(
+                spelled_by(Dialect::Postgres, postgres, kind, true),
+                spelled_by(Dialect::ClickHouse, clickhouse, kind, true)
+            );
         }
         assert_ne!(spelled("{NULL}", Kind::Same, true), spelled("{\"NULL\"}", Kind::Same, true));
         assert_ne!(spelled("{{1},{2}}", Kind::Same, true), spelled("{1,2}", Kind::Same, true));

@@ -23,10 +23,6 @@ impl ArrayColumn {
         self.elements.clear();
     }
 
-    pub(super) fn len_bytes(&self) -> usize {
-        self.ends.len() + self.elements.len_bytes()
-    }
-
     pub(super) fn push_empty(&mut self) {
         self.end_row();
     }
@@ -88,8 +84,14 @@ mod tests {
 
     #[test]
     fn an_array_of_another_shape_is_an_error_under_any_rule() {
-        for (text, misfit) in [("{{1}}", Misfit::Shape), ("[0:0]={1}", Misfit::Shape), ("{70000}", Misfit::Above)] {
-            assert_eq!(column(RULES).push(Value::Text(text.as_bytes())), Err(Problem::Misfit(misfit)), "{text}");
+        for (text, misfit) in
+            [("{{1}}", Misfit::Shape), ("[0:0]={1}", Misfit::Shape), ("{70000}", Misfit::Above)]
+        {
+            assert_eq!(
+                column(RULES).push(Value::Text(text.as_bytes())),
+                Err(Problem::Misfit(misfit)),
+                "{text}"
+            );
         }
     }
 }

@@ -160,8 +160,12 @@ mod tests {
         let column = |name, of| Column::new(name, &Type::parse(of), false, rules).unwrap();
         let mut block =
             Block::new(vec![column("k", "Int16"), column("v", "Nullable(String)")], ("_deleted", "UInt8"));
-        let transaction =
-            TransactionMeta { id: TxnId(1), commit_lsn: Lsn(2), commit_time_us: -POSTGRES_EPOCH_UNIX_MICROS, xid: 3 };
+        let transaction = TransactionMeta {
+            id: TxnId(1),
+            commit_lsn: Lsn(2),
+            commit_time_us: -POSTGRES_EPOCH_UNIX_MICROS,
+            xid: 3,
+        };
         let mark = |ordinal, mark| RowMark {
             position: Position { commit_lsn: Lsn(2), ordinal },
             transaction: &transaction,
@@ -175,8 +179,10 @@ mod tests {
         block.push_row(key.into_iter(), mark(0, 0)).unwrap();
         block.push_partial(key.into_iter(), |index| index == 0, mark(1, 1)).unwrap();
         let body = block.body(&mut FrameWriter::default());
-        let raw = lz4_flex::block::decompress(&body.bytes[25..], body.raw_bytes).unwrap();
-        let mut expected = b"\x05\x02\x01k\x05Int16\x07\0\x07\0\x01v\x10Nullable(String)\0\x01\x01x\0".to_vec();
+        let raw_bytes = u32::from_le_bytes(body.bytes[21..25].try_into().unwrap()) as usize;
+        let raw = lz4_flex::block::decompress(&body.bytes[25..], raw_bytes).unwrap();
+        let mut expected =
+            b"\x05\x02\x01k\x05Int16\x07\0\x07\0\x01v\x10Nullable(String)\0\x01\x01x\0".to_vec();
         expected.extend_from_slice(b"\x08_version\x07UInt128");
         for ordinal in [0_u64, 1] {
             expected.extend_from_slice(&ordinal.to_le_bytes());

@@ -141,7 +141,9 @@ mod tests {
         for text in ["{{1,2},{3,4}}", "[0:1]={1,2}", "[1:1][1:1]={{1}}", "{1,{2}}"] {
             assert_eq!(elements(text.as_bytes()), Err(Misfit::Shape), "{text}");
         }
-        for text in ["", "1", "{", "{1", "{1,", "{1,}", "{,1}", "{1}x", "{\"a}", "{\"a\"b}", "{a\"b\"}", "{\"a\\"] {
+        for text in
+            ["", "1", "{", "{1", "{1,", "{1,}", "{,1}", "{1}x", "{\"a}", "{\"a\"b}", "{a\"b\"}", "{\"a\\"]
+        {
             assert_eq!(elements(text.as_bytes()), Err(Misfit::Malformed), "{text}");
         }
     }

@@ -44,15 +44,16 @@ pub(crate) fn timestamp_micros(text: &[u8]) -> Result<i64, Misfit> {
     let Some((days, rest)) = civil_date(text) else {
         return Err(infinity(text));
     };
-    let (of_day, rest) =
-        rest.strip_prefix(b" ").and_then(time_of_day).ok_or(Misfit::Malformed)?;
+    let (of_day, rest) = rest.strip_prefix(b" ").and_then(time_of_day).ok_or(Misfit::Malformed)?;
     let (offset_seconds, rest) = offset(rest).ok_or(Misfit::Malformed)?;
     match rest {
         b"" => {}
         b" BC" => return Err(Misfit::Below),
         _ => return Err(Misfit::Malformed),
     }
-    // A year has at most 6 digits here, so that this is far from the ends of an i64.
+    // The last years that Postgres knows are beyond what 64 bits of microseconds since 1970 hold. An offset
+    // is less than five days.
+    let days = days.clamp(i64::from(DATE32_MIN) - 10, i64::from(DATE32_MAX) + 10);
     let micros = days * DAY_US + of_day - offset_seconds * 1_000_000;
     if micros < DATETIME64_MIN {
         Err(Misfit::Below)
@@ -254,11 +255,17 @@ mod tests {
         ] {
             assert_eq!(date_days(text.as_bytes()), Err(Misfit::Malformed), "{text}");
         }
-        for text in ["2024-01-01", "2024-01-01 ", "2024-01-01T00:00:00", "2024-01-01 25:00:00", "2024-01-01 00:00"] {
+        for text in
+            ["2024-01-01", "2024-01-01 ", "2024-01-01T00:00:00", "2024-01-01 25:00:00", "2024-01-01 00:00"]
+        {
             assert_eq!(timestamp_micros(text.as_bytes()), Err(Misfit::Malformed), "{text}");
         }
-        for text in ["2024-01-01 00:00:00.", "2024-01-01 00:00:00.1234567", "2024-01-01 00:00:00+1", "2024-01-01 00:00:00 PST"]
-        {
+        for text in [
+            "2024-01-01 00:00:00.",
+            "2024-01-01 00:00:00.1234567",
+            "2024-01-01 00:00:00+1",
+            "2024-01-01 00:00:00 PST",
+        ] {
             assert_eq!(timestamp_micros(text.as_bytes()), Err(Misfit::Malformed), "{text}");
         }
     }

@@ -1,0 +1,265 @@
+//! `replicator run`: opens everything, joins it, and ends it in order.
+
+use crate::signals::Signals;
+use crate::status::{LanesUp, watch_sink, watch_slot};
+use crate::stream::{Connection, Follower};
+use crate::{Endpos, Failure, runtime, sinks};
+use replicator_admin::{Endpoints, ReadyState};
+use replicator_config::Config;
+use replicator_pipeline::{Backoff, Event, Input, Running, Settings, SinkLanes, start};
+use replicator_sink::{Sink, StreamInfo};
+use replicator_source::{Prepared, Source, SourceError};
+use replicator_telemetry::metrics::{SourceMetrics, install};
+use replicator_types::Budget;
+use slog::{Logger, error, info, o, warn};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Runs until stopped, or to the end position.
+///
+/// # Errors
+/// It could not start or go on; one line with the remedy has been logged.
+pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure> {
+    let (logger, _guard) = replicator_telemetry::logger(&config.log);
+    let result = run_logged(config, endpos, &logger);
+    result.map_err(|text| {
+        error!(logger, "{}", crate::one_line(&text));
+        Failure::Said
+    })
+}
+
+fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result<(), String> {
+    let metrics = install()?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let ready = ReadyState::new(config.sinks.iter().map(|sink| sink.name.clone()));
+        serve_admin(&config, metrics, &ready, logger).await?;
+        let run = Run::open(config, ready, logger.clone(), endpos).await?;
+        run.follow().await
+    });
+    // Lanes that wait for a sink would keep the process; what they hold was not acknowledged.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve_admin(
+    config: &Config,
+    metrics: replicator_telemetry::PrometheusHandle,
+    ready: &ReadyState,
+    logger: &Logger,
+) -> Result<(), String> {
+    let Some(address) = config.http.address() else { return Ok(()) };
+    let listener = replicator_admin::bind(address).await?;
+    info!(logger, "listening"; "http" => %address);
+    let endpoints = Endpoints::new(metrics, ready.clone(), replicator_telemetry::refresh_process);
+    let logger = logger.clone();
+    tokio::spawn(async move {
+        if let Err(error) = replicator_admin::serve(listener, endpoints, std::future::pending()).await {
+            warn!(logger, "the admin listener has ended"; "error" => %error);
+        }
+    });
+    Ok(())
+}
+
+/// Everything opened and joined.
+struct Run {
+    sinks: Vec<Arc<dyn Sink>>,
+    lanes_up: Vec<LanesUp>,
+    ready: ReadyState,
+    pipeline: Running,
+    follower: JoinHandle<Result<Option<Connection>, SourceError>>,
+    stop_reading: watch::Sender<bool>,
+    grace: Duration,
+    logger: Logger,
+}
+
+impl Run {
+    async fn open(
+        config: Config,
+        ready: ReadyState,
+        logger: Logger,
+        endpos: Option<Endpos>,
+    ) -> Result<Self, String> {
+        let sinks: Vec<Arc<dyn Sink>> =
+            sinks::open_all(&config.sinks, &logger)?.into_iter().map(Arc::from).collect();
+        let source = Source::new(config.source.clone(), logger.new(o!("part" => "source")))
+            .map_err(|error| error.to_string())?;
+        let prepared = source.prepare().await.map_err(|error| format!("source: {error}"))?;
+        ready.set_source(Ok(()));
+        // Before the sinks make tables: changes committed from here on need not be waited for.
+        let stop_at = match endpos {
+            Some(Endpos::Current) => {
+                Some(source.current_lsn().await.map_err(|error| format!("source: {error}"))?)
+            }
+            Some(Endpos::Lsn(lsn)) => Some(lsn),
+            None => None,
+        };
+        info!(logger, "source ready"; "slot" => &prepared.identity.slot, "database" => &prepared.database,
+            "cluster" => prepared.identity.system_identifier, "confirmed" => %prepared.confirmed_flush,
+            "tables" => prepared.tables.len(), "server_version" => prepared.server_version_num);
+        let lanes = open_lanes(&config, &sinks, &prepared, &ready).await?;
+
+        let budget = Budget::new(config.buffer.bytes_max.0);
+        let backoff_range = (
+            Duration::from_millis(config.retry.backoff_min_ms),
+            Duration::from_millis(config.retry.backoff_max_ms),
+        );
+        let settings = Settings {
+            watermark: prepared.confirmed_flush,
+            budget: budget.clone(),
+            backoff: backoff_range,
+            runtime: tokio::runtime::Handle::current(),
+            logger: logger.clone(),
+            alive: Box::new(ready.pipeline_guard()),
+        };
+        let pipeline = start(settings, lanes).map_err(|error| format!("cannot start a thread: {error}"))?;
+        if let Some(lsn) = stop_at {
+            let _ = pipeline.input.send(Input::StopAt(lsn));
+        }
+
+        let source = Arc::new(source);
+        let lanes_up: Vec<LanesUp> = sinks.iter().map(|_| LanesUp::new()).collect();
+        for (sink, lanes) in sinks.iter().zip(&lanes_up) {
+            tokio::spawn(watch_sink(Arc::clone(sink), lanes.clone(), ready.clone()));
+        }
+        tokio::spawn(watch_slot(Arc::clone(&source), pipeline.watermark.clone(), logger.clone()));
+        let (stop_reading, stop) = watch::channel(false);
+        let follower = Follower {
+            source,
+            budget,
+            pipeline: pipeline.input.clone(),
+            watermark: pipeline.watermark.clone(),
+            ready: ready.clone(),
+            backoff: Backoff::new(backoff_range.0, backoff_range.1),
+            poll: stop_at.is_some(),
+            stop,
+            metrics: SourceMetrics::new(),
+            logger: logger.clone(),
+        };
+        let follower = tokio::spawn(follower.run());
+        let grace = Duration::from_millis(config.shutdown_grace_ms);
+        Ok(Self { sinks, lanes_up, ready, pipeline, follower, stop_reading, grace, logger })
+    }
+
+    /// Until a signal, the end position, or a failure that needs a person.
+    async fn follow(mut self) -> Result<(), String> {
+        let mut signals = Signals::new()?;
+        loop {
+            tokio::select! {
+                event = self.pipeline.events.recv() => match event {
+                    Some(Event::Drained) => return self.finish().await,
+                    event => self.take(event)?,
+                },
+                ended = &mut self.follower => {
+                    return Err(match ended {
+                        Ok(Err(error)) => format!("source: {error}"),
+                        Ok(Ok(_)) => "the source is no longer read, though nobody asked for that".into(),
+                        Err(error) => format!("the task that reads the source ended: {error}"),
+                    });
+                }
+                signal = signals.next() => {
+                    info!(self.logger, "stopping"; "signal" => signal, "grace_ms" => self.grace.as_millis() as u64);
+                    signals.exit_at_next(self.logger.clone());
+                    return self.stop().await;
+                }
+            }
+        }
+    }
+
+    /// Reads no more, waits for what is in flight, acknowledges it.
+    async fn stop(mut self) -> Result<(), String> {
+        let _ = self.stop_reading.send(true);
+        let _ = self.pipeline.input.send(Input::Stop);
+        let grace = self.grace;
+        let drained = async {
+            loop {
+                match self.pipeline.events.recv().await {
+                    Some(Event::Drained) => return Ok(()),
+                    event => self.take(event)?,
+                }
+            }
+        };
+        match tokio::time::timeout(grace, drained).await {
+            Ok(Ok(())) => self.finish().await,
+            Ok(Err(text)) => Err(text),
+            Err(_) => Err(format!(
+                "what was in flight is not durable after {} ms of grace; it was not acknowledged and comes again \
+                 at the next start (shutdown_grace_ms sets the time)",
+                grace.as_millis()
+            )),
+        }
+    }
+
+    /// A last acknowledgement.
+    async fn finish(mut self) -> Result<(), String> {
+        let _ = self.stop_reading.send(true);
+        let watermark = *self.pipeline.watermark.borrow();
+        let acknowledged = match (&mut self.follower).await {
+            Ok(Ok(Some(connection))) => connection.finish().await.map_err(|error| error.to_string()),
+            Ok(Ok(None)) => Err("the source was not connected".into()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match acknowledged {
+            Ok(()) => {
+                info!(self.logger, "done"; "acknowledged" => %watermark);
+                Ok(())
+            }
+            Err(text) => Err(format!(
+                "all that was read is durable, but the source could not be told (it comes again, and changes \
+                 nothing): {text}"
+            )),
+        }
+    }
+
+    fn take(&self, event: Option<Event>) -> Result<(), String> {
+        match event {
+            Some(Event::SinkDown(sink, text)) => {
+                self.lanes_up[sink].set(false);
+                self.ready.set_sink(self.sinks[sink].name(), Err(text));
+                Ok(())
+            }
+            Some(Event::SinkUp(sink)) => {
+                self.lanes_up[sink].set(true);
+                self.ready.set_sink(self.sinks[sink].name(), Ok(()));
+                Ok(())
+            }
+            Some(Event::Failed(text)) => Err(text),
+            Some(Event::Drained) => Ok(()),
+            None => Err("the pipeline's thread ended; this is a bug, and the log above says more".into()),
+        }
+    }
+}
+
+async fn open_lanes(
+    config: &Config,
+    sinks: &[Arc<dyn Sink>],
+    prepared: &Prepared,
+    ready: &ReadyState,
+) -> Result<Vec<SinkLanes>, String> {
+    let mut opened = Vec::new();
+    for (sink, sink_config) in sinks.iter().zip(&config.sinks) {
+        let wanted = |schema: &str, table: &str| sink_config.tables.matches(schema, table);
+        let stream = StreamInfo {
+            identity: prepared.identity.clone(),
+            database: prepared.database.clone(),
+            tables: prepared
+                .tables
+                .iter()
+                .filter(|table| wanted(&table.schema, &table.name))
+                .map(|table| Arc::new(table.relation()))
+                .collect(),
+        };
+        let failed = |error: replicator_sink::SinkError| format!("sink {}: {error}", sink.name());
+        sink.prepare(&stream).await.map_err(failed)?;
+        let mut lanes = Vec::new();
+        for shard in 0..sink.shards() {
+            lanes.push(sink.open_lane(shard, &stream).await.map_err(failed)?);
+        }
+        ready.set_sink(sink.name(), Ok(()));
+        opened.push(SinkLanes { config: sink_config.clone(), key_changes: sink.key_changes(), lanes });
+    }
+    Ok(opened)
+}

@@ -1,0 +1,140 @@
+//! Follows the source: reads its stream into the pipeline, and connects again whenever it breaks.
+//!
+//! ```text
+//!   prepare ─▶ stream ─▶ chunk, chunk, … ─▶ pipeline
+//!      ▲          │ broken
+//!      └─ pause ◀─┘          (the pipeline is told, and passes over what it has already)
+//! ```
+
+use crossbeam_channel::Sender;
+use replicator_admin::ReadyState;
+use replicator_pgconn::ErrorKind;
+use replicator_pipeline::{Backoff, Input};
+use replicator_source::{Feedback, FeedbackHandle, Reader, Source, SourceError};
+use replicator_telemetry::metrics::SourceMetrics;
+use replicator_types::{Budget, Lsn};
+use slog::{Logger, info, warn};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How often the server is asked where it is while `--endpos` waits for it: an idle server says so by itself
+/// only now and then.
+const ENDPOS_POLL: Duration = Duration::from_millis(50);
+
+/// A stream that lasted this long was a good one: the next pause is a short one.
+const GOOD_STREAM: Duration = Duration::from_secs(30);
+
+pub(crate) struct Follower {
+    pub(crate) source: Arc<Source>,
+    pub(crate) budget: Budget,
+    pub(crate) pipeline: Sender<Input>,
+    pub(crate) watermark: watch::Receiver<Lsn>,
+    pub(crate) ready: ReadyState,
+    pub(crate) backoff: Backoff,
+    /// Whether the server is to be asked where it is.
+    pub(crate) poll: bool,
+    /// Turns true when no more is to be read.
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) metrics: SourceMetrics,
+    pub(crate) logger: Logger,
+}
+
+/// A stream that is no longer read and still acknowledged.
+pub(crate) struct Connection {
+    reader: Reader,
+    feedback: JoinHandle<Result<(), SourceError>>,
+    handle: FeedbackHandle,
+}
+
+impl Connection {
+    fn open(reader: Reader, feedback: Feedback, watermark: watch::Receiver<Lsn>) -> Self {
+        let handle = feedback.handle();
+        Self { reader, feedback: tokio::spawn(feedback.run(watermark)), handle }
+    }
+
+    /// Acknowledges the watermark as it is, and says goodbye.
+    pub(crate) async fn finish(mut self) -> Result<(), SourceError> {
+        self.handle.finish();
+        let (said, ()) = tokio::join!(&mut self.feedback, self.reader.finish());
+        said.unwrap_or_else(|error| Err(SourceError::retry(format!("the feedback task ended: {error}"))))
+    }
+}
+
+impl Follower {
+    /// Follows until told to stop, and gives the connection back to be acknowledged on; none if it was broken
+    /// at that moment.
+    ///
+    /// # Errors
+    /// The source needs a person.
+    pub(crate) async fn run(mut self) -> Result<Option<Connection>, SourceError> {
+        let mut first = true;
+        loop {
+            let begun = Instant::now();
+            let error = match self.stream(first).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            self.metrics.connected.set(0.0);
+            self.ready.set_source(Err(error.to_string()));
+            if error.kind() == ErrorKind::Halt {
+                return Err(error);
+            }
+            if begun.elapsed() >= GOOD_STREAM {
+                self.backoff.reset();
+            }
+            let pause = self.backoff.pause();
+            warn!(self.logger, "source failed, connecting again";
+                "error" => %error, "pause_ms" => pause.as_millis() as u64);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stopped(&mut self.stop) => return Ok(None),
+            }
+            first = false;
+            self.metrics.reconnects.increment(1);
+        }
+    }
+
+    /// One stream from its beginning to its end.
+    async fn stream(&mut self, first: bool) -> Result<Option<Connection>, SourceError> {
+        if !first {
+            // The server may be another one by now, or have lost the slot: everything is verified again.
+            self.source.prepare().await?;
+        }
+        let from = *self.watermark.borrow();
+        let (reader, feedback) = self.source.stream(from, self.budget.clone()).await?;
+        if !first {
+            let _ = self.pipeline.send(Input::Reconnected);
+            info!(self.logger, "source connected again"; "from" => %from);
+        }
+        self.metrics.connected.set(1.0);
+        self.ready.set_source(Ok(()));
+        let mut connection = Connection::open(reader, feedback, self.watermark.clone());
+        let mut poll = tokio::time::interval(ENDPOS_POLL);
+        loop {
+            tokio::select! {
+                chunk = connection.reader.next_chunk() => {
+                    let chunk = chunk?;
+                    let input = Input::Chunk { bytes: chunk.bytes, catalogs: chunk.catalogs, charge: chunk.charge };
+                    // A pipeline that is gone has said why; its end ends the run.
+                    let _ = self.pipeline.send(input);
+                }
+                ended = &mut connection.feedback => {
+                    return Err(match ended {
+                        Ok(Err(error)) => error,
+                        Ok(Ok(())) => SourceError::retry("the acknowledging half of the stream has ended"),
+                        Err(error) => SourceError::retry(format!("the feedback task ended: {error}")),
+                    });
+                }
+                _ = poll.tick(), if self.poll => connection.handle.request_reply(),
+                () = stopped(&mut self.stop) => return Ok(Some(connection)),
+            }
+        }
+    }
+}
+
+/// Waits until the switch is true; a switch whose holder is gone counts as true.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

@@ -1,1 +1,0 @@
-fn main() { print!("{}", replicator_config::reference()); }

@@ -1,0 +1,318 @@
+//! Talking to ClickHouse over HTTP, by the `clickhouse` crate.
+//!
+//! The crate brings request building, authentication by headers, streaming of bodies and finding errors in
+//! the middle of an answer. This adds what it lacks: TLS with a chosen set of authorities (the crate's own
+//! connector panics without any), requests that can be repeated, timeouts, and errors that say what to do.
+
+use crate::errors::{Failure, explain};
+use bytes::Bytes;
+use clickhouse::{Compression, query::Query};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use replicator_config::ClickHouseConfig;
+use replicator_sink::SinkError;
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use url::Url;
+
+/// Servers close idle connections after 3 s (before 23.11) or 10 s.
+const IDLE_CONNECTION: Duration = Duration::from_millis(2500);
+/// How long `ping` waits.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a TCP connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between looks for queries that are still running.
+const PROCESSES_PAUSE: Duration = Duration::from_millis(50);
+/// A URL has to be shorter than this (`http::Uri` takes 65 534 bytes); a longer INSERT travels in the body.
+const URL_SQL_BYTES_MAX: usize = 16 << 10;
+
+/// A server.
+pub(crate) struct Client {
+    inner: clickhouse::Client,
+    /// `host:port`, for messages.
+    endpoint: String,
+    timeout: Duration,
+    /// What the ids of this sink's queries begin with, whichever process sends them.
+    query_prefix: String,
+    queries: AtomicU64,
+    run: u64,
+}
+
+impl Client {
+    /// A client of the configured server. Connects to nothing yet.
+    pub(crate) fn open(name: &str, config: &ClickHouseConfig) -> Result<Self, SinkError> {
+        let halt = |text: String| SinkError::halt(format!("sink {name}: {text}"));
+        let mut url = Url::parse(config.url.expose()).map_err(|error| {
+            halt(format!("url is not a URL ({error}); it looks like http://host:8123 or https://host:8443"))
+        })?;
+        let host = url.host_str().map(str::to_owned);
+        let (https, Some(host)) = (url.scheme() == "https", host) else {
+            return Err(halt("url has no host; it looks like http://host:8123 or https://host:8443".into()));
+        };
+        if !https && url.scheme() != "http" {
+            return Err(halt(format!(
+                "url begins with `{}:`, but ClickHouse is spoken to over http or https",
+                url.scheme()
+            )));
+        }
+        let endpoint = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
+        let (url_user, url_password) = credentials(&url);
+        let password = match &config.password_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    halt(format!("password_file {} cannot be read: {error}", path.display()))
+                })?;
+                text.trim_end_matches(['\r', '\n']).to_owned()
+            }
+            None if !config.password.is_empty() => config.password.expose().to_owned(),
+            None => url_password,
+        };
+        let user = if config.user.is_empty() { url_user } else { config.user.clone() };
+        let settings: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(key, _)| !matches!(key.as_ref(), "user" | "password" | "database"))
+            .map(|(key, value)| (key.into_owned(), value.into_owned()))
+            .collect();
+        url.set_query(None);
+        // These fail only for URLs without a host.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+
+        let mut inner = if https {
+            let connector = hyper_rustls::HttpsConnectorBuilder::new()
+                .with_tls_config(tls_config(config).map_err(halt)?)
+                .https_only()
+                .enable_http1()
+                .wrap_connector(connector(true));
+            clickhouse::Client::with_http_client(http_client().build(connector))
+        } else {
+            clickhouse::Client::with_http_client(http_client().build(connector(false)))
+        };
+        inner = inner
+            .with_url(url)
+            .with_compression(Compression::None)
+            .with_validation(false)
+            .with_product_info("replicator", env!("CARGO_PKG_VERSION"));
+        if !user.is_empty() {
+            inner = inner.with_user(user);
+        }
+        if !password.is_empty() {
+            inner = inner.with_password(password);
+        }
+        for (key, value) in settings {
+            inner = inner.with_setting(key, value);
+        }
+        let run = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_micros() as u64);
+        Ok(Self {
+            inner,
+            endpoint,
+            timeout: Duration::from_millis(config.request_timeout_ms),
+            query_prefix: format!("replicator-{name}-"),
+            queries: AtomicU64::new(0),
+            run,
+        })
+    }
+
+    /// `host:port`.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Runs a statement. `what` completes "ClickHouse at host:port, …".
+    pub(crate) async fn execute(&self, sql: &str, what: &str) -> Result<(), SinkError> {
+        let query = self.query(sql).with_setting("wait_end_of_query", "1");
+        self.within(self.timeout, what, query.execute()).await
+    }
+
+    /// Runs a query and gives its answer in `format`, which is to be small.
+    pub(crate) async fn fetch(&self, sql: &str, format: &str, what: &str) -> Result<Bytes, SinkError> {
+        let query = self.query(sql);
+        self.within(self.timeout, what, async { query.fetch_bytes(format)?.collect().await }).await
+    }
+
+    /// Runs a query and gives its rows.
+    pub(crate) async fn rows<T: DeserializeOwned>(&self, sql: &str, what: &str) -> Result<Vec<T>, SinkError> {
+        let text = self.fetch(sql, "JSONCompactEachRow", what).await?;
+        text.split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                serde_json::from_slice(line).map_err(|error| {
+                    SinkError::retry(format!(
+                        "ClickHouse at {}, {what}: an answer that cannot be read ({error})",
+                        self.endpoint
+                    ))
+                })
+            })
+            .collect()
+    }
+
+    /// Inserts `body`, a compressed Native block. `Ok` means that the server has the rows in a part, or has
+    /// had them before under the same `token`.
+    pub(crate) async fn insert(
+        &self,
+        sql: &str,
+        body: Bytes,
+        token: &str,
+        what: &str,
+    ) -> Result<(), SinkError> {
+        let (sql, prefix) = if sql.len() > URL_SQL_BYTES_MAX {
+            let mut frames = crate::compress::FrameWriter::default();
+            frames.write(sql.as_bytes());
+            frames.write(b"\n");
+            ("", Some(frames.finish().bytes))
+        } else {
+            (sql, None)
+        };
+        let mut insert = self
+            .inner
+            .insert_formatted_with(sql)
+            .with_timeouts(Some(self.timeout), Some(self.timeout))
+            .with_setting("query_id", self.next_query_id())
+            .with_setting("decompress", "1")
+            .with_setting("wait_end_of_query", "1")
+            // The answer comes when the part is written, not when the rows are queued.
+            .with_setting("async_insert", "0")
+            .with_setting("insert_deduplicate", "1")
+            .with_setting("insert_deduplication_token", token)
+            // A NULL for which there is no room is an error, never a default.
+            .with_setting("input_format_null_as_default", "0")
+            // A table that somebody partitioned finely is still written to.
+            .with_setting("max_partitions_per_insert_block", "0");
+        let sent = async {
+            for piece in prefix.into_iter().chain([body]) {
+                insert.send(piece).await?;
+            }
+            insert.end().await
+        };
+        self.within(self.timeout.saturating_mul(3), what, sent).await
+    }
+
+    /// Whether the server answers.
+    pub(crate) async fn ping(&self) -> Result<(), SinkError> {
+        let query = self.query("SELECT 1");
+        self.within(PING_TIMEOUT, "asked whether it is there", query.execute()).await
+    }
+
+    /// Waits until no query of this sink runs on the server any more: one that was given up here, or was
+    /// sent by a process that has died, may still be at work there. Does without when the user may not look.
+    pub(crate) async fn wait_for_own_queries(&self) -> Result<(), SinkError> {
+        let sql = format!(
+            "SELECT count() FROM system.processes WHERE startsWith(query_id, {})",
+            crate::names::literal(&self.query_prefix)
+        );
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let running = match self.rows::<(serde_json::Value,)>(&sql, "looking for running inserts").await {
+                Ok(rows) => rows.first().map_or(0, |(count,)| number(count)),
+                Err(error) if error.kind() == replicator_sink::ErrorKind::Halt => 0,
+                Err(error) => return Err(error),
+            };
+            if running == 0 {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(SinkError::retry(format!(
+                    "ClickHouse at {} still runs {running} of this sink's earlier inserts",
+                    self.endpoint
+                )));
+            }
+            tokio::time::sleep(PROCESSES_PAUSE).await;
+        }
+    }
+
+    fn query(&self, sql: &str) -> Query {
+        self.inner.query_raw(sql)
+    }
+
+    fn next_query_id(&self) -> String {
+        format!("{}{:x}-{}", self.query_prefix, self.run, self.queries.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn within<T>(
+        &self,
+        timeout: Duration,
+        what: &str,
+        request: impl Future<Output = clickhouse::error::Result<T>>,
+    ) -> Result<T, SinkError> {
+        let failure = match tokio::time::timeout(timeout, request).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => Failure::Request(error),
+            Err(_) => Failure::Timeout(timeout),
+        };
+        Err(explain(failure, &self.endpoint, what))
+    }
+}
+
+/// A number of `JSONCompactEachRow`, which quotes 64-bit ones on some servers.
+pub(crate) fn number(value: &serde_json::Value) -> u64 {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
+}
+
+/// User and password of the URL, before the host or as parameters.
+fn credentials(url: &Url) -> (String, String) {
+    let decoded = |text: &str| {
+        // The form encoding differs from the URL's only in `+`, which stays itself when it is escaped.
+        let escaped = format!("x={}", text.replace('+', "%2B"));
+        url::form_urlencoded::parse(escaped.as_bytes())
+            .next()
+            .map_or_else(String::new, |(_, value)| value.into_owned())
+    };
+    let parameter = |name: &str| {
+        url.query_pairs()
+            .find(|(key, _)| key == name)
+            .map_or_else(String::new, |(_, value)| value.into_owned())
+    };
+    let user = Some(decoded(url.username())).filter(|user| !user.is_empty());
+    let password = url.password().map(decoded);
+    (user.unwrap_or_else(|| parameter("user")), password.unwrap_or_else(|| parameter("password")))
+}
+
+fn http_client() -> hyper_util::client::legacy::Builder {
+    let mut builder = HttpClient::builder(TokioExecutor::new());
+    builder.pool_idle_timeout(IDLE_CONNECTION).pool_timer(hyper_util::rt::TokioTimer::new());
+    builder
+}
+
+fn connector(https: bool) -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(!https);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_keepalive(Some(Duration::from_secs(60)));
+    connector
+}
+
+/// TLS that trusts `ca_file`, or else what the system trusts.
+fn tls_config(config: &ClickHouseConfig) -> Result<rustls::ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    match &config.ca_file {
+        Some(path) => {
+            let wrong =
+                |error: &dyn std::fmt::Display| format!("ca_file {} cannot be used: {error}", path.display());
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
+                roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err("there are no certificate authorities to trust for https; install the system's \
+                    (Debian: ca-certificates) or set ca_file"
+            .into());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}

@@ -1,0 +1,114 @@
+use crate::client::Client;
+use crate::encode::{Insert, Step};
+use crate::tables::Target;
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use replicator_sink::{ErrorKind, SinkError, Write};
+use std::sync::Arc;
+
+/// Inserts of one write that run side by side, when a batch is of several tables.
+const INSERTS_AT_ONCE: usize = 4;
+
+/// A batch as requests. Each is sent until it succeeds; one that has is not sent again.
+pub(crate) struct ClickHouseWrite {
+    client: Arc<Client>,
+    /// What its tokens begin with: slot and lane.
+    scope: Arc<str>,
+    steps: Vec<(Step, bool)>,
+    held_bytes: usize,
+}
+
+impl ClickHouseWrite {
+    pub(crate) fn new(client: Arc<Client>, scope: Arc<str>, steps: Vec<Step>) -> Self {
+        let held_bytes = steps
+            .iter()
+            .map(|step| match step {
+                Step::Insert(insert) => insert.body.bytes.len(),
+                Step::Truncate(_) => 0,
+            })
+            .sum();
+        Self { client, scope, steps: steps.into_iter().map(|step| (step, false)).collect(), held_bytes }
+    }
+}
+
+#[async_trait]
+impl Write for ClickHouseWrite {
+    fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    async fn send(&mut self) -> Result<(), SinkError> {
+        let mut rest = self.steps.as_mut_slice();
+        while let Some(((step, done), _)) = rest.split_first_mut() {
+            if let Step::Truncate(target) = step {
+                if !*done {
+                    truncate(&self.client, target).await?;
+                    *done = true;
+                }
+                (_, rest) = rest.split_at_mut(1);
+                continue;
+            }
+            let run = rest.iter().take_while(|(step, _)| matches!(step, Step::Insert(_))).count();
+            let (inserts, after) = rest.split_at_mut(run);
+            send_inserts(&self.client, &self.scope, inserts).await?;
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+/// Sends those that are not done, some at once. Of several failures the gravest is told, after the others
+/// have had their chance.
+async fn send_inserts(client: &Client, scope: &str, inserts: &mut [(Step, bool)]) -> Result<(), SinkError> {
+    let mut waiting = inserts.iter_mut().filter(|(_, done)| !*done).filter_map(|(step, done)| match step {
+        Step::Insert(insert) => Some((&*insert, done)),
+        Step::Truncate(_) => None,
+    });
+    let mut running = FuturesUnordered::new();
+    let mut failure: Option<SinkError> = None;
+    loop {
+        while running.len() < INSERTS_AT_ONCE {
+            let Some((insert, done)) = waiting.next() else { break };
+            running.push(async move {
+                let (token, what) = insert_parts(insert, scope);
+                let sent =
+                    client.insert(&insert.target.insert, insert.body.bytes.clone(), &token, &what).await;
+                *done = sent.is_ok();
+                sent
+            });
+        }
+        match running.next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                if failure.as_ref().is_none_or(|worst| gravity(&error) > gravity(worst)) {
+                    failure = Some(error);
+                }
+            }
+            None => return failure.map_or(Ok(()), Err),
+        }
+    }
+}
+
+fn gravity(error: &SinkError) -> u8 {
+    match error.kind() {
+        ErrorKind::Retry => 0,
+        ErrorKind::Reject => 1,
+        ErrorKind::Halt => 2,
+    }
+}
+
+/// The token and the description of an insert. Equal tokens mean equal content: the digest is of the body.
+fn insert_parts(insert: &Insert, scope: &str) -> (String, String) {
+    let Insert { target, body, rows, first, last } = insert;
+    let token = format!("{scope}/{}/{first}-{last}/{rows}/{:032x}", target.sql, body.digest);
+    let what = format!("inserting {rows} rows ({first} to {last}) into {}", target.sql);
+    (token, what)
+}
+
+/// Empties a table, when no earlier insert can come after it: the lanes are drained, but a request that was
+/// given up here may still run there.
+async fn truncate(client: &Client, target: &Target) -> Result<(), SinkError> {
+    client.wait_for_own_queries().await?;
+    client.execute(&format!("TRUNCATE TABLE {}", target.sql), &format!("truncating {}", target.sql)).await
+}

@@ -1,0 +1,210 @@
+use crate::support::Cell::{N, T, U};
+use crate::support::*;
+use replicator_sink::Lane;
+use replicator_types::{Column, ColumnKind, Relation, oid};
+use std::sync::Arc;
+
+/// `docs (id bigint, lang text, title text, body text, raw bytea, tags text[] not null, price numeric)`, key (id, lang).
+fn docs() -> Arc<Relation> {
+    let array = ColumnKind::Array { element_oid: oid::TEXT, element_modifier: -1, element_is_enum: false };
+    let tags = Column { kind: array, not_null: true, ..column("tags", 1009) };
+    Arc::new(table(
+        "docs",
+        vec![
+            key("id", oid::INT8),
+            key("lang", oid::TEXT),
+            column("title", oid::TEXT),
+            column("body", oid::TEXT),
+            column("raw", oid::BYTEA),
+            tags,
+            column("price", oid::NUMERIC),
+        ],
+    ))
+}
+
+const BODY: &str = "it's \"big\" \\ with\nodd ' bytes \u{1F418}";
+const RAW: &str = "\\x00ff5c";
+const TAGS: &str = r#"{a,NULL,"b,\"c\\d"}"#;
+const ROWS: &str = "SELECT id, lang, title, body, hex(raw), tags, price FROM {db}.docs FINAL ORDER BY id, lang FORMAT JSONCompactEachRow";
+
+fn row<'a>(id: &'a str, title: &'a str) -> [Cell<'a>; 7] {
+    [T(id), T("en"), T(title), T(BODY), T(RAW), T(TAGS), T("1.50")]
+}
+
+fn touched<'a>(id: &'a str, title: &'a str) -> [Cell<'a>; 7] {
+    [T(id), T("en"), T(title), U, U, U, U]
+}
+
+fn expected(id: &str, title: &str) -> String {
+    let id = if fixture_quotes_numbers() { format!("\"{id}\"") } else { id.to_owned() };
+    format!(
+        r#"[{id},"en","{title}","it's \"big\" \\ with\nodd ' bytes {}","00FF5C",["a",null,"b,\"c\\d"],"1.50"]"#,
+        '\u{1F418}'
+    )
+}
+
+fn fixture_quotes_numbers() -> bool {
+    server().query("SELECT toInt64(1) FORMAT JSONCompactEachRow").contains('"')
+}
+
+fn same(found: &str, expected: &[String]) {
+    let found: Vec<&str> = found.lines().map(|line| line.trim()).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unchanged_values_are_read_back_from_the_table() {
+    let fixture = Fixture::new();
+    let docs = docs();
+    let mut lane = fixture.lane(&[&docs]).await;
+    write(&mut lane, batch(&[insert(&docs, (10, 0), &row("1", "a")), insert(&docs, (10, 1), &row("2", "a"))])).await;
+    let touch = batch(&[update(&docs, (11, 0), &touched("1", "b"))]);
+    assert!(lane.needs_drain(&touch), "the row's version may still be in flight");
+    write(&mut lane, touch).await;
+    same(&fixture.query(ROWS), &[expected("1", "b"), expected("2", "a")]);
+    // A value that is NULL stays NULL.
+    write(&mut lane, batch(&[update(&docs, (12, 0), &[T("2"), T("en"), N, N, N, T("{}"), N])])).await;
+    write(&mut lane, batch(&[update(&docs, (13, 0), &touched("2", "c"))])).await;
+    assert_eq!(
+        fixture.query("SELECT title, body, raw, tags, price FROM {db}.docs FINAL WHERE id = 2"),
+        "c\t\\N\t\\N\t[]\t\\N"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unchanged_values_come_from_the_rows_version_in_the_same_batch() {
+    let fixture = Fixture::new();
+    let docs = docs();
+    let mut lane = fixture.lane(&[&docs]).await;
+    let events = [
+        insert(&docs, (10, 0), &row("1", "a")),
+        update(&docs, (10, 1), &touched("1", "b")),
+        update(&docs, (10, 2), &touched("1", "c")),
+    ];
+    write(&mut lane, batch(&events)).await;
+    same(&fixture.query(ROWS), &[expected("1", "c")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_update_does_not_bring_old_values_back() {
+    let fixture = Fixture::new();
+    let docs = docs();
+    let events = [
+        vec![insert(&docs, (10, 0), &row("1", "a"))],
+        vec![update(&docs, (11, 0), &touched("1", "b"))],
+        vec![update(&docs, (12, 0), &[T("1"), T("en"), T("c"), T("short"), N, T("{}"), T("2")])],
+        vec![update(&docs, (13, 0), &touched("1", "d"))],
+        vec![delete(&docs, (14, 0), &[T("1"), T("en"), N, N, N, N, N])],
+    ];
+    for written in 1..=events.len() {
+        fixture.query("TRUNCATE TABLE IF EXISTS {db}.docs");
+        let mut lane = fixture.lane(&[&docs]).await;
+        for part in &events[..written] {
+            write(&mut lane, batch(part)).await;
+        }
+        let before = fixture.query(ROWS);
+        fixture.query("OPTIMIZE TABLE {db}.docs FINAL");
+        for from in 0..written {
+            let mut lane = fixture.lane(&[&docs]).await;
+            for part in &events[from..written] {
+                write(&mut lane, batch(part)).await;
+            }
+            assert_eq!(fixture.query(ROWS), before, "replayed from {from} of {written}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_key_takes_the_unchanged_values_along_also_when_replayed() {
+    let fixture = Fixture::new();
+    let docs = docs();
+    let mut lane = fixture.lane(&[&docs]).await;
+    write(&mut lane, batch(&[insert(&docs, (10, 0), &row("1", "a"))])).await;
+    let old = [T("1"), T("en"), N, N, N, N, N];
+    let moved = [update(&docs, (11, 0), &touched("2", "b")).from_key(&old)];
+    let later = [insert(&docs, (12, 0), &row("1", "again"))];
+    write(&mut lane, fenced(&moved)).await;
+    same(&fixture.query(ROWS), &[expected("2", "b")]);
+    assert_eq!(
+        fixture.query("SELECT id, _version, _deleted FROM {db}.docs ORDER BY _version"),
+        format!("1\t{}\t0\n1\t{}\t1\n2\t{}\t0", 10_u128 << 64, 11_u128 << 64, (11_u128 << 64) + 1)
+    );
+    // After a crash: the old key's newest row is a tombstone, later one of another row.
+    for replayed in [vec![&moved[..]], vec![&later[..]], vec![&moved[..], &later[..]]] {
+        let mut lane = fixture.lane(&[&docs]).await;
+        for part in replayed {
+            write(&mut lane, fenced(part)).await;
+        }
+        fixture.query("OPTIMIZE TABLE {db}.docs FINAL");
+    }
+    same(&fixture.query(ROWS), &[expected("1", "again"), expected("2", "b")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_key_changes_in_one_batch_keeps_the_values() {
+    let fixture = Fixture::new();
+    let docs = docs();
+    let mut lane = fixture.lane(&[&docs]).await;
+    let old = |id| [T(id), T("en"), N, N, N, N, N];
+    let events = [
+        insert(&docs, (10, 0), &row("1", "a")),
+        update(&docs, (10, 1), &touched("2", "b")).from_key(&old("1")),
+        update(&docs, (10, 3), &touched("3", "c")).from_key(&old("2")),
+        update(&docs, (10, 5), &touched("3", "d")),
+    ];
+    write(&mut lane, fenced(&events)).await;
+    same(&fixture.query(ROWS), &[expected("3", "d")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_keys_than_a_query_takes_are_all_found() {
+    let fixture = Fixture::new();
+    let docs = docs();
+    let mut lane = fixture.lane(&[&docs]).await;
+    let ids: Vec<String> = (0..1300).map(|n| n.to_string()).collect();
+    let inserts: Vec<_> = (0..).zip(&ids).map(|(n, id)| insert(&docs, (10, n), &row(id, "a"))).collect();
+    write(&mut lane, batch(&inserts)).await;
+    let updates: Vec<_> = (0..).zip(&ids).map(|(n, id)| update(&docs, (11, n), &touched(id, "b"))).collect();
+    write(&mut lane, batch(&updates)).await;
+    assert_eq!(
+        fixture.query("SELECT count(), countIf(title = 'b'), uniqExact(body), countIf(length(tags) = 3) FROM {db}.docs FINAL"),
+        "1300\t1300\t1\t1300"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_has_the_unchanged_value_in_every_row() {
+    let fixture = Fixture::history();
+    let docs = docs();
+    let events = [
+        insert(&docs, (10, 0), &row("1", "a")),
+        update(&docs, (11, 0), &touched("1", "b")),
+        update(&docs, (12, 0), &touched("2", "c")).from_key(&[T("1"), T("en"), N, N, N, N, N]),
+        update(&docs, (13, 0), &touched("2", "d")),
+    ];
+    async fn run(lane: &mut Box<dyn Lane>, events: &[Event], cut: usize) {
+        for part in events.chunks(cut) {
+            write(lane, fenced(part)).await;
+        }
+    }
+    let query = "SELECT id, _op, title, ifNull(body, 'NULL') = 'NULL' FROM {db}.docs ORDER BY _version";
+    let rows = "1\tinsert\ta\t0\n1\tupdate\tb\t0\n1\tdelete\t\\N\t1\n2\tupdate\tc\t0\n2\tupdate\td\t0";
+    for cut in [1, 2, 4] {
+        let mut lane = fixture.lane(&[&docs]).await;
+        run(&mut lane, &events, cut).await;
+        assert_eq!(fixture.query(query), rows, "cut into {cut}");
+    }
+    fixture.query("TRUNCATE TABLE {db}.docs");
+    let mut lane = fixture.lane(&[&docs]).await;
+    run(&mut lane, &events, 4).await;
+    assert_eq!(fixture.query(query), rows);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_a_row_that_was_never_copied_is_null_and_the_stream_goes_on() {
+    let fixture = Fixture::new();
+    let docs = docs();
+    let mut lane = fixture.lane(&[&docs]).await;
+    write(&mut lane, batch(&[update(&docs, (11, 0), &[T("1"), T("en"), T("b"), U, U, T("{}"), U])])).await;
+    assert_eq!(fixture.query("SELECT title, body, price FROM {db}.docs FINAL"), "b\t\\N\t\\N");
+}

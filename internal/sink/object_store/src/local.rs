@@ -1,0 +1,139 @@
+//! What a folder of this machine needs beyond what the store does there.
+//!
+//! The store writes a file beside its name, syncs it, links it to its name if that is free and syncs the
+//! folder. Between these steps the process may be killed, and another may find the file by its name, count
+//! on it, and acknowledge it, before the system has written the folder down. So who counts on a file syncs
+//! it first ([`LocalFolder::settle`]), and who first writes into a folder syncs all that leads there
+//! ([`LocalFolder::ensure`]).
+
+use crate::name::{Hour, SUFFIX};
+use crate::store::blocking;
+use replicator_sink::SinkError;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use tokio::sync::Mutex;
+
+/// The folder of a `file://` archive.
+#[derive(Debug)]
+pub(crate) struct LocalFolder {
+    root: PathBuf,
+    /// Hours whose folders are there, durably.
+    ensured: Mutex<HashSet<Hour>>,
+}
+
+impl LocalFolder {
+    pub(crate) fn new(root: PathBuf) -> Self {
+        Self { root, ensured: Mutex::default() }
+    }
+
+    /// Makes the folder.
+    pub(crate) async fn create(&self) -> Result<(), SinkError> {
+        let root = self.root.clone();
+        self.run("making the folder", move || {
+            fs::create_dir_all(&root)?;
+            // What leads to it may be unreadable to this user; then it was not made here either.
+            root.ancestors().skip(1).for_each(|folder| drop(sync(folder)));
+            sync(&root)
+        })
+        .await
+    }
+
+    /// Whether the folder is there.
+    pub(crate) fn ping(&self) -> Result<(), SinkError> {
+        match fs::metadata(&self.root) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(SinkError::halt(format!("{} is not a folder. Correct the sink's url", self.root.display()))),
+            Err(error) => Err(SinkError::retry(format!("{}: {error}", self.root.display()))),
+        }
+    }
+
+    /// Whether files can be made there, found out without leaving one. Says what was found, or what to do.
+    pub(crate) fn check(&self) -> Result<String, String> {
+        let shown = self.root.display();
+        let nearest = self.root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        match tempfile::tempfile_in(nearest) {
+            Ok(_) if nearest == self.root => Ok(format!("{shown} can be written")),
+            Ok(_) => Ok(format!("{shown} will be made")),
+            Err(error) => Err(format!(
+                "{} cannot be written: {error}. Let the replicator's user write there, or correct the sink's url",
+                nearest.display()
+            )),
+        }
+    }
+
+    /// Makes the folder of `hour` and syncs it and what leads there; clears away what killed processes left
+    /// half written. Once an hour of commits.
+    pub(crate) async fn ensure(&self, hour: Hour) -> Result<(), SinkError> {
+        // Held throughout: clearing must not meet a write of this process.
+        let mut ensured = self.ensured.lock().await;
+        if ensured.contains(&hour) {
+            return Ok(());
+        }
+        let root = self.root.clone();
+        let folder = root.join(hour.folder());
+        self.run("making the hour's folder", move || {
+            fs::create_dir_all(&folder)?;
+            clear_unfinished(&folder)?;
+            for part in folder.ancestors() {
+                sync(part)?;
+                if part == root {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        ensured.insert(hour);
+        Ok(())
+    }
+
+    /// Makes the file at `path`, in the folder of `hour`, durable.
+    pub(crate) async fn settle(&self, hour: Hour, path: &str) -> Result<(), SinkError> {
+        self.ensure(hour).await?;
+        let file = self.root.join(path);
+        self.run("syncing a file", move || {
+            sync(&file)?;
+            file.parent().map_or(Ok(()), sync)
+        })
+        .await
+    }
+
+    async fn run(
+        &self,
+        doing: &str,
+        work: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> Result<(), SinkError> {
+        blocking(work).await?.map_err(|error| {
+            let what = format!("{doing} in {}: {error}", self.root.display());
+            match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+                    SinkError::halt(format!(
+                        "{what}. Let the replicator's user write there, or correct the sink's url"
+                    ))
+                }
+                _ => SinkError::retry(what),
+            }
+        })
+    }
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The store writes to `{name}#{n}` first.
+fn clear_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let unfinished = name.rsplit_once('#').is_some_and(|(name, number)| {
+            name.ends_with(SUFFIX) && number.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        if unfinished {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,358 @@
+//! The transaction that applies a plan.
+//!
+//! ```text
+//!   BEGIN, advance the checkpoint
+//!   for each table:  COPY keys, rows, partials into stages ─▶ DELETE ─▶ UPDATE ─▶ UPDATE partials
+//!                                                              ─▶ INSERT those the UPDATE did not find
+//!                    COPY new rows into the table itself
+//!   COMMIT
+//! ```
+//! New rows go the short way, in the expectation that there is no row of their key. A unique violation rolls all
+//! back, and the batch goes again the next way:
+//! 1. `Direct`: as above;
+//! 2. `Careful`: new rows are staged and upserted, as rows of which nothing is known;
+//! 3. `Anew`: staged rows are removed before any is written, for values that wander between rows under a unique
+//!    index other than the key's, where the order of single updates would matter. Columns that only the target
+//!    has fall back to their defaults in such rows.
+//!
+//! # Invariants
+//! - COMMIT is sent when every statement before it has succeeded, and not before the checkpoint row was found
+//!   where it was left.
+//! - `Ok` only after the server's answer to COMMIT, under `synchronous_commit = on`.
+
+use crate::copy_text::Rows;
+use crate::error;
+use crate::plan::{Keyed, Plan, Run, Step, Table, Truncate};
+use crate::rowwise;
+use crate::session::Session;
+use crate::sql::{Query, Stage};
+use crate::target::Target;
+use bytes::Bytes;
+use futures_util::SinkExt;
+use replicator_sink::SinkError;
+use replicator_types::Batch;
+use slog::warn;
+use std::collections::HashSet;
+use std::pin::pin;
+use tokio_postgres::{Client, Statement};
+
+/// A chunk of rows handed to the connection at once; it copies each into its own buffer.
+const COPY_CHUNK_BYTES: usize = 256 << 10;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Way {
+    Direct,
+    Careful,
+    Anew,
+}
+
+impl Way {
+    fn next(self) -> Option<Self> {
+        match self {
+            Self::Direct => Some(Self::Careful),
+            Self::Careful => Some(Self::Anew),
+            Self::Anew => None,
+        }
+    }
+}
+
+/// Why an attempt failed, and whether another way may do better.
+struct Failure {
+    error: SinkError,
+    is_unique_violation: bool,
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        Self { error, is_unique_violation: false }
+    }
+}
+
+impl Failure {
+    fn of(error: &tokio_postgres::Error, target: &Target) -> Self {
+        Self {
+            error: error::of_server(error, &format!("write to {}", target.relation)),
+            is_unique_violation: error::is_unique_violation(error),
+        }
+    }
+}
+
+/// What was noticed on the way, told once it is committed.
+#[derive(Debug, Default)]
+struct Noticed {
+    missing: u64,
+    table: String,
+}
+
+impl Noticed {
+    fn missing(&mut self, target: &Target, rows: u64) {
+        if rows > 0 {
+            self.missing += rows;
+            self.table = target.relation.to_string();
+        }
+    }
+}
+
+/// Applies `plan` in one transaction. `batch` is the one it was made from, where [`Plan::needs_batch`].
+pub(crate) async fn apply(session: &mut Session, plan: &Plan, batch: Option<&Batch>) -> Result<(), SinkError> {
+    session.client().await?;
+    session.tidy().await?;
+    let mut way = Way::Direct;
+    // Where an earlier transaction of ours ended after all, the position is known anew; that happens once.
+    let mut was_behind = false;
+    loop {
+        if session.committed() >= plan.last {
+            return Ok(());
+        }
+        if session.committed() >= plan.first {
+            return Err(SinkError::halt(format!(
+                "a batch of changes {} to {} overlaps what is applied, up to {}: this is a fault of the replicator; \
+                 start it again",
+                plan.first,
+                plan.last,
+                session.committed()
+            )));
+        }
+        need_stages(session, plan, way).await?;
+        if !session.begin(plan.last).await? {
+            if std::mem::replace(&mut was_behind, true) {
+                return Err(SinkError::retry("the checkpoint row of the target was busy"));
+            }
+            continue;
+        }
+        let mut attempt = Attempt { session, batch, way, used: HashSet::new(), noticed: Noticed::default() };
+        let failure = match attempt.run(plan).await {
+            Ok(()) => {
+                let noticed = attempt.noticed;
+                session.commit(plan.last).await?;
+                relax(session, plan);
+                report(session, plan, &noticed);
+                return Ok(());
+            }
+            Err(failure) => failure,
+        };
+        // A connection that is gone rolls back by itself; what failed first is what is told.
+        let rolled_back = session.rollback().await;
+        match way.next() {
+            Some(next) if failure.is_unique_violation && rolled_back.is_ok() => way = next,
+            _ => return Err(failure.error),
+        }
+    }
+}
+
+fn relax(session: &mut Session, plan: &Plan) {
+    for step in &plan.steps {
+        let Step::Tables(tables) = step else { continue };
+        for table in tables {
+            if let Table::Keyed(keyed) = table
+                && !keyed.inserts.is_empty()
+            {
+                session.relax(&keyed.target);
+            }
+        }
+    }
+}
+
+fn report(session: &Session, plan: &Plan, noticed: &Noticed) {
+    let rows = noticed.missing + plan.orphans;
+    if rows > 0 {
+        warn!(session.connector().logger(),
+            "updates or deletes of rows that the target does not have, which nothing here could complete, were left \
+             out; copy the table again if it was not being copied just now";
+            "rows" => rows, "table" => &noticed.table, "position" => %plan.last);
+    }
+}
+
+/// Makes the staging tables that the plan needs, before the transaction: what it makes would go with it.
+async fn need_stages(session: &mut Session, plan: &Plan, way: Way) -> Result<(), SinkError> {
+    for step in &plan.steps {
+        let Step::Tables(tables) = step else { continue };
+        for table in tables {
+            let Table::Keyed(keyed) = table else { continue };
+            let stages_inserts = !keyed.inserts.is_empty() && (way > Way::Direct || session.is_careful(&keyed.target));
+            let needs = [
+                (Stage::Keys, !keyed.deletes.is_empty()),
+                (Stage::Rows, !keyed.upserts.is_empty() || stages_inserts),
+                (Stage::Partials, !keyed.partials.is_empty()),
+            ];
+            for (stage, is_needed) in needs {
+                if is_needed {
+                    session.need_stage(&keyed.target, stage).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Attempt<'a> {
+    session: &'a mut Session,
+    batch: Option<&'a Batch>,
+    way: Way,
+    /// Stages that hold rows of this transaction.
+    used: HashSet<(u32, Stage)>,
+    noticed: Noticed,
+}
+
+impl Attempt<'_> {
+    async fn run(&mut self, plan: &Plan) -> Result<(), Failure> {
+        for step in &plan.steps {
+            match step {
+                Step::Tables(tables) => {
+                    for table in tables {
+                        match table {
+                            Table::Keyed(keyed) => self.keyed(keyed).await?,
+                            Table::Keyless(target, runs) => self.keyless(target, runs).await?,
+                        }
+                    }
+                }
+                Step::Truncate(truncate) => self.truncate(truncate).await?,
+                Step::MoveRow(target, index) => {
+                    let Some(batch) = self.batch else { continue };
+                    let found = rowwise::move_row(self.session, target, &batch.change(*index as usize)).await?;
+                    self.noticed.missing(target, 1 - found.min(1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn keyed(&mut self, keyed: &Keyed) -> Result<(), Failure> {
+        let target = &keyed.target;
+        let stages_inserts = self.way > Way::Direct || self.session.is_careful(target);
+        let staged_inserts = if stages_inserts { keyed.inserts.clone() } else { Rows::default() };
+        let staged = keyed.upserts.count + staged_inserts.count;
+        self.stage(target, Stage::Keys, &[&keyed.deletes]).await?;
+        self.stage(target, Stage::Rows, &[&keyed.upserts, &staged_inserts]).await?;
+        self.stage(target, Stage::Partials, &[&keyed.partials]).await?;
+
+        let rewrites = self.way == Way::Anew && staged > 0;
+        let delete = self.statement_if(!keyed.deletes.is_empty(), target, Query::Delete(Stage::Keys)).await?;
+        let rewrite = self.statement_if(rewrites, target, Query::Delete(Stage::Rows)).await?;
+        let update = self.statement_if(staged > 0 && !rewrites, target, Query::Update).await?;
+        let partial = self.statement_if(!keyed.partials.is_empty(), target, Query::UpdatePartials).await?;
+        let sets_partials = partial.is_some();
+
+        // Sent together, run in this order.
+        let client = self.session.client_in_transaction()?;
+        let (_, _, updated, partials) = futures_util::future::try_join4(
+            execute(client, delete),
+            execute(client, rewrite),
+            execute(client, update),
+            execute(client, partial),
+        )
+        .await
+        .map_err(|error| Failure::of(&error, target))?;
+        if sets_partials {
+            self.noticed.missing(target, keyed.partials.count.saturating_sub(partials));
+        }
+        if updated < staged {
+            let insert = self.statement_if(true, target, Query::InsertMissing).await?;
+            let client = self.session.client_in_transaction()?;
+            execute(client, insert).await.map_err(|error| Failure::of(&error, target))?;
+        }
+        if !stages_inserts && let Err(failure) = self.copy_new(target, &keyed.inserts).await {
+            if failure.is_unique_violation {
+                self.session.be_careful(target);
+            }
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    async fn keyless(&mut self, target: &Target, runs: &[Run]) -> Result<(), Failure> {
+        for run in runs {
+            match run {
+                Run::Insert(rows) => self.copy_new(target, rows).await?,
+                Run::OneByOne(indexes) => {
+                    let Some(batch) = self.batch else { continue };
+                    for index in indexes {
+                        let found = rowwise::keyless(self.session, target, &batch.change(*index as usize)).await?;
+                        self.noticed.missing(target, 1 - found.min(1));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn truncate(&mut self, truncate: &Truncate) -> Result<(), Failure> {
+        let Some(first) = truncate.targets.first() else { return Ok(()) };
+        let sql = truncate.text();
+        let done = self.session.client_in_transaction()?.batch_execute(&sql).await;
+        done.map_err(|error| Failure::of(&error, first))
+    }
+
+    /// New rows straight into the table.
+    async fn copy_new(&mut self, target: &Target, rows: &Rows) -> Result<(), Failure> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if target.columns.is_empty() {
+            // COPY has no form for rows without columns.
+            let sql = format!("INSERT INTO {} SELECT FROM pg_catalog.generate_series(1, {})", target.table, rows.count);
+            let done = self.session.client_in_transaction()?.batch_execute(&sql).await;
+            return done.map_err(|error| Failure::of(&error, target));
+        }
+        let statement = self.statement_if(true, target, Query::CopyNew).await?;
+        let client = self.session.client_in_transaction()?;
+        copy(client, statement, &[rows]).await.map_err(|error| Failure::of(&error, target))
+    }
+
+    async fn stage(&mut self, target: &Target, stage: Stage, rows: &[&Rows]) -> Result<(), Failure> {
+        if rows.iter().all(|rows| rows.is_empty()) {
+            return Ok(());
+        }
+        let statement = self.statement_if(true, target, Query::CopyTo(stage)).await?;
+        let client = self.session.client_in_transaction()?;
+        if !self.used.insert((target.id, stage)) {
+            let cleared = client.batch_execute(&target.clear_stage(stage)).await;
+            cleared.map_err(|error| Failure::of(&error, target))?;
+        }
+        copy(client, statement, rows).await.map_err(|error| Failure::of(&error, target))
+    }
+
+    async fn statement_if(
+        &mut self,
+        is_needed: bool,
+        target: &Target,
+        query: Query,
+    ) -> Result<Option<Statement>, SinkError> {
+        if is_needed { self.session.statement(target, query).await } else { Ok(None) }
+    }
+}
+
+impl Truncate {
+    fn text(&self) -> String {
+        // The source names every table that it emptied, children and partitions included; a partitioned table as
+        // a whole is named only where that is what the changes are published under.
+        let names = self.targets.iter().map(|target| {
+            let only = if target.is_partitioned { "" } else { "ONLY " };
+            format!("{only}{}", target.table)
+        });
+        let names: Vec<String> = names.collect();
+        let restart = if self.restart_identity { " RESTART IDENTITY" } else { "" };
+        let cascade = if self.cascade { " CASCADE" } else { "" };
+        format!("TRUNCATE {}{restart}{cascade}", names.join(", "))
+    }
+}
+
+async fn execute(client: &Client, statement: Option<Statement>) -> Result<u64, tokio_postgres::Error> {
+    match statement {
+        Some(statement) => client.execute(&statement, &[]).await,
+        None => Ok(0),
+    }
+}
+
+async fn copy(client: &Client, statement: Option<Statement>, rows: &[&Rows]) -> Result<(), tokio_postgres::Error> {
+    let Some(statement) = statement else { return Ok(()) };
+    let mut sink = pin!(client.copy_in::<_, Bytes>(&statement).await?);
+    for rows in rows {
+        let mut rest = rows.lines.clone();
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(COPY_CHUNK_BYTES));
+            sink.feed(chunk).await?;
+        }
+    }
+    sink.finish().await.map(drop)
+}

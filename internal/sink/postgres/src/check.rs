@@ -1,0 +1,192 @@
+use crate::checkpoint;
+use crate::connector::{Connector, ROLE_NOT_PERMITTED, SERVER_VERSION_MIN};
+use crate::create::type_is_missing;
+use crate::sql::ident;
+use crate::target::{Existing, has_type};
+use replicator_types::{CheckItem, Relation};
+use std::sync::Arc;
+use tokio_postgres::Client;
+
+/// `server_version_num`: 150004 for 15.4.
+pub(crate) async fn server_version(client: &Client) -> Result<i32, tokio_postgres::Error> {
+    let sql = "SELECT pg_catalog.current_setting('server_version_num')::integer";
+    Ok(client.query_one(sql, &[]).await?.get(0))
+}
+
+pub(crate) fn too_old(version: i32) -> String {
+    format!(
+        "the target is PostgreSQL {}; {} is the oldest that changes can be applied to",
+        version / 10_000,
+        SERVER_VERSION_MIN / 10_000
+    )
+}
+
+/// Looks at everything that writing needs, and changes nothing.
+pub(crate) async fn check(connector: &Connector, tables: &[Arc<Relation>], create_tables: bool) -> Vec<CheckItem> {
+    let client = match connector.connect().await {
+        Ok(client) => client,
+        Err(error) => return vec![CheckItem::fail("connection", error.to_string())],
+    };
+    let mut items = Vec::new();
+    let checks = async {
+        items.push(version(&client).await?);
+        items.push(writable(&client).await?);
+        items.push(replication_role(&client).await?);
+        items.push(temporary(&client).await?);
+        items.push(checkpoint_table(&client).await?);
+        for relation in tables {
+            items.push(table(&client, relation, create_tables).await?);
+        }
+        Ok::<_, String>(())
+    };
+    if let Err(error) = checks.await {
+        items.push(CheckItem::fail("look at the target", error));
+    }
+    items
+}
+
+fn text(error: tokio_postgres::Error) -> String {
+    crate::error::of_server(&error, "ask the target's catalog").to_string()
+}
+
+async fn is_true(client: &Client, sql: &str) -> Result<bool, String> {
+    let row = client.query_one(sql, &[]).await.map_err(text)?;
+    Ok(row.get::<_, Option<bool>>(0).unwrap_or(false))
+}
+
+async fn version(client: &Client) -> Result<CheckItem, String> {
+    let version = server_version(client).await.map_err(text)?;
+    Ok(if version < SERVER_VERSION_MIN {
+        CheckItem::fail("connection", too_old(version))
+    } else {
+        CheckItem::ok("connection", format!("PostgreSQL {}.{}", version / 10_000, version % 10_000))
+    })
+}
+
+async fn writable(client: &Client) -> Result<CheckItem, String> {
+    let what = "writes";
+    if is_true(client, "SELECT pg_catalog.pg_is_in_recovery()").await? {
+        return Ok(CheckItem::fail(what, "the target is a standby, which takes no writes; connect to its primary"));
+    }
+    Ok(CheckItem::ok(what, "the target takes them"))
+}
+
+async fn replication_role(client: &Client) -> Result<CheckItem, String> {
+    let what = "session_replication_role";
+    let sql = if server_version(client).await.map_err(text)? >= 150_000 {
+        "SELECT pg_catalog.has_parameter_privilege('session_replication_role', 'SET')"
+    } else {
+        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    };
+    Ok(if is_true(client, sql).await? {
+        CheckItem::ok(what, "replica: triggers and foreign keys of the target are not fired by replicated changes")
+    } else {
+        CheckItem::ok(what, ROLE_NOT_PERMITTED)
+    })
+}
+
+async fn temporary(client: &Client) -> Result<CheckItem, String> {
+    let what = "temporary tables";
+    let sql = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
+    Ok(if is_true(client, sql).await? {
+        CheckItem::ok(what, "allowed")
+    } else {
+        CheckItem::fail(what, "rows are staged in temporary tables; run GRANT TEMPORARY ON DATABASE … TO the sink's role")
+    })
+}
+
+const MAY_CREATE_SCHEMAS: &str =
+    "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
+
+async fn checkpoint_table(client: &Client) -> Result<CheckItem, String> {
+    let what = "replicator.checkpoint";
+    if checkpoint::exists(client).await.map_err(text)? {
+        let sql = "SELECT pg_catalog.has_table_privilege('replicator.checkpoint', 'SELECT') \
+                   AND pg_catalog.has_table_privilege('replicator.checkpoint', 'INSERT') \
+                   AND pg_catalog.has_table_privilege('replicator.checkpoint', 'UPDATE')";
+        return Ok(if is_true(client, sql).await? {
+            CheckItem::ok(what, "is there")
+        } else {
+            CheckItem::fail(what, "run GRANT SELECT, INSERT, UPDATE ON replicator.checkpoint TO the sink's role")
+        });
+    }
+    let has_schema = is_true(client, "SELECT pg_catalog.to_regnamespace('replicator') IS NOT NULL").await?;
+    let sql = if has_schema {
+        "SELECT pg_catalog.has_schema_privilege('replicator', 'CREATE, USAGE')"
+    } else {
+        MAY_CREATE_SCHEMAS
+    };
+    Ok(if is_true(client, sql).await? {
+        CheckItem::ok(what, "can be created")
+    } else {
+        CheckItem::fail(
+            what,
+            "the sink keeps its position in schema replicator and may not create it; run GRANT CREATE ON DATABASE … TO \
+             the sink's role, or CREATE SCHEMA replicator AUTHORIZATION the role",
+        )
+    })
+}
+
+async fn table(client: &Client, relation: &Arc<Relation>, create: bool) -> Result<CheckItem, String> {
+    let what = format!("table {relation}");
+    let existing = Existing::look_up(client, relation).await.map_err(|error| error.to_string())?;
+    let Some(existing) = existing else {
+        return absent_table(client, relation, create, what).await;
+    };
+    let missing = existing.missing_columns(relation);
+    if !missing.is_empty() && !create {
+        let remedy = format!("lacks {}; add with ALTER TABLE, or set create_tables = true", missing.join(", "));
+        return Ok(CheckItem::fail(what, remedy));
+    }
+    if let Err(remedy) = existing.target_of(relation, 0) {
+        return Ok(CheckItem::fail(what, remedy));
+    }
+    let name = format!("{}.{}", ident(&relation.schema), ident(&relation.name));
+    for privilege in ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"] {
+        let sql = "SELECT pg_catalog.has_table_privilege($1, $2)";
+        let row = client.query_one(sql, &[&name, &privilege]).await.map_err(text)?;
+        if !row.get::<_, bool>(0) {
+            let remedy = format!("the sink's role lacks {privilege}; run GRANT {privilege} ON {name} TO the role");
+            return Ok(CheckItem::fail(what, remedy));
+        }
+    }
+    let mut found = vec!["is there".to_owned()];
+    if !missing.is_empty() {
+        found.push(format!("will get {}", missing.join(", ")));
+    }
+    found.extend(existing.other_types(relation));
+    Ok(CheckItem::ok(what, found.join("; ")))
+}
+
+async fn absent_table(
+    client: &Client,
+    relation: &Relation,
+    create: bool,
+    what: String,
+) -> Result<CheckItem, String> {
+    if !create {
+        let remedy = "is not in the target; create it there or set create_tables = true";
+        return Ok(CheckItem::fail(what, remedy));
+    }
+    for column in &relation.columns {
+        if !has_type(client, &column.type_sql).await.map_err(text)? {
+            return Ok(CheckItem::fail(what, type_is_missing(relation, column)));
+        }
+    }
+    let sql = "SELECT CASE WHEN pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NULL \
+               THEN pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') \
+               ELSE pg_catalog.has_schema_privilege($1, 'CREATE') END";
+    let row = client.query_one(sql, &[&relation.schema]).await.map_err(text)?;
+    Ok(if row.get::<_, bool>(0) {
+        CheckItem::ok(what, "will be created")
+    } else {
+        CheckItem::fail(
+            what,
+            format!(
+                "the sink's role may not create it; run GRANT CREATE ON SCHEMA {} TO the role (or ON DATABASE, where the \
+                 schema is absent)",
+                ident(&relation.schema)
+            ),
+        )
+    })
+}

@@ -1,0 +1,75 @@
+use crate::error;
+use replicator_pgconn::ConnectOptions;
+use replicator_sink::SinkError;
+use slog::{Logger, warn};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// The oldest server whose SQL is used here: generated columns' catalog, joins by ctid.
+pub(crate) const SERVER_VERSION_MIN: i32 = 120_000;
+
+/// Settings of a session, those that the server knows:
+/// - texts in both directions as the source wrote them,
+/// - nothing found by a path that somebody else sets,
+/// - `Ok` means on disk,
+/// - a batch may take as long as it takes,
+/// - plans whose cost is a batch's and not a table's: rows are reached by the index over the key.
+const SETTINGS: &str = "
+    SELECT pg_catalog.set_config(s.name, v.value, false)
+      FROM (VALUES ('client_encoding', 'UTF8'), ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'),
+                   ('timezone', 'UTC'), ('bytea_output', 'hex'), ('extra_float_digits', '3'),
+                   ('xmloption', 'content'), ('standard_conforming_strings', 'on'),
+                   ('search_path', ''), ('synchronous_commit', 'on'),
+                   ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+                   ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+                   ('default_transaction_isolation', 'read committed'),
+                   ('default_transaction_read_only', 'off'),
+                   ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_seqscan', 'off'),
+                   ('jit', 'off')) AS v(name, value)
+      JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = v.name";
+
+/// Makes sessions in the target.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    options: ConnectOptions,
+    logger: Logger,
+    has_warned: AtomicBool,
+}
+
+impl Connector {
+    pub(crate) fn new(options: ConnectOptions, logger: Logger) -> Self {
+        Self { options, logger, has_warned: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn logger(&self) -> &Logger {
+        &self.logger
+    }
+
+    /// A connection with the target's own settings.
+    pub(crate) async fn connect(&self) -> Result<Client, SinkError> {
+        replicator_pgconn::connect(&self.options).await.map_err(|error| error::of_connect(&error))
+    }
+
+    /// A connection to apply changes with.
+    pub(crate) async fn open(&self) -> Result<Client, SinkError> {
+        let client = self.connect().await?;
+        let doing = "set up a session in the target";
+        client.batch_execute(SETTINGS).await.map_err(|error| error::of_server(&error, doing))?;
+        match client.batch_execute("SET session_replication_role = replica").await {
+            Ok(()) => {}
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                if !self.has_warned.swap(true, Ordering::Relaxed) {
+                    warn!(self.logger, "{}", ROLE_NOT_PERMITTED);
+                }
+            }
+            Err(error) => return Err(error::of_server(&error, doing)),
+        }
+        Ok(client)
+    }
+}
+
+/// What follows where `session_replication_role` cannot be set.
+pub(crate) const ROLE_NOT_PERMITTED: &str = "the sink's role may not set session_replication_role: triggers and foreign \
+     keys of the target's tables act on replicated changes, and may refuse them; on 15 and later run GRANT SET ON \
+     PARAMETER session_replication_role TO the role, before that make it a superuser";

@@ -1,0 +1,276 @@
+use crate::checkpoint::{CheckpointStatements, Owner};
+use crate::connector::Connector;
+use crate::error;
+use crate::sql::{Query, Stage};
+use crate::target::Target;
+use replicator_sink::SinkError;
+use replicator_types::Position;
+use slog::info;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_postgres::error::Severity;
+use tokio_postgres::{Client, Statement};
+
+/// At so many staging tables all are dropped: each costs a look at every commit.
+const STAGES_MAX: usize = 120;
+
+/// At so many prepared statements all are forgotten: each costs the server some 10 to 100 kB.
+const STATEMENTS_MAX: usize = 1_000;
+
+/// After a new row met one of its key in the target, so many batches of that table go by way of the staged
+/// upsert, which bears it: an overlap with earlier data does not end after one batch.
+const CAREFUL_BATCHES: u32 = 16;
+
+/// A lane's connection, and what this process knows of the lane's checkpoint row.
+///
+/// ```text
+///   settled ──BEGIN──▶ busy ──COMMIT sent (to = the batch's end)──▶ in doubt ──answer──▶ settled
+///      ▲                 └── connection lost, future dropped ──┐        │
+///      └───────────── connect, read the row ◀──────────────────┴────────┘
+/// ```
+/// In doubt the row is at one of two places: where it was, or where the transaction was to bring it. Anywhere
+/// else another process has put it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) owner: Owner,
+    connector: Arc<Connector>,
+    open: Option<Open>,
+    /// Where the row is, as far as this process has heard.
+    committed: Position,
+    /// Where a transaction whose end is not known was to bring it.
+    in_doubt: Option<Position>,
+    /// By target: batches to go until new rows are copied into the table itself again.
+    careful: HashMap<u32, u32>,
+}
+
+/// What lives and dies with a connection.
+#[derive(Debug)]
+struct Open {
+    client: Arc<Client>,
+    checkpoint: Arc<CheckpointStatements>,
+    statements: HashMap<(u32, Query), Statement>,
+    stages: HashMap<(u32, Stage), String>,
+    backend: Backend,
+    /// Whether a transaction was begun that has not ended as far as is known.
+    busy: bool,
+}
+
+/// A server process; its number alone may be another's by now.
+#[derive(Debug)]
+struct Backend {
+    pid: i32,
+    started_at: String,
+}
+
+impl Session {
+    /// Connects and finds, or makes, the lane's checkpoint row.
+    pub(crate) async fn open(owner: Owner, connector: Arc<Connector>) -> Result<Self, SinkError> {
+        let open = Open::connect(&connector, &owner).await?;
+        owner.insert(&open.client).await?;
+        let committed = owner.read(&open.client).await?;
+        Ok(Self { owner, connector, open: Some(open), committed, in_doubt: None, careful: HashMap::new() })
+    }
+
+    /// Where the row is. True after [`Session::client`], until the next transaction.
+    pub(crate) fn committed(&self) -> Position {
+        self.committed
+    }
+
+    /// A connection with no transaction open, made anew if need be; the row's position is known afterwards.
+    pub(crate) async fn client(&mut self) -> Result<Arc<Client>, SinkError> {
+        if let Some(open) = &self.open
+            && !open.busy
+            && !open.client.is_closed()
+        {
+            return Ok(Arc::clone(&open.client));
+        }
+        let earlier = self.open.take();
+        let open = Open::connect(&self.connector, &self.owner).await?;
+        if let Some(earlier) = earlier {
+            earlier.backend.terminate(&open.client).await;
+        }
+        let client = Arc::clone(&open.client);
+        self.learn(&client).await?;
+        info!(self.connector.logger(), "connected to the target again";
+            "shard" => self.owner.shard, "checkpoint" => %self.committed);
+        self.open = Some(open);
+        Ok(client)
+    }
+
+    /// Reads the row.
+    ///
+    /// # Errors
+    /// Halt when it is where neither this process nor a transaction of it in doubt has put it.
+    async fn learn(&mut self, client: &Client) -> Result<(), SinkError> {
+        let found = self.owner.read(client).await?;
+        if found != self.committed && Some(found) != self.in_doubt {
+            return Err(self.owner.taken(self.committed, found));
+        }
+        self.committed = found;
+        Ok(())
+    }
+
+    /// Begins the transaction that brings the row to `to`, and moves it. False when it was not where it was
+    /// thought to be: a transaction of this process, given up for lost, has ended after all. Nothing is
+    /// open then and the position is known again.
+    pub(crate) async fn begin(&mut self, to: Position) -> Result<bool, SinkError> {
+        let Some(open) = &mut self.open else { return Err(lost()) };
+        let (client, statements) = (Arc::clone(&open.client), Arc::clone(&open.checkpoint));
+        open.busy = true;
+        let begin = async {
+            let begun = client.batch_execute("BEGIN").await;
+            begun.map_err(|error| error::of_server(&error, "begin a transaction"))
+        };
+        let advance = self.owner.advance(&client, &statements, self.committed, to);
+        let ((), moved) = futures_util::future::try_join(begin, advance).await?;
+        if moved {
+            return Ok(true);
+        }
+        self.rollback().await?;
+        self.learn(&client).await?;
+        Ok(false)
+    }
+
+    /// The connection that a transaction is open on.
+    pub(crate) fn client_in_transaction(&self) -> Result<&Client, SinkError> {
+        self.open.as_ref().map(|open| &*open.client).ok_or_else(lost)
+    }
+
+    /// Commits what [`Session::begin`] began.
+    pub(crate) async fn commit(&mut self, to: Position) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else { return Err(lost()) };
+        self.in_doubt = Some(to);
+        match open.client.batch_execute("COMMIT").await {
+            Ok(()) => {
+                open.busy = false;
+                self.committed = to;
+                self.in_doubt = None;
+                Ok(())
+            }
+            Err(error) => {
+                if error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error)) {
+                    // The server said no (a deferred constraint): the transaction is over and undone.
+                    open.busy = false;
+                    self.in_doubt = None;
+                }
+                Err(error::of_server(&error, "commit"))
+            }
+        }
+    }
+
+    /// Ends the open transaction without a trace.
+    pub(crate) async fn rollback(&mut self) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let done = open.client.batch_execute("ROLLBACK").await;
+        done.map_err(|error| error::of_server(&error, "roll back"))?;
+        open.busy = false;
+        Ok(())
+    }
+
+    /// Makes a staging table, outside of any transaction, where it is absent.
+    pub(crate) async fn need_stage(&mut self, target: &Target, stage: Stage) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else { return Err(lost()) };
+        if open.stages.contains_key(&(target.id, stage)) {
+            return Ok(());
+        }
+        let sql = target.create_stage(stage);
+        let made = open.client.batch_execute(&sql).await;
+        made.map_err(|error| error::of_server(&error, &format!("make a staging table for {}", target.relation)))?;
+        open.stages.insert((target.id, stage), target.stage(stage));
+        Ok(())
+    }
+
+    /// Keeps the number of statements and staging tables within bounds. Between transactions.
+    pub(crate) async fn tidy(&mut self) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else { return Err(lost()) };
+        if open.statements.len() > STATEMENTS_MAX {
+            open.statements.clear();
+        }
+        if open.stages.len() > STAGES_MAX {
+            let mut names: Vec<String> = open.stages.drain().map(|(_, name)| name).collect();
+            names.sort_unstable();
+            open.statements.clear();
+            let dropped = open.client.batch_execute(&format!("DROP TABLE {}", names.join(", "))).await;
+            dropped.map_err(|error| error::of_server(&error, "drop staging tables"))?;
+        }
+        Ok(())
+    }
+
+    /// The prepared form of a query; None when it has nothing to do.
+    pub(crate) async fn statement(&mut self, target: &Target, query: Query) -> Result<Option<Statement>, SinkError> {
+        let Some(open) = &mut self.open else { return Err(lost()) };
+        if let Some(statement) = open.statements.get(&(target.id, query)) {
+            return Ok(Some(statement.clone()));
+        }
+        let Some(sql) = target.text(query) else { return Ok(None) };
+        let prepared = open.client.prepare(&sql).await;
+        let statement =
+            prepared.map_err(|error| error::of_server(&error, &format!("write to {}", target.relation)))?;
+        open.statements.insert((target.id, query), statement.clone());
+        Ok(Some(statement))
+    }
+
+    /// Whether new rows of this target go by way of the staged upsert.
+    pub(crate) fn is_careful(&self, target: &Target) -> bool {
+        self.careful.contains_key(&target.id)
+    }
+
+    /// A batch with new rows of this target went well.
+    pub(crate) fn relax(&mut self, target: &Target) {
+        if let Some(batches) = self.careful.get_mut(&target.id) {
+            *batches -= 1;
+            if *batches == 0 {
+                self.careful.remove(&target.id);
+            }
+        }
+    }
+
+    /// A new row of this target met one of its key.
+    pub(crate) fn be_careful(&mut self, target: &Target) {
+        self.careful.insert(target.id, CAREFUL_BATCHES);
+    }
+
+    /// Says whether the connection is in the middle of something, so that it is not used again if that is
+    /// never finished.
+    pub(crate) fn set_busy(&mut self, busy: bool) {
+        if let Some(open) = &mut self.open {
+            open.busy = busy;
+        }
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+}
+
+fn lost() -> SinkError {
+    SinkError::retry("the connection to the target is gone")
+}
+
+impl Open {
+    async fn connect(connector: &Connector, owner: &Owner) -> Result<Self, SinkError> {
+        let client = connector.open().await?;
+        let checkpoint = Arc::new(owner.prepare(&client).await?);
+        let sql = "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
+        let row = client.query_one(sql, &[]).await.map_err(|error| error::of_server(&error, "ask for the session"))?;
+        Ok(Self {
+            client: Arc::new(client),
+            checkpoint,
+            statements: HashMap::new(),
+            stages: HashMap::new(),
+            backend: Backend { pid: row.get(0), started_at: row.get(1) },
+            busy: false,
+        })
+    }
+}
+
+impl Backend {
+    /// Ends the server process of a connection that was given up. Behind a network that swallows packets it may
+    /// hold its locks, the checkpoint row's among them, for as long as the server believes in the connection.
+    async fn terminate(&self, client: &Client) {
+        let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+                   WHERE pid = $1 AND backend_start::text = $2";
+        // Mostly it is gone; and when it cannot be ended, the row's lock makes the next transaction wait.
+        let _ = client.execute(sql, &[&self.pid, &self.started_at]).await;
+    }
+}

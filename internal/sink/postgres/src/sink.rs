@@ -1,0 +1,130 @@
+use crate::check;
+use crate::checkpoint::{self, Owner};
+use crate::connector::{Connector, SERVER_VERSION_MIN};
+use crate::error;
+use crate::lane::PostgresLane;
+use crate::session::Session;
+use crate::target::Target;
+use async_trait::async_trait;
+use replicator_config::PostgresSinkConfig;
+use replicator_pgconn::ConnectOptions;
+use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo};
+use replicator_types::{CheckItem, Relation};
+use slog::{Logger, o, warn};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio_postgres::Client;
+
+/// A Postgres database that has the source's tables.
+#[derive(Debug)]
+pub struct PostgresSink {
+    name: String,
+    shards: u32,
+    create_tables: bool,
+    connector: Arc<Connector>,
+    /// Kept open for [`Sink::ping`].
+    ping: Mutex<Option<Client>>,
+    ping_timeout: Duration,
+}
+
+/// A sink of this name with that many lanes, each with a connection of its own. Connects to nothing yet.
+///
+/// # Errors
+/// Halt when the URL or the password file cannot be read; the text does not show either's content.
+pub fn open(name: String, config: PostgresSinkConfig, shards: u32, logger: Logger) -> Result<PostgresSink, SinkError> {
+    let from_file = match &config.password_file {
+        Some(path) if config.password.is_empty() => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                SinkError::halt(format!("sink {name}: cannot read password_file {}: {error}", path.display()))
+            })?;
+            Some(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+        _ => None,
+    };
+    let password = from_file.as_deref().or((!config.password.is_empty()).then(|| config.password.expose()));
+    let ping_timeout = Duration::from_millis(config.connect_timeout_ms);
+    let options = ConnectOptions::parse(config.url.expose(), password)
+        .map_err(|error| SinkError::halt(format!("sink {name}: {error}")))?
+        .or_application_name("replicator")
+        .or_connect_timeout(ping_timeout);
+    let connector = Arc::new(Connector::new(options, logger.new(o!("sink" => name.clone()))));
+    Ok(PostgresSink {
+        name,
+        shards: shards.max(1),
+        create_tables: config.create_tables,
+        connector,
+        ping: Mutex::new(None),
+        ping_timeout,
+    })
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn shards(&self) -> u32 {
+        self.shards
+    }
+
+    fn key_changes(&self) -> KeyChanges {
+        KeyChanges::Split
+    }
+
+    async fn check(&self, tables: &[Arc<Relation>]) -> Vec<CheckItem> {
+        check::check(&self.connector, tables, self.create_tables).await
+    }
+
+    async fn prepare(&self, stream: &StreamInfo) -> Result<(), SinkError> {
+        let client = self.connector.open().await?;
+        let version = check::server_version(&client).await.map_err(|error| error::of_server(&error, "ask for the version"))?;
+        if version < SERVER_VERSION_MIN {
+            return Err(SinkError::halt(check::too_old(version)));
+        }
+        checkpoint::create(&client).await?;
+        for other in checkpoint::other_identities(&client, &self.name, &stream.identity).await? {
+            warn!(self.connector.logger(),
+                "the target has a checkpoint of this sink for another slot, which is left alone: all changes of the slot \
+                 in use are applied from its own beginning";
+                "other" => other, "used" => %stream.identity);
+        }
+        for relation in &stream.tables {
+            Target::resolve(&client, relation, 0, self.create_tables, self.connector.logger()).await?;
+        }
+        Ok(())
+    }
+
+    async fn open_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
+        let owner =
+            Owner { sink: self.name.clone(), identity: stream.identity.clone(), shards: self.shards, shard };
+        let mut session = Session::open(owner, Arc::clone(&self.connector)).await?;
+        let client = session.client().await?;
+        let applied = session.owner.read_applied(&client).await?;
+        Ok(Box::new(PostgresLane::new(session, applied, self.create_tables)))
+    }
+
+    async fn ping(&self) -> Result<(), SinkError> {
+        let late = |_| SinkError::retry("the target did not answer in time");
+        tokio::time::timeout(self.ping_timeout, self.ask()).await.map_err(late)?
+    }
+}
+
+impl PostgresSink {
+    async fn ask(&self) -> Result<(), SinkError> {
+        let mut kept = self.ping.lock().await;
+        // Taken out meanwhile: a connection that has not answered is not asked again.
+        let client = match kept.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => self.connector.connect().await?,
+        };
+        client.batch_execute("SELECT 1").await.map_err(|error| error::of_server(&error, "ask the target"))?;
+        *kept = Some(client);
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+#![allow(unsafe_code)]
+//! How fast a backlog is read to nothing, beside `pg_recvlogical` on the same server in the same run.
+//!
+//! `cargo run --release -p replicator-source --example drain [rows [repeats]]`
+//!
+//! The backlog is W1: inserts of (bigint key, int, text 8, numeric(12,2), text 100, timestamptz), 1000 a
+//! transaction. Every reading has a copy of the same slot. Prints changes a second, the reader's own CPU
+//! time, and the median of each kind of reading; fails when the reader is below twice `pg_recvlogical` over
+//! TCP, which is what its gathering is for.
+
+use replicator_config::{Secret, SourceConfig, TablePatterns};
+use replicator_harness::{PgOptions, PgVersion, Postgres};
+use replicator_source::Source;
+use replicator_types::{Budget, Lsn};
+use slog::{Discard, Logger, o};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+const LOAD: &str = "
+CREATE TABLE w1 (id bigint PRIMARY KEY, n int, code text, amount numeric(12,2), note text, at timestamptz);
+CREATE PUBLICATION drain FOR TABLE w1;
+SELECT pg_create_logical_replication_slot('base', 'pgoutput');
+CREATE PROCEDURE load(transactions int) LANGUAGE plpgsql AS $$
+BEGIN
+  FOR t IN 0 .. transactions - 1 LOOP
+    INSERT INTO w1 SELECT i, i % 1000, lpad((i % 99999999)::text, 8, '0'), (i % 1000000) / 100.0,
+                          rpad(i::text, 100, 'x'), timestamptz '2026-01-01' + i * interval '1 second'
+    FROM generate_series(t * 1000 + 1, t * 1000 + 1000) AS i;
+    COMMIT;
+  END LOOP;
+END $$;";
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse::<u64>().ok());
+    let rows = arguments.next().unwrap_or(2_000_000).next_multiple_of(1000);
+    let repeats = arguments.next().unwrap_or(3);
+    let options = PgOptions::default().setting("max_wal_size", "8GB").setting("max_replication_slots", "64");
+    let postgres = Postgres::start(PgVersion::V15, &options);
+    postgres.sql("postgres", LOAD);
+    postgres.sql("postgres", &format!("CALL load({})", rows / 1000));
+    println!("{rows} rows loaded");
+
+    let mut medians = Vec::new();
+    if let Ok(e)=std::env::var("EXP") { for e in e.split(';') { println!("== {e}"); for kv in e.split(',').filter(|k|!k.is_empty()) { let (k,v)=kv.split_once('=').unwrap(); unsafe{std::env::set_var(k,v)}; } let way=std::env::var("WAY").unwrap_or("tcp".into()); for r in 0..repeats { run(&way,"reader",rows,||read(&postgres,&way,r,rows)); } } return; }
+    for way in ["tcp", "unix"] {
+        let mut ours = Vec::new();
+        let mut theirs = Vec::new();
+        for repeat in 0..repeats {
+            theirs.push(run(way, "pg_recvlogical", rows, || pg_recvlogical(&postgres, way, repeat)));
+            ours.push(run(way, "reader", rows, || read(&postgres, way, repeat, rows)));
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        println!("{way}: reader {ours:.0}k/s, pg_recvlogical {theirs:.0}k/s, {:.2} times", ours / theirs);
+        medians.push(ours / theirs);
+    }
+    assert!(medians.first().is_some_and(|&times| times >= 2.0), "the reader is below twice pg_recvlogical over TCP");
+}
+
+/// Thousands of changes a second.
+fn run(way: &str, who: &str, rows: u64, work: impl FnOnce() -> Duration) -> f64 {
+    let began = Instant::now();
+    let cpu = work();
+    let took = began.elapsed();
+    let rate = rows as f64 / took.as_secs_f64() / 1e3;
+    println!("  {way:4} {who:14} {rate:6.0}k/s  {:5.2} s, CPU {:5.2} s", took.as_secs_f64(), cpu.as_secs_f64());
+    rate
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or_default()
+}
+
+fn copy_slot(postgres: &Postgres, name: &str) {
+    postgres.sql("postgres", &format!("SELECT pg_copy_logical_replication_slot('base', '{name}')"));
+}
+
+fn drop_slot(postgres: &Postgres, name: &str) {
+    let drop = format!("SELECT pg_drop_replication_slot('{name}')");
+    while postgres.try_sql("postgres", &drop).is_err() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn pg_recvlogical(postgres: &Postgres, way: &str, repeat: u64) -> Duration {
+    let slot = format!("theirs_{way}_{repeat}");
+    copy_slot(postgres, &slot);
+    let end = postgres.sql("postgres", "SELECT pg_current_wal_lsn()");
+    let mut command = postgres.tool("pg_recvlogical", "postgres");
+    if way == "tcp" {
+        command.env("PGHOST", "127.0.0.1").env("PGSSLMODE", "disable");
+    }
+    command.args(["-d", "postgres", "--start", "--no-loop", "-f", "/dev/null", "-S", &slot, "-E", &end]);
+    command.args(["-o", "proto_version=1", "-o", "publication_names=drain"]);
+    let before = cpu(Whose::Children);
+    let status = command.status().expect("run pg_recvlogical");
+    assert!(status.success(), "pg_recvlogical: {status}");
+    let used = cpu(Whose::Children).saturating_sub(before);
+    drop_slot(postgres, &slot);
+    used
+}
+
+fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64) -> Duration {
+    let slot = format!("ours_{way}_{repeat}");
+    copy_slot(postgres, &slot);
+    let url = if way == "tcp" { postgres.url("postgres") } else { postgres.socket_url("postgres") };
+    let config = SourceConfig {
+        url: Secret::new(url),
+        password: Secret::default(),
+        password_file: None,
+        slot: slot.clone(),
+        publication: "drain".into(),
+        create: false,
+        tables: TablePatterns::default(),
+        status_interval_ms: 10_000,
+        connect_timeout_ms: 10_000,
+    };
+    let before = cpu(Whose::Own);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (chunks, bytes) = runtime.block_on(async {
+        let source = Source::new(config, Logger::root(Discard, o!())).expect("a source");
+        source.prepare().await.expect("prepare");
+        let (mut reader, feedback) = source.stream(Lsn::ZERO, Budget::new(256 << 20)).await.expect("stream");
+        let (watermark, receiver) = watch::channel(Lsn::ZERO);
+        let feedback = tokio::spawn(feedback.run(receiver));
+        let (mut inserts, mut chunks, mut bytes) = (0, 0_u64, 0);
+        while inserts < rows {
+            let chunk = reader.next_chunk().await.expect("a chunk");
+            inserts += count_inserts(&chunk.bytes);
+            chunks += 1;
+            bytes += chunk.bytes.len();
+        }
+        drop(watermark);
+        feedback.await.expect("feedback's task").expect("feedback");
+        (chunks, bytes)
+    });
+    println!("       {chunks} chunks of {} bytes", bytes as u64 / chunks.max(1));
+    let used = cpu(Whose::Own).saturating_sub(before);
+    drop_slot(postgres, &slot);
+    used
+}
+
+fn count_inserts(mut bytes: &[u8]) -> u64 {
+    let mut inserts = 0;
+    while let Some((&[_, a, b, c, d], rest)) = bytes.split_first_chunk::<5>() {
+        let (body, rest) = rest.split_at(u32::from_be_bytes([a, b, c, d]) as usize - 4);
+        inserts += u64::from(body[0] == b'w' && body[25] == b'I');
+        bytes = rest;
+    }
+    inserts
+}
+
+fn cpu(whose: Whose) -> Duration {
+    let (user, system) = match whose {
+        Whose::Own => (13, 14),
+        Whose::Children => (15, 16),
+    };
+    // `utime`, `stime`, and those of children waited for, in ticks of 10 ms: fields 14 to 17 of proc(5).
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("this process' times");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields[index - 2].parse::<u64>().expect("a number of ticks");
+    Duration::from_millis((ticks(user) + ticks(system)) * 10)
+}
+
+#[derive(Clone, Copy)]
+enum Whose {
+    Own,
+    Children,
+}

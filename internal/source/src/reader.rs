@@ -1,0 +1,357 @@
+//! The read half of the stream: chunks of whole messages, as large as the load makes them.
+//!
+//! ```text
+//!   socket ─read─▶ buffer ─Splitter─▶ whole messages ─▶ look up the tables of Relation messages ─▶ Chunk
+//!      ▲                                                                                             │
+//!      └── not while the budget is full ◀──────────────── charge, given back when the chunk is dropped ┘
+//! ```
+//!
+//! # Gathering
+//! The walsender sends every message with a system call of its own. A reader that empties the socket at once
+//! makes each of them a packet and itself wake for each; one that lets data gather makes the sender put
+//! hundreds of them into a segment, more than doubles its speed and costs next to nothing itself. So after
+//! a read that brought much, the next waits for [`GATHER`]; after one that brought little there is nothing to
+//! gather, and the next reads at once: latency is that of the socket.
+//!
+//! # Invariants
+//! - Bytes are handed on exactly as received, split only between messages.
+//! - [`Reader::next_chunk`] may be dropped at any await: nothing is lost, the next call goes on.
+//! - While the budget is full the socket is not read. Keepalives are answered all the same, by the
+//!   [`Feedback`](crate::Feedback) on its own time.
+
+use crate::SourceError;
+use crate::catalog;
+use crate::frames::{Splitter, Step};
+use crate::replication::server_error;
+use crate::signals::Signals;
+use crate::sql::Sql;
+use bytes::{Buf, Bytes, BytesMut};
+use postgres_protocol::message::backend::Message;
+use replicator_pgconn::PgStream;
+use replicator_types::{Budget, Charge, TableCatalog};
+use slog::{Logger, debug, info};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, ReadHalf};
+use tokio::time::Instant;
+
+/// Room for one read.
+const BUFFER_BYTES: usize = 512 << 10;
+fn knob(n:&str,d:u64)->u64{std::env::var(n).ok().and_then(|v|v.parse().ok()).unwrap_or(d)}
+
+/// A read that brings this much is part of a flood, and the next one waits.
+const FLOOD_BYTES: usize = 32 << 10;
+
+/// How long data gathers during a flood.
+const GATHER: Duration = Duration::from_millis(3);
+
+/// Chunks smaller than this are copied out of the buffer, so that a few bytes do not keep all of it.
+const COPY_BYTES_MAX: usize = 32 << 10;
+
+/// How often a full budget is looked at again. Nothing tells of bytes given back; what can be full is
+/// megabytes, and a millisecond of reading is less.
+const BUDGET_POLL: Duration = Duration::from_millis(1);
+
+/// How long the rest of a stream that is to end is waited for.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A piece of the stream.
+#[derive(Debug)]
+pub struct Chunk {
+    /// One or more whole CopyData messages exactly as received, framing included: `d`, a 32-bit length that
+    /// counts itself, then `w` (XLogData) or `k` (keepalive) and the rest.
+    pub bytes: Bytes,
+    /// The catalog's current entry for each table that has a Relation message in `bytes`. A table that is gone
+    /// has none.
+    pub catalogs: Vec<TableCatalog>,
+    /// The bytes held, against the budget.
+    pub charge: Charge,
+}
+
+/// Owner of the read half. See the module.
+#[derive(Debug)]
+pub struct Reader {
+    pub(crate) stream: ReadHalf<PgStream>,
+    pub(crate) sql: Arc<Sql>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) budget: Budget,
+    pub(crate) slot: String,
+    pub(crate) publication: String,
+    pub(crate) log: Logger,
+    incoming: Incoming,
+    /// Cut, but its tables not looked up yet.
+    pending: Option<(Bytes, Vec<u32>)>,
+    read_at: Option<Instant>,pause: Duration, reads: u64,
+    ended: Option<SourceError>,
+}
+
+/// What has been read and not handed on.
+#[derive(Debug)]
+struct Incoming {
+    buffer: BytesMut,
+    splitter: Splitter,
+    /// Whether the buffer is larger than usual.
+    grown: bool,
+}
+
+/// What comes out of the buffer.
+enum Cut {
+    Data(Bytes, Vec<u32>),
+    Other(BytesMut),
+    Nothing,
+}
+
+pub(crate) struct ReaderParts {
+    pub(crate) stream: ReadHalf<PgStream>,
+    pub(crate) received: BytesMut,
+    pub(crate) sql: Arc<Sql>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) budget: Budget,
+    pub(crate) slot: String,
+    pub(crate) publication: String,
+    pub(crate) log: Logger,
+}
+
+impl Reader {
+    pub(crate) fn new(parts: ReaderParts) -> Self {
+        let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
+        buffer.extend_from_slice(&parts.received);
+        Self {
+            stream: parts.stream,
+            sql: parts.sql,
+            signals: parts.signals,
+            budget: parts.budget,
+            slot: parts.slot,
+            publication: parts.publication,
+            log: parts.log,
+            incoming: Incoming { buffer, splitter: Splitter::default(), grown: false },
+            pending: None,
+            read_at: None,pause:Duration::ZERO,reads:0,
+            ended: None,
+        }
+    }
+
+    /// The next piece of the stream. Waits as long as there is none, or the budget is full. May be dropped and
+    /// called again.
+    ///
+    /// # Errors
+    /// The stream is over; every later call says the same. Whoever wants more makes a new one, from the last
+    /// acknowledged position.
+    pub async fn next_chunk(&mut self) -> Result<Chunk, SourceError> {
+        loop {
+            if let Some((_, relations)) = &self.pending {
+                let catalogs =
+                    if relations.is_empty() { Vec::new() } else { catalog::by_oid(&self.sql, relations).await? };
+                if let Some((bytes, _)) = self.pending.take() {
+                    let charge = self.budget.charge(bytes.len());
+                    return Ok(Chunk { bytes, catalogs, charge });
+                }
+            }
+            if let Some(error) = &self.ended {
+                return Err(error.clone());
+            }
+            match self.cut() {
+                Ok(Cut::Data(bytes, relations)) => self.pending = Some((bytes, relations)),
+                Ok(Cut::Other(message)) => self.take_other(message),
+                Ok(Cut::Nothing) => {
+                    while self.budget.is_full() {
+                        tokio::time::sleep(BUDGET_POLL).await;
+                    }
+                    self.read().await;
+                }
+                Err(error) => self.ended = Some(error),
+            }
+        }
+    }
+
+    /// Reads on and throws away until the server has ended the stream, for at most a moment: so that the last
+    /// update is read by the server before the connection is closed under it. To be called after
+    /// [`FeedbackHandle::finish`](crate::FeedbackHandle::finish), beside or behind the feedback's end.
+    pub async fn finish(mut self) {
+        let rest = async {
+            let mut sink = vec![0; 64 << 10];
+            while self.stream.read(&mut sink).await.is_ok_and(|bytes| bytes > 0) {}
+        };
+        let _ = tokio::time::timeout(FINISH_TIMEOUT, rest).await;
+    }
+
+    fn cut(&mut self) -> Result<Cut, SourceError> {
+        let cut = self.incoming.cut();
+        if self.incoming.splitter.take_reply_requested() {
+            self.signals.reply();
+        }
+        cut
+    }
+
+    /// One read, after the pause that the last one asked for.
+    async fn read(&mut self) {
+        if let Some(at) = self.read_at {
+            tokio::time::sleep_until(at).await;
+        }
+        let before=Instant::now();
+        match self.stream.read_buf(&mut self.incoming.buffer).await {
+            Ok(0) => self.ended = Some(self.closed("the server closed the connection")),
+            Ok(bytes) => {
+                let now=Instant::now();
+                self.reads+=1;
+                if std::env::var("TRACE").is_ok() && self.reads % 500 == 0 { eprintln!("read {bytes} waited {:?} pause {:?} cap {}", now-before, self.pause, self.incoming.buffer.capacity()); }
+                let max=Duration::from_micros(knob("GATHER",5000));
+                let step=Duration::from_micros(knob("STEP",1000));
+                if now-before > Duration::from_micros(knob("IDLE",1000)) { self.pause = Duration::ZERO }
+                else if bytes as u64 >= knob("HIGH", 256<<10) { self.pause = self.pause/2; if self.pause < Duration::from_micros(500) {self.pause=Duration::ZERO} }
+                else if (bytes as u64) < knob("LOW", 256<<10) { self.pause = (self.pause+step).min(max) }
+                self.read_at = (!self.pause.is_zero()).then(|| now + self.pause);
+            }
+            Err(error) => self.ended = Some(self.closed(&error.to_string())),
+        }
+    }
+
+    fn take_other(&mut self, mut message: BytesMut) {
+        match Message::parse(&mut message) {
+            Ok(Some(Message::ErrorResponse(body))) => {
+                let error = server_error(body.fields());
+                self.ended = Some(SourceError::of_stream(&error, &self.slot, &self.publication));
+            }
+            Ok(Some(Message::NoticeResponse(body))) => {
+                let notice = server_error(body.fields());
+                info!(self.log, "notice of the source"; "severity" => &notice.severity, "text" => notice.to_string());
+            }
+            Ok(Some(Message::ParameterStatus(body))) => {
+                let name = body.name().unwrap_or_default().to_owned();
+                debug!(self.log, "setting of the source changed"; "name" => name);
+            }
+            Ok(Some(Message::CopyDone | Message::CommandComplete(_))) => {
+                self.ended = Some(self.closed("the server ended the stream, as it does when it shuts down"));
+            }
+            Ok(_) => self.ended = Some(self.closed("the server sent a message that has no place in a stream")),
+            Err(error) => self.ended = Some(self.closed(&error.to_string())),
+        }
+    }
+
+    fn closed(&self, why: &str) -> SourceError {
+        SourceError::retry(format!("slot {}: the stream ended: {why}", self.slot))
+    }
+}
+
+impl Incoming {
+    /// Takes what is whole off the buffer, and makes room for the next read.
+    fn cut(&mut self) -> Result<Cut, SourceError> {
+        let wrong = |error| SourceError::retry(format!("the replication stream is broken: {error}"));
+        let cut = match self.splitter.step(&self.buffer).map_err(wrong)? {
+            Step::Data(bytes) => Cut::Data(self.take(bytes), self.splitter.take_relations()),
+            Step::Other { bytes, .. } => Cut::Other(self.buffer.split_to(bytes)),
+            Step::More { message_bytes } => {
+                self.make_room(message_bytes);
+                Cut::Nothing
+            }
+        };
+        Ok(cut)
+    }
+
+    fn take(&mut self, bytes: usize) -> Bytes {
+        let taken = if bytes <= COPY_BYTES_MAX {
+            let copy = Bytes::copy_from_slice(self.buffer.get(..bytes).unwrap_or_default());
+            self.buffer.advance(bytes);
+            copy
+        } else {
+            self.buffer.split_to(bytes).freeze()
+        };
+        if self.grown {
+            // What a large message needed goes with it.
+            let rest = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(BUFFER_BYTES));
+            self.buffer.extend_from_slice(&rest);
+            self.grown = false;
+        }
+        taken
+    }
+
+    /// `message_bytes` is what the message at the front claims to be in all. A claim is not believed at once:
+    /// the buffer doubles as bytes arrive.
+    fn make_room(&mut self, message_bytes: usize) {
+        let held = self.buffer.len();
+        let size = message_bytes.min(2 * held).max(BUFFER_BYTES);
+        self.grown |= size > BUFFER_BYTES;
+        if self.buffer.capacity() - held < BUFFER_BYTES / 4 {
+            // The same allocation again where the chunks cut from it are gone.
+            self.buffer.reserve(size.saturating_sub(held).max(1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn incoming() -> Incoming {
+        Incoming { buffer: BytesMut::with_capacity(BUFFER_BYTES), splitter: Splitter::default(), grown: false }
+    }
+
+    /// An Insert message of that many bytes in all.
+    fn message(bytes: usize) -> Vec<u8> {
+        let mut message = vec![b'I'; bytes];
+        message[0] = b'd';
+        message[1..5].copy_from_slice(&(bytes as u32 - 1).to_be_bytes());
+        message[5] = b'w';
+        message
+    }
+
+    /// Gives the bytes in reads as large as there is room for; returns the chunks and the largest buffer.
+    fn run(stream: &[u8]) -> (Vec<Bytes>, usize) {
+        let mut incoming = incoming();
+        let (mut chunks, mut largest, mut rest) = (Vec::new(), 0, stream);
+        loop {
+            match incoming.cut().unwrap() {
+                Cut::Data(bytes, _) => chunks.push(bytes),
+                Cut::Other(_) => unreachable!(),
+                Cut::Nothing if rest.is_empty() => return (chunks, largest),
+                Cut::Nothing => {
+                    let room = incoming.buffer.capacity() - incoming.buffer.len();
+                    assert!(room > 0);
+                    largest = largest.max(incoming.buffer.capacity());
+                    let (piece, after) = rest.split_at(room.min(rest.len()));
+                    incoming.buffer.extend_from_slice(piece);
+                    rest = after;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_larger_than_the_buffer_grows_it_for_itself_alone() {
+        let large = 5 * BUFFER_BYTES + 17;
+        let stream = [message(100), message(large), message(200), message(300)].concat();
+        let mut incoming = incoming();
+        let (chunks, largest) = run(&stream);
+        assert_eq!(chunks.concat(), stream);
+        assert!(largest < 3 * large, "{largest}");
+
+        incoming.buffer.extend_from_slice(&stream);
+        incoming.grown = true;
+        assert!(matches!(incoming.cut(), Ok(Cut::Data(..))));
+        assert!(matches!(incoming.cut(), Ok(Cut::Nothing)));
+        assert!(incoming.buffer.capacity() <= 2 * BUFFER_BYTES && !incoming.grown);
+    }
+
+    #[test]
+    fn a_length_is_not_believed_before_the_bytes_are_there() {
+        let mut incoming = incoming();
+        incoming.buffer.extend_from_slice(b"d\x40\0\0\0w");
+        assert!(matches!(incoming.cut(), Ok(Cut::Nothing)));
+        assert!(incoming.buffer.capacity() <= BUFFER_BYTES);
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_when_its_chunks_are_gone() {
+        let mut incoming = incoming();
+        let first = incoming.buffer.as_ptr();
+        for _ in 0..20 {
+            while incoming.buffer.capacity() - incoming.buffer.len() > 50_000 {
+                incoming.buffer.extend_from_slice(&message(40_000));
+            }
+            assert!(matches!(incoming.cut(), Ok(Cut::Data(..))));
+            assert!(matches!(incoming.cut(), Ok(Cut::Nothing)));
+            assert_eq!(incoming.buffer.as_ptr(), first);
+            assert_eq!(incoming.buffer.capacity(), BUFFER_BYTES);
+        }
+    }
+}

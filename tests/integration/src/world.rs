@@ -1,0 +1,78 @@
+use crate::archive_state::assert_archive_folds_to;
+use replicator_harness::{
+    ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Rows, S3, archive_events,
+    assert_each_event_once, assert_same_rows, source_columns,
+};
+
+/// A table to compare.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Name in schema `public`.
+    pub name: &'static str,
+    /// Key columns; none for a table that has no key, whose rows are a multiset.
+    pub key: &'static [&'static str],
+}
+
+/// A source and three sinks: ClickHouse, another Postgres, a bucket.
+pub struct World {
+    /// The source; database `shop`.
+    pub source: Postgres,
+    /// The Postgres target; database `copy`.
+    pub target: Postgres,
+    /// The ClickHouse target.
+    pub clickhouse: ClickHouse,
+    /// The object store; bucket `bucket`.
+    pub s3: S3,
+}
+
+/// Bucket of the archive.
+const BUCKET: &str = "bucket";
+
+impl World {
+    /// Starts all of it.
+    pub fn start(version: PgVersion) -> Self {
+        let source = Postgres::start(version, &PgOptions::default().setting("wal_sender_timeout", "10s"));
+        source.createdb("shop");
+        let target = Postgres::start(PgVersion::V17, &PgOptions::default());
+        target.createdb("copy");
+        let clickhouse = ClickHouse::start(&ClickHouseOptions::default());
+        Self { source, target, clickhouse, s3: S3::with_bucket(BUCKET) }
+    }
+
+    /// A configuration of all three sinks, with short intervals.
+    pub fn config(&self) -> Config {
+        Config::new(&self.source.url("shop"))
+            .set("source.tables", vec!["public.*"])
+            .clickhouse("analytics", &self.clickhouse)
+            .set_sink("analytics", "batch.interval_ms", 200)
+            .postgres("copy", &self.target, "copy")
+            .set_sink("copy", "batch.interval_ms", 200)
+            .s3("archive", &self.s3, BUCKET, "prefix")
+            .set_sink("archive", "batch.interval_ms", 200)
+    }
+
+    /// Events of the archive.
+    pub fn archive(&self) -> Vec<serde_json::Value> {
+        archive_events(&self.s3.folder(BUCKET).join("prefix"))
+    }
+
+    /// Compares the tables of the source with both databases, to the last byte, and the archive's events, each
+    /// there once, folded, with the source.
+    pub async fn assert_equal(&self, tables: &[Table]) {
+        let source = self.source.client("shop").await;
+        let target = self.target.client("copy").await;
+        let events = self.archive();
+        assert_each_event_once(&events);
+        for table in tables {
+            let name = format!("public.{}", table.name);
+            let columns = source_columns(&source, &name).await;
+            let expected = Rows::of_postgres(&source, &name, &columns).await;
+            let copy = Rows::of_postgres(&target, &name, &columns).await;
+            assert_same_rows(&format!("{name} in Postgres"), &expected, &copy);
+            let database = self.clickhouse.database();
+            let mirror = Rows::of_clickhouse(&self.clickhouse, database, table.name, &columns);
+            assert_same_rows(&format!("{name} in ClickHouse"), &expected, &mirror);
+            assert_archive_folds_to(&events, table, &columns, &expected);
+        }
+    }
+}
