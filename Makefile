@@ -11,7 +11,7 @@ help: ## Show this list
 demo: ## A shop, a load, and its copies in ClickHouse, Postgres and a folder, until Ctrl-C (or DEMO_SECONDS=30)
 	@deploy/dev/setup.sh demo
 	@$(CARGO) build --release --quiet -p replicator
-	@eval "$$(deploy/dev/env.sh)" && exec "$$DEV_PYTHON" deploy/dev/demo.py --replicator target/release/replicator
+	@. deploy/dev/env.sh && exec "$$DEV_PYTHON" deploy/dev/demo.py --replicator target/release/replicator
 
 .PHONY: test
 test: setup-test lint unit front ## Everything: lints, unit, property, golden and integration tests against real servers
@@ -28,7 +28,7 @@ unit:
 
 .PHONY: front
 front:
-	@eval "$$(deploy/dev/env.sh)" && "$$DEV_PYTHON" -m unittest discover -s deploy/dev -p 'test_*.py'
+	@. deploy/dev/env.sh && "$$DEV_PYTHON" -m unittest discover -s deploy/dev -p 'test_*.py'
 
 .PHONY: lint
 lint: ## Format, clippy and documentation, warnings as errors

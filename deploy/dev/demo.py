@@ -117,7 +117,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for(what, ready, process=None, seconds=60):
+def wait_for(what, ready, process=None, seconds=60, what_failed="start"):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if ready():
@@ -125,7 +125,7 @@ def wait_for(what, ready, process=None, seconds=60):
         if process is not None and process.poll() is not None:
             break
         time.sleep(0.1)
-    raise SystemExit(f"demo: {what} did not start; see the logs in the demo's folder")
+    raise SystemExit(f"demo: {what} did not {what_failed}; see the logs in the demo's folder")
 
 
 def http(url, body=None, timeout=10):
@@ -312,6 +312,10 @@ Where to look
     def finish(self):
         """Ends the load, lets the replicator drain, and compares."""
         self.processes.stop("load", signal.SIGINT)
+        end = self.psql("shop", "SELECT pg_current_wal_insert_lsn()")
+        behind = f"SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = 'replicator'"
+        replicator = dict(self.processes.running)["replicator"]
+        wait_for("the end of the load", lambda: self.psql("shop", behind) == "t", replicator, what_failed="arrive")
         code = self.processes.stop("replicator")
         sums = "SELECT " + ", ".join(
             [f"(SELECT count(*) FROM {t})" for t in TABLES]

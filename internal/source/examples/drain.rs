@@ -42,7 +42,7 @@ fn main() {
 
     let mut medians = Vec::new();
     if let Ok(e)=std::env::var("EXP") { for e in e.split(';') { println!("== {e}"); for kv in e.split(',').filter(|k|!k.is_empty()) { let (k,v)=kv.split_once('=').unwrap(); unsafe{std::env::set_var(k,v)}; } let way=std::env::var("WAY").unwrap_or("tcp".into()); for r in 0..repeats { run(&way,"reader",rows,||read(&postgres,&way,r,rows)); } } return; }
-    for way in ["tcp", "unix"] {
+    for way in std::env::var("WAYS").unwrap_or("tcp,unix".into()).split(",") {
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
         for repeat in 0..repeats {
@@ -57,12 +57,13 @@ fn main() {
 }
 
 /// Thousands of changes a second.
-fn run(way: &str, who: &str, rows: u64, work: impl FnOnce() -> Duration) -> f64 {
+fn run(way: &str, who: &str, rows: u64, work: impl FnOnce() -> (Duration, Duration)) -> f64 {
     let began = Instant::now();
-    let cpu = work();
+    let (own, sender) = work();
     let took = began.elapsed();
     let rate = rows as f64 / took.as_secs_f64() / 1e3;
-    println!("  {way:4} {who:14} {rate:6.0}k/s  {:5.2} s, CPU {:5.2} s", took.as_secs_f64(), cpu.as_secs_f64());
+    println!("  {way:4} {who:14} {rate:6.0}k/s  {:5.2} s, CPU {:5.2} s, the sender's {:5.2} s",
+        took.as_secs_f64(), own.as_secs_f64(), sender.as_secs_f64());
     rate
 }
 
@@ -82,7 +83,7 @@ fn drop_slot(postgres: &Postgres, name: &str) {
     }
 }
 
-fn pg_recvlogical(postgres: &Postgres, way: &str, repeat: u64) -> Duration {
+fn pg_recvlogical(postgres: &Postgres, way: &str, repeat: u64) -> (Duration, Duration) {
     let slot = format!("theirs_{way}_{repeat}");
     copy_slot(postgres, &slot);
     let end = postgres.sql("postgres", "SELECT pg_current_wal_lsn()");
@@ -92,15 +93,17 @@ fn pg_recvlogical(postgres: &Postgres, way: &str, repeat: u64) -> Duration {
     }
     command.args(["-d", "postgres", "--start", "--no-loop", "-f", "/dev/null", "-S", &slot, "-E", &end]);
     command.args(["-o", "proto_version=1", "-o", "publication_names=drain"]);
-    let before = cpu(Whose::Children);
+    let sender = watch_sender(postgres, &slot);
+    let before = cpu_of("self", CHILDREN);
     let status = command.status().expect("run pg_recvlogical");
     assert!(status.success(), "pg_recvlogical: {status}");
-    let used = cpu(Whose::Children).saturating_sub(before);
+    let used = cpu_of("self", CHILDREN).zip(before).map_or(Duration::ZERO, |(after, before)| after - before);
+    let sender = sender.join().expect("the sampling thread");
     drop_slot(postgres, &slot);
-    used
+    (used, sender)
 }
 
-fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64) -> Duration {
+fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64) -> (Duration, Duration) {
     let slot = format!("ours_{way}_{repeat}");
     copy_slot(postgres, &slot);
     let url = if way == "tcp" { postgres.url("postgres") } else { postgres.socket_url("postgres") };
@@ -115,7 +118,8 @@ fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64) -> Duration {
         status_interval_ms: 10_000,
         connect_timeout_ms: 10_000,
     };
-    let before = cpu(Whose::Own);
+    let sender = watch_sender(postgres, &slot);
+    let before = cpu_of("self", OWN);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (chunks, bytes) = runtime.block_on(async {
         let source = Source::new(config, Logger::root(Discard, o!())).expect("a source");
@@ -135,9 +139,10 @@ fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64) -> Duration {
         (chunks, bytes)
     });
     println!("       {chunks} chunks of {} bytes", bytes as u64 / chunks.max(1));
-    let used = cpu(Whose::Own).saturating_sub(before);
+    let used = cpu_of("self", OWN).zip(before).map_or(Duration::ZERO, |(after, before)| after - before);
+    let sender = sender.join().expect("the sampling thread");
     drop_slot(postgres, &slot);
-    used
+    (used, sender)
 }
 
 fn count_inserts(mut bytes: &[u8]) -> u64 {
@@ -150,20 +155,38 @@ fn count_inserts(mut bytes: &[u8]) -> u64 {
     inserts
 }
 
-fn cpu(whose: Whose) -> Duration {
-    let (user, system) = match whose {
-        Whose::Own => (13, 14),
-        Whose::Children => (15, 16),
-    };
-    // `utime`, `stime`, and those of children waited for, in ticks of 10 ms: fields 14 to 17 of proc(5).
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("this process' times");
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields[index - 2].parse::<u64>().expect("a number of ticks");
-    Duration::from_millis((ticks(user) + ticks(system)) * 10)
+/// CPU time of the walsender that reads `slot`, sampled until it ends.
+fn watch_sender(postgres: &Postgres, slot: &str) -> std::thread::JoinHandle<Duration> {
+    let find = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let mut psql = postgres.tool("psql", "postgres");
+    psql.args(["-XAtc", &find]);
+    std::thread::spawn(move || {
+        let pid = loop {
+            let output = psql.output().expect("run psql").stdout;
+            match String::from_utf8_lossy(&output).trim() {
+                "" => std::thread::sleep(Duration::from_millis(20)),
+                pid => break pid.to_owned(),
+            }
+        };
+        let mut used = Duration::ZERO;
+        while let Some(now) = cpu_of(&pid, OWN) {
+            used = now;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        used
+    })
 }
 
-#[derive(Clone, Copy)]
-enum Whose {
-    Own,
-    Children,
+/// `utime` and `stime`.
+const OWN: [usize; 2] = [14, 15];
+/// The same of children that were waited for.
+const CHILDREN: [usize; 2] = [16, 17];
+
+/// The sum of two times out of proc(5)'s `stat`, whose fields count from 1; they are in ticks of 10 ms.
+fn cpu_of(process: &str, fields: [usize; 2]) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // After the name, which may hold anything, comes field 3.
+    let values: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = fields.map(|field| values.get(field - 3).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0));
+    Some(Duration::from_millis(ticks.iter().sum::<u64>() * 10))
 }

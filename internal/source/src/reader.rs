@@ -81,10 +81,12 @@ pub struct Reader {
     incoming: Incoming,
     /// Cut, but its tables not looked up yet.
     pending: Option<(Bytes, Vec<u32>)>,
-    read_at: Option<Instant>,pause: Duration, reads: u64,
+    read_at: Option<Instant>,reads: u64, mark: Instant, mark_bytes: u64, flood: bool, trace: bool, k: K,
     ended: Option<SourceError>,
 }
 
+#[derive(Debug)]
+struct K{burst:u64,gather:u64,rate:u64}
 /// What has been read and not handed on.
 #[derive(Debug)]
 struct Incoming {
@@ -126,7 +128,7 @@ impl Reader {
             log: parts.log,
             incoming: Incoming { buffer, splitter: Splitter::default(), grown: false },
             pending: None,
-            read_at: None,pause:Duration::ZERO,reads:0,
+            read_at: None,reads:0,mark:Instant::now(),mark_bytes:0,flood:false,trace:std::env::var("TRACE").is_ok(), k: K{burst:knob("BURST",64<<10),gather:knob("GATHER",5000),rate:knob("RATE",8<<20)},
             ended: None,
         }
     }
@@ -188,19 +190,23 @@ impl Reader {
         if let Some(at) = self.read_at {
             tokio::time::sleep_until(at).await;
         }
-        let before=Instant::now();
         match self.stream.read_buf(&mut self.incoming.buffer).await {
             Ok(0) => self.ended = Some(self.closed("the server closed the connection")),
             Ok(bytes) => {
                 let now=Instant::now();
                 self.reads+=1;
-                if std::env::var("TRACE").is_ok() && self.reads % 500 == 0 { eprintln!("read {bytes} waited {:?} pause {:?} cap {}", now-before, self.pause, self.incoming.buffer.capacity()); }
-                let max=Duration::from_micros(knob("GATHER",5000));
-                let step=Duration::from_micros(knob("STEP",1000));
-                if now-before > Duration::from_micros(knob("IDLE",1000)) { self.pause = Duration::ZERO }
-                else if bytes as u64 >= knob("HIGH", 256<<10) { self.pause = self.pause/2; if self.pause < Duration::from_micros(500) {self.pause=Duration::ZERO} }
-                else if (bytes as u64) < knob("LOW", 256<<10) { self.pause = (self.pause+step).min(max) }
-                self.read_at = (!self.pause.is_zero()).then(|| now + self.pause);
+                self.mark_bytes += bytes as u64;
+                let k=&self.k;
+                self.read_at = None;
+                if (bytes as u64) < k.burst {
+                    let el = now - self.mark;
+                    if el >= Duration::from_millis(2) || self.mark_bytes > 32<<10 {
+                        self.flood = self.mark_bytes as f64 / el.as_secs_f64() >= k.rate as f64;
+                        if self.trace && self.reads % 300 == 0 { eprintln!("cycle {} in {:?} last {} flood {}", self.mark_bytes, el, bytes, self.flood); }
+                        self.mark=now; self.mark_bytes=0;
+                    }
+                    if self.flood { self.read_at = Some(now + Duration::from_micros(k.gather)); }
+                }
             }
             Err(error) => self.ended = Some(self.closed(&error.to_string())),
         }

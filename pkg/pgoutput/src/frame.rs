@@ -6,7 +6,7 @@ pub enum Frame<'a> {
     /// `w`, XLogData: a message of the output plugin.
     Data {
         /// Place of the message in the WAL: where the change is, for a Commit the end of its record, and 0/0
-        /// for messages without a place (Relation, Type).
+        /// for a message that announces another (Relation, Type, the Begin before an Origin).
         start: Lsn,
         /// The same again: only physical replication tells the end of WAL here.
         wal_end: Lsn,

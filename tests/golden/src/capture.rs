@@ -13,8 +13,8 @@ use replicator_harness::{PgOptions, PgVersion, Postgres};
 use std::error::Error;
 
 const END_PREFIX: &[u8] = b"replicator golden end";
-/// The scenario whose frames are kept whole; any would do.
-const FRAMES_SCENARIO: &str = "delete";
+/// The scenarios whose frames are kept whole: they have every way in which places are told.
+const FRAMES_SCENARIOS: [&str; 3] = ["types_text", "delete", "origin"];
 /// Length of the header of an XLogData message after its kind: two LSNs and a time.
 const DATA_HEADER_BYTES: usize = 24;
 
@@ -40,7 +40,7 @@ pub(crate) fn capture(version: PgVersion) -> Result<(), Box<dyn Error>> {
                 format!("Postgres {}, {name}, version {protocol}: {error}", version.major())
             })?;
             let golden = |bytes| Golden { scenario: name.into(), protocol, bytes };
-            if name == FRAMES_SCENARIO {
+            if FRAMES_SCENARIOS.contains(&name) {
                 frames.extend(stream.iter().map(|frame| golden(copy_data(frame))));
             }
             messages.extend(stream.iter().filter_map(|frame| message(frame)).map(<[u8]>::to_vec).map(golden));

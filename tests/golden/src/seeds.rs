@@ -5,14 +5,18 @@
 //!   frames             CopyData messages one after the other
 //!   tuple              the TupleData of an Insert
 //! ```
-//! The shapes are those that the targets of the same name take apart.
+//! The shapes are those that the targets of the same name take apart. Other files in the folders, such as
+//! findings, stay.
 
 use pgoutput::Message;
-use replicator_golden::{SERVERS, Stream, frames_file, read, streams};
-use std::collections::BTreeSet;
+use replicator_golden::{Golden, SERVERS, Stream, frames_file, read, streams};
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs;
 use std::path::Path;
+
+/// Begins the names of the files made here.
+const PREFIX: &str = "golden_";
 
 /// Longer ones slow the fuzzer down and teach it nothing.
 const SEED_BYTES_MAX: usize = 4096;
@@ -36,8 +40,11 @@ pub(crate) fn write_seeds() -> Result<(), Box<dyn Error>> {
     }
     write_folder("pgoutput_message", messages)?;
     write_folder("tuple", tuples.into_iter().enumerate().map(|(n, bytes)| (format!("{n:02}"), bytes)))?;
-    let frames = read(&frames_file(newest))?.into_iter().flat_map(|golden| golden.bytes).collect();
-    write_folder("frames", [("delete".to_owned(), frames)])
+    let mut frames: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for Golden { scenario, protocol, bytes } in read(&frames_file(newest))? {
+        frames.entry(format!("{scenario}_{protocol}")).or_default().extend(bytes);
+    }
+    write_folder("frames", frames)
 }
 
 fn pack(stream: &Stream) -> Result<Vec<u8>, Box<dyn Error>> {
@@ -54,13 +61,16 @@ fn write_folder(
     seeds: impl IntoIterator<Item = (String, Vec<u8>)>,
 ) -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
     fs::create_dir_all(&folder)?;
+    for entry in fs::read_dir(&folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            fs::remove_file(entry.path())?;
+        }
+    }
     for (name, bytes) in seeds {
         if bytes.len() <= SEED_BYTES_MAX {
-            fs::write(folder.join(name), bytes)?;
+            fs::write(folder.join(format!("{PREFIX}{name}")), bytes)?;
         }
     }
     Ok(())

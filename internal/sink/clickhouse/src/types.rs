@@ -8,7 +8,7 @@
 //! | date; timestamp(tz) | Date32; DateTime64(6, 'UTC') |
 //! | uuid | UUID |
 //! | enum | LowCardinality(String) |
-//! | arrays | Array(Nullable(T)) or String: see `ArrayColumns` in the configuration |
+//! | arrays | Array(Nullable(T)) or String: see `ArrayColumns` in the configuration; String in a key |
 //! | json, jsonb, bytea (as raw bytes), time, interval, everything else | String |
 //!
 //! Domains come resolved to their base type. `time` is a String, since `Time64` needs a recent server and
@@ -180,14 +180,14 @@ impl fmt::Display for Base {
     }
 }
 
-/// The type a new column gets. `may_be_null` says whether the table's kind lets this column be NULL: not in
-/// the key, and in a history all others.
+/// The type a new column gets. `nullable` says whether it is to take NULL (an array never does).
 pub(crate) fn wanted(column: &Column, nullable: bool, arrays: ArrayColumns) -> Type {
     match column.kind {
         ColumnKind::Enum => Type { base: Base::String, nullable, low_cardinality: true },
         ColumnKind::Scalar => Type::of(scalar(column.base_type_oid, column.type_modifier), nullable),
         ColumnKind::Array { element_oid, element_modifier, element_is_enum } => {
-            if arrays == ArrayColumns::Text || arrays == ArrayColumns::Auto && nullable {
+            // ClickHouse sorts by no Nullable, also not inside of an array.
+            if column.is_key || arrays == ArrayColumns::Text || arrays == ArrayColumns::Auto && nullable {
                 return Type::of(Base::String, nullable);
             }
             let element = if element_is_enum { Base::String } else { scalar(element_oid, element_modifier) };

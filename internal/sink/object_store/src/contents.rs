@@ -99,7 +99,9 @@ pub(crate) fn without(
         if there.xid_at(position).is_some() {
             return Ok(());
         }
-        let (_, events) = rest.get_or_insert_with(|| (path(file.hour, CommitTime::in_hour(file.hour, moved.commit_time), position), 0));
+        let (_, events) = rest.get_or_insert_with(|| {
+            (path(file.hour, CommitTime::in_hour(file.hour, moved.commit_time), position), 0)
+        });
         *events += 1;
         let carried = descriptions.get_mut(&table).and_then(Option::take);
         match carried.filter(|_| moved.relation.is_none()) {
@@ -123,7 +125,8 @@ pub(crate) fn without(
 }
 
 fn parse<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, ForeignFile> {
-    serde_json::from_slice(line).map_err(|error| ForeignFile::Unreadable(format!("a line of it is no event: {error}")))
+    serde_json::from_slice(line)
+        .map_err(|error| ForeignFile::Unreadable(format!("a line of it is no event: {error}")))
 }
 
 /// The position in an event id that begins with `id_prefix`.

@@ -96,7 +96,8 @@ fn remedy(error: &Error, text: &str) -> Option<&'static str> {
         return Some("Set the sink's region to the bucket's");
     }
     let denied = matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. });
-    if denied || code == "AccessDenied" || text.contains("403 Forbidden") || text.contains("401 Unauthorized") {
+    if denied || code == "AccessDenied" || text.contains("403 Forbidden") || text.contains("401 Unauthorized")
+    {
         return Some("Allow these credentials to list, get and put objects there");
     }
     if text.contains("Permission denied (os error") {
@@ -135,20 +136,29 @@ mod tests {
             let explained = explainer().explain("writing x", &error(&body));
             assert_eq!(explained.kind(), ErrorKind::Halt, "{code}");
             let text = explained.to_string();
-            assert!(text.contains(remedy) && text.contains("writing x at s3://b/p") && text.contains(code), "{text}");
+            assert!(
+                text.contains(remedy) && text.contains("writing x at s3://b/p") && text.contains(code),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_may_pass_is_tried_again() {
-        for text in ["503 Slow Down", "<Code>ExpiredToken</Code>", "operation timed out", "No space left on device (os error 28)"] {
+        for text in [
+            "503 Slow Down",
+            "<Code>ExpiredToken</Code>",
+            "operation timed out",
+            "No space left on device (os error 28)",
+        ] {
             assert_eq!(explainer().explain("writing x", &error(text)).kind(), ErrorKind::Retry, "{text}");
         }
     }
 
     #[test]
     fn no_secret_is_shown() {
-        let body = "<Code>Weird</Code><Message>key KEYID hush</Message><AWSAccessKeyId>KEYID</AWSAccessKeyId>";
+        let body =
+            "<Code>Weird</Code><Message>key KEYID hush</Message><AWSAccessKeyId>KEYID</AWSAccessKeyId>";
         for body in [body, "connect: KEYID:hush@host"] {
             let text = explainer().explain("writing x", &error(body)).to_string();
             assert!(!text.contains("KEYID") && !text.contains("hush"), "{text}");

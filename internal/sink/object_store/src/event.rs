@@ -7,7 +7,9 @@
 use crate::json::{Form, push_hex, push_string, push_value};
 use crate::name::CommitTime;
 use replicator_sink::SinkError;
-use replicator_types::{Change, Column, ColumnKind, Op, Relation, ReplicaIdentity, TransactionMeta, Tuple, Value};
+use replicator_types::{
+    Change, Column, ColumnKind, Op, Relation, ReplicaIdentity, TransactionMeta, Tuple, Value,
+};
 use serde::Serialize;
 use std::sync::Arc;
 

@@ -51,7 +51,12 @@ impl FileWriter {
 
     /// The file of the changes `range` of `batch`, all committed in `hour`. Fails with a rejection when a
     /// change is not what its table says, or not UTF-8.
-    pub(crate) fn write(&mut self, batch: &Batch, hour: Hour, range: Range<usize>) -> Result<NewFile, SinkError> {
+    pub(crate) fn write(
+        &mut self,
+        batch: &Batch,
+        hour: Hour,
+        range: Range<usize>,
+    ) -> Result<NewFile, SinkError> {
         let first = batch.change(range.start);
         let time = CommitTime::from_postgres_micros(first.transaction.commit_time_us);
         let path = path(hour, time, first.position);

@@ -158,8 +158,9 @@ fn is_number(text: &[u8]) -> bool {
         None => (mantissa, None),
     };
     let is_digits = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let is_exponent =
-        |exponent: &[u8]| is_digits(exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent));
+    let is_exponent = |exponent: &[u8]| {
+        is_digits(exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent))
+    };
     is_integer(int) && fraction.is_none_or(is_digits) && exponent.is_none_or(is_exponent)
 }
 

@@ -35,7 +35,16 @@ impl ArchiveLane {
         logger: Logger,
     ) -> Self {
         let writing = Writing { id_prefix: id_prefix(&identity), level };
-        Self { archive, metrics, identity, writing, in_flight_max, resume: Resume::default(), writer: None, logger }
+        Self {
+            archive,
+            metrics,
+            identity,
+            writing,
+            in_flight_max,
+            resume: Resume::default(),
+            writer: None,
+            logger,
+        }
     }
 }
 
@@ -52,7 +61,8 @@ impl Lane for ArchiveLane {
             info!(self.logger, "events that the archive has already were left out";
                 "left_out" => batch.len() - new, "first" => ?batch.first_position());
         }
-        let mut writer = self.writer.take().unwrap_or_else(|| FileWriter::new(&self.identity, self.writing.level));
+        let mut writer =
+            self.writer.take().unwrap_or_else(|| FileWriter::new(&self.identity, self.writing.level));
         let (writer, files) = blocking(move || {
             let files: Result<VecDeque<_>, _> =
                 pieces.into_iter().map(|piece| writer.write(&batch, piece.hour, piece.changes)).collect();

@@ -48,7 +48,7 @@
 //!
 //! # Each event once
 //! After a restart the stream comes again from some point, cut differently. What is in the archive is left
-//! out, gaps are filled ([`resume`]). Puts are conditional; when a name is taken, the object is compared:
+//! out, gaps are filled (`src/resume.rs` says how). Puts are conditional; when a name is taken, the object is compared:
 //! the same bytes are an earlier put whose reply was lost, other bytes are read and only the rest is written.
 //! On a store without conditional puts a plain put is as good: one process writes at a time, and it writes
 //! under a name that is there only what it wrote there before.

@@ -44,7 +44,10 @@ impl LocalFolder {
     pub(crate) fn ping(&self) -> Result<(), SinkError> {
         match fs::metadata(&self.root) {
             Ok(found) if found.is_dir() => Ok(()),
-            Ok(_) => Err(SinkError::halt(format!("{} is not a folder. Correct the sink's url", self.root.display()))),
+            Ok(_) => Err(SinkError::halt(format!(
+                "{} is not a folder. Correct the sink's url",
+                self.root.display()
+            ))),
             Err(error) => Err(SinkError::retry(format!("{}: {error}", self.root.display()))),
         }
     }
@@ -108,11 +111,13 @@ impl LocalFolder {
         blocking(work).await?.map_err(|error| {
             let what = format!("{doing} in {}: {error}", self.root.display());
             match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
-                    SinkError::halt(format!(
-                        "{what}. Let the replicator's user write there, or correct the sink's url"
-                    ))
-                }
+                // A file is where a folder should be, in the last two cases.
+                io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::AlreadyExists => SinkError::halt(format!(
+                    "{what}. Let the replicator's user write there, or correct the sink's url"
+                )),
                 _ => SinkError::retry(what),
             }
         })

@@ -18,9 +18,21 @@ pub(crate) struct ArchiveMetrics {
 
 impl ArchiveMetrics {
     pub(crate) fn new(sink: &str) -> Self {
-        metrics::describe_counter!(PUTS_TOTAL, Unit::Count, "Put requests sent to the archive's store, failed ones included.");
-        metrics::describe_counter!(BYTES_TOTAL, Unit::Bytes, "Bytes of archive files made durable, as stored.");
-        metrics::describe_counter!(UNCOMPRESSED_BYTES_TOTAL, Unit::Bytes, "Bytes of archive files made durable, before compression.");
+        metrics::describe_counter!(
+            PUTS_TOTAL,
+            Unit::Count,
+            "Put requests sent to the archive's store, failed ones included."
+        );
+        metrics::describe_counter!(
+            BYTES_TOTAL,
+            Unit::Bytes,
+            "Bytes of archive files made durable, as stored."
+        );
+        metrics::describe_counter!(
+            UNCOMPRESSED_BYTES_TOTAL,
+            Unit::Bytes,
+            "Bytes of archive files made durable, before compression."
+        );
         metrics::describe_counter!(EVENTS_TOTAL, Unit::Count, "Events in archive files made durable.");
         let counter = |name: &'static str| metrics::counter!(name, "sink" => sink.to_owned());
         Self {

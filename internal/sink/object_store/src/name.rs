@@ -151,7 +151,15 @@ mod tests {
 
     #[test]
     fn only_our_names_are_read() {
-        for name in ["", ".ndjson.gz", "0000000000000000000000000Z", "0000000000000000000000000U.ndjson.gz", "00000000000000000000000000.parquet", "8ZZZZZZZZZZZZZZZZZZZZZZZZZ.ndjson.gz", "00000000000000000000000000.ndjson.gz#1"] {
+        for name in [
+            "",
+            ".ndjson.gz",
+            "0000000000000000000000000Z",
+            "0000000000000000000000000U.ndjson.gz",
+            "00000000000000000000000000.parquet",
+            "8ZZZZZZZZZZZZZZZZZZZZZZZZZ.ndjson.gz",
+            "00000000000000000000000000.ndjson.gz#1",
+        ] {
             assert_eq!(first_position(name, Lsn::ZERO), None, "{name}");
         }
     }
@@ -159,7 +167,13 @@ mod tests {
     #[test]
     fn an_lsn_beyond_48_bits_is_found_again_from_either_side() {
         let name = |lsn| ulid(time(0), position(lsn, 1)) + SUFFIX;
-        for (lsn, near) in [(0x1_0000_0000_0005, 0xFFFF_FFFF_FF00), (0xFFFF_FFFF_FF00, 0x1_0000_0000_0005), (7, 7), (u64::MAX, u64::MAX), (u64::MAX - 9, u64::MAX)] {
+        for (lsn, near) in [
+            (0x1_0000_0000_0005, 0xFFFF_FFFF_FF00),
+            (0xFFFF_FFFF_FF00, 0x1_0000_0000_0005),
+            (7, 7),
+            (u64::MAX, u64::MAX),
+            (u64::MAX - 9, u64::MAX),
+        ] {
             assert_eq!(first_position(&name(lsn), Lsn(near)), Some(position(lsn, 1)));
         }
     }

@@ -104,7 +104,12 @@ impl Resume {
         Ok(pieces)
     }
 
-    async fn folder(&mut self, archive: &Archive, hour: Hour, change: &Change<'_>) -> Result<&mut Folder, SinkError> {
+    async fn folder(
+        &mut self,
+        archive: &Archive,
+        hour: Hour,
+        change: &Change<'_>,
+    ) -> Result<&mut Folder, SinkError> {
         let index = match self.folders.iter().rposition(|folder| folder.hour == hour) {
             Some(index) => index,
             None => {
@@ -138,8 +143,12 @@ impl Folder {
     }
 
     /// How many files begin before a change that no file has; `None` when one has it.
-    async fn free_at(&mut self, archive: &Archive, id_prefix: &str, change: &Change<'_>) -> Result<Option<usize>, SinkError> {
-        self.forget_before(change.position);
+    async fn free_at(
+        &mut self,
+        archive: &Archive,
+        id_prefix: &str,
+        change: &Change<'_>,
+    ) -> Result<Option<usize>, SinkError> {
         loop {
             match self.place(change) {
                 Place::Covered => return Ok(None),

@@ -73,7 +73,8 @@ impl Archive {
             return Err(wrong_url("names no bucket"));
         }
         let base = Path::parse(prefix).map_err(|_| wrong_url("has a prefix that no object can have"))?;
-        let store = s3(config, bucket, &secret_key).map_err(|error| explainer.explain("opening the store", &error))?;
+        let store = s3(config, bucket, &secret_key)
+            .map_err(|error| explainer.explain("opening the store", &error))?;
         Ok(Self::at(store, base.as_ref(), explainer, logger))
     }
 
@@ -134,7 +135,12 @@ impl Archive {
 
     /// Reads which events the file at `path` has, and sees to it that it is durable: the process that wrote it
     /// may have died in between. Halts when the file is not of this slot.
-    pub(crate) async fn contents(&self, hour: Hour, path: &str, id_prefix: &str) -> Result<Contents, SinkError> {
+    pub(crate) async fn contents(
+        &self,
+        hour: Hour,
+        path: &str,
+        id_prefix: &str,
+    ) -> Result<Contents, SinkError> {
         self.settle(hour, path).await?;
         let body = self.get(path).await?;
         let prefix = id_prefix.to_owned();
@@ -171,7 +177,11 @@ impl Archive {
 
     /// What of `file` is still to be written when an object has its name. `None`: nothing, it is all there and
     /// durable.
-    pub(crate) async fn rest_of(&self, file: &NewFile, writing: &Writing) -> Result<Option<NewFile>, SinkError> {
+    pub(crate) async fn rest_of(
+        &self,
+        file: &NewFile,
+        writing: &Writing,
+    ) -> Result<Option<NewFile>, SinkError> {
         if self.get(&file.path).await? == file.body {
             self.settle(file.hour, &file.path).await?;
             return Ok(None);
@@ -205,7 +215,8 @@ impl Archive {
 
     fn location(&self, path: &str) -> Result<Path, SinkError> {
         let whole = if self.base.is_empty() { path.to_owned() } else { format!("{}/{path}", self.base) };
-        Path::parse(&whole).map_err(|error| SinkError::halt(format!("{} cannot be in an object's name: {error}", whole)))
+        Path::parse(&whole)
+            .map_err(|error| SinkError::halt(format!("{} cannot be in an object's name: {error}", whole)))
     }
 
     fn foreign(&self, path: &str, foreign: &ForeignFile) -> SinkError {
@@ -230,7 +241,9 @@ pub(crate) struct Writing {
 }
 
 /// Runs what takes the CPU for more than a moment beside the runtime's own threads.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SinkError> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.map_err(|error| SinkError::retry(format!("a task of the archive ended early: {error}")))
 }
@@ -269,7 +282,9 @@ fn s3(config: &ObjectStoreConfig, bucket: &str, secret_key: &str) -> Result<Arc<
     }
     if !config.endpoint.is_empty() {
         // Buckets as the path's first part is what every other store than AWS understands.
-        builder = builder.with_endpoint(config.endpoint.trim_end_matches('/')).with_virtual_hosted_style_request(false);
+        builder = builder
+            .with_endpoint(config.endpoint.trim_end_matches('/'))
+            .with_virtual_hosted_style_request(false);
     }
     // `auto` is R2's only region and none of AWS': there the environment may know, else it is us-east-1.
     if config.region != "auto" || !config.endpoint.is_empty() {

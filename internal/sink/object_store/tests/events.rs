@@ -19,7 +19,10 @@ async fn archived(events: &[Event]) -> Vec<Json> {
 /// The line of one change, without its table's description.
 async fn line(event: Event) -> Json {
     let mut line = archived(&[event]).await.remove(0);
-    assert!(line.as_object_mut().unwrap().remove("relation").is_some(), "a file's first event describes its table");
+    assert!(
+        line.as_object_mut().unwrap().remove("relation").is_some(),
+        "a file's first event describes its table"
+    );
     line
 }
 
@@ -70,15 +73,22 @@ async fn a_delete_has_the_key_and_no_row_after() {
     let old = Some(row(&[Value::Text(b"7"), Value::Null]));
     let event = Event { op: Op::Delete, old, new: None, ..insert(at_nine(), &items(), 0, Vec::new()) };
     let line = line(event).await;
-    assert_eq!((&line["key"], &line["before"], &line["after"]), (&json!({"id": 7}), &json!({"id": 7}), &Json::Null));
+    assert_eq!(
+        (&line["key"], &line["before"], &line["after"]),
+        (&json!({"id": 7}), &json!({"id": 7}), &Json::Null)
+    );
     assert!(line.get("after").is_some());
 }
 
 #[tokio::test]
 async fn a_truncate_says_how() {
-    let event = Event { op: Op::Truncate, new: None, cascade: true, ..insert(at_nine(), &items(), 1, Vec::new()) };
+    let event =
+        Event { op: Op::Truncate, new: None, cascade: true, ..insert(at_nine(), &items(), 1, Vec::new()) };
     let line = line(event).await;
-    assert_eq!((&line["op"], &line["cascade"], &line["restart_identity"]), (&json!("truncate"), &json!(true), &json!(false)));
+    assert_eq!(
+        (&line["op"], &line["cascade"], &line["restart_identity"]),
+        (&json!("truncate"), &json!(true), &json!(false))
+    );
     assert!(line.get("after").is_none());
 }
 
@@ -129,8 +139,11 @@ async fn each_type_has_its_json() {
         (oid::TEXT, "", json!("")),
         (oid::TEXT, "\\N\u{1}\r\n\t☃", json!("\\N\u{1}\r\n\t☃")),
     ];
-    let columns: Vec<Column> =
-        types.iter().enumerate().map(|(n, (oid, ..))| column(&format!("c\"{n}"), *oid, "x", n == 0)).collect();
+    let columns: Vec<Column> = types
+        .iter()
+        .enumerate()
+        .map(|(n, (oid, ..))| column(&format!("c\"{n}"), *oid, "x", n == 0))
+        .collect();
     let values: Vec<&str> = types.iter().map(|(_, text, _)| *text).collect();
     let line = line(insert(at_nine(), &table("types", columns), 0, texts(&values))).await;
     for (n, (oid, _, expected)) in types.iter().enumerate() {

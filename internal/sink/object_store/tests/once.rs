@@ -5,7 +5,7 @@ mod support;
 use object_store::ObjectStore;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use replicator_sink::{ErrorKind, Lane, Write};
+use replicator_sink::{ErrorKind, Write};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use support::batches::*;
@@ -157,7 +157,10 @@ async fn files_of_another_slot_stop_the_sink() {
     let error = prepare(&mut lane, &all).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Halt);
     let text = error.to_string();
-    assert!(text.contains(".ndjson.gz") && text.contains("another slot") && text.contains("url of its own"), "{text}");
+    assert!(
+        text.contains(".ndjson.gz") && text.contains("another slot") && text.contains("url of its own"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -196,11 +199,25 @@ async fn an_event_that_a_filter_used_to_leave_out_is_written_when_it_comes_again
 }
 
 #[tokio::test]
+async fn a_file_of_events_that_a_filter_now_leaves_out_is_not_spanned() {
+    let (store, all) = (memory(), twenty());
+    write(&mut new_lane(&store).await, &all[4..6]).await;
+    let filtered = [&all[..4], &all[6..]].concat();
+    for _ in 0..2 {
+        write(&mut new_lane(&store).await, &filtered).await;
+        assert_eq!(event_ids(&store).await, ids(&all));
+    }
+    assert_eq!(files(&store).await.values().map(Vec::len).collect::<Vec<_>>(), [4, 2, 14]);
+}
+
+#[tokio::test]
 async fn objects_that_are_not_ours_are_left_alone() {
     use object_store::ObjectStoreExt;
     let (store, all) = (memory(), twenty());
     let folder = "some/prefix/wal/events/2026/03/18/09";
-    for name in ["notes.txt", "00000000000000000000000000.parquet", "deeper/01ARYZ6S41TSV4RRFFQ69G5FAV.ndjson.gz"] {
+    for name in
+        ["notes.txt", "00000000000000000000000000.parquet", "deeper/01ARYZ6S41TSV4RRFFQ69G5FAV.ndjson.gz"]
+    {
         store.put(&format!("{folder}/{name}").into(), "x".into()).await.unwrap();
     }
     let mut lane = new_lane(&store).await;
@@ -239,8 +256,20 @@ struct Life {
 
 fn life() -> impl Strategy<Value = Life> {
     let fault = prop_oneof![6 => Just(Fault::None), 1 => Just(Fault::Before), 1 => Just(Fault::After)];
-    (0..4usize, prop::collection::vec(1..12usize, 1..6), prop::collection::vec(0..8usize, 1..6), 0..30usize, prop::collection::vec(fault, 0..30))
-        .prop_map(|(step_back, sizes, picks, steps, faults)| Life { step_back, sizes, picks, steps, faults })
+    (
+        0..4usize,
+        prop::collection::vec(1..12usize, 1..6),
+        prop::collection::vec(0..8usize, 1..6),
+        0..30usize,
+        prop::collection::vec(fault, 0..30),
+    )
+        .prop_map(|(step_back, sizes, picks, steps, faults)| Life {
+            step_back,
+            sizes,
+            picks,
+            steps,
+            faults,
+        })
 }
 
 /// Transactions of these numbers of changes, with commit times that cross two full hours and go back and
@@ -264,7 +293,13 @@ fn stream(shape: &[(u8, i8)]) -> Vec<Vec<Event>> {
 
 /// Lives one life: batches are prepared in order, several writes are in flight, any of them ends first, errors
 /// are met with another call. Returns how many transactions from the first on are durable.
-async fn live(store: &Arc<dyn ObjectStore>, faulty: &Faulty, transactions: &[Vec<Event>], acknowledged: usize, life: &Life) -> usize {
+async fn live(
+    store: &Arc<dyn ObjectStore>,
+    faulty: &Faulty,
+    transactions: &[Vec<Event>],
+    acknowledged: usize,
+    life: &Life,
+) -> usize {
     let from = acknowledged.saturating_sub(life.step_back);
     let events: Vec<Event> = transactions[from..].concat();
     let mut lane = new_lane(store).await;
@@ -298,8 +333,12 @@ async fn live(store: &Arc<dyn ObjectStore>, faulty: &Faulty, transactions: &[Vec
     acknowledged.max(transactions.iter().take_while(is_durable).count())
 }
 
-async fn check_archive(store: &Arc<dyn ObjectStore>, transactions: &[Vec<Event>]) -> Result<(), TestCaseError> {
-    let expected: BTreeMap<String, &Event> = transactions.iter().flatten().map(|event| (event.id(), event)).collect();
+async fn check_archive(
+    store: &Arc<dyn ObjectStore>,
+    transactions: &[Vec<Event>],
+) -> Result<(), TestCaseError> {
+    let expected: BTreeMap<String, &Event> =
+        transactions.iter().flatten().map(|event| (event.id(), event)).collect();
     prop_assert_eq!(event_ids(store).await, expected.keys().cloned().collect::<Vec<_>>());
     for (path, lines) in files(store).await {
         let mut described = HashSet::new();

@@ -9,8 +9,8 @@
 use replicator_config::{PostgresSinkConfig, Secret};
 use replicator_sink::{Sink, StreamInfo};
 use replicator_types::{
-    Batch, BatchBuilder, Budget, Column, ColumnKind, KeyHasher, Lsn, NewChange, Op, Relation, ReplicaIdentity,
-    SlotIdentity, TransactionMeta, Tuple, TxnId, oid,
+    Batch, BatchBuilder, Budget, Column, ColumnKind, KeyHasher, Lsn, NewChange, Op, Relation,
+    ReplicaIdentity, SlotIdentity, TransactionMeta, Tuple, TxnId, oid,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -93,17 +93,21 @@ fn batches(relation: &Arc<Relation>, op: Op, lsn: &mut u64) -> Vec<Arc<Batch>> {
         let mut hasher = KeyHasher::new(1);
         hasher.value(id.to_string().as_bytes());
         let (old, new) = (key(id), tuple(id, u64::from(op == Op::Update)));
-        builder.push(&transaction, relation, NewChange {
-            op,
-            ordinal,
-            old: (op == Op::Delete).then(|| Tuple::from_checked(&old)),
-            old_is_full: false,
-            new: (op != Op::Delete).then(|| Tuple::from_checked(&new)),
-            key_hash: hasher.finish(),
-            key_changed: false,
-            cascade: false,
-            restart_identity: false,
-        });
+        builder.push(
+            &transaction,
+            relation,
+            NewChange {
+                op,
+                ordinal,
+                old: (op == Op::Delete).then(|| Tuple::from_checked(&old)),
+                old_is_full: false,
+                new: (op != Op::Delete).then(|| Tuple::from_checked(&new)),
+                key_hash: hasher.finish(),
+                key_changed: false,
+                cascade: false,
+                restart_identity: false,
+            },
+        );
         if number % BATCH_ROWS == BATCH_ROWS - 1 {
             batches.extend(builder.cut(false).map(Arc::new));
         }

@@ -94,7 +94,11 @@ impl Noticed {
 }
 
 /// Applies `plan` in one transaction. `batch` is the one it was made from, where [`Plan::needs_batch`].
-pub(crate) async fn apply(session: &mut Session, plan: &Plan, batch: Option<&Batch>) -> Result<(), SinkError> {
+pub(crate) async fn apply(
+    session: &mut Session,
+    plan: &Plan,
+    batch: Option<&Batch>,
+) -> Result<(), SinkError> {
     session.client().await?;
     session.tidy().await?;
     let mut way = Way::Direct;
@@ -169,7 +173,8 @@ async fn need_stages(session: &mut Session, plan: &Plan, way: Way) -> Result<(),
         let Step::Tables(tables) = step else { continue };
         for table in tables {
             let Table::Keyed(keyed) = table else { continue };
-            let stages_inserts = !keyed.inserts.is_empty() && (way > Way::Direct || session.is_careful(&keyed.target));
+            let stages_inserts =
+                !keyed.inserts.is_empty() && (way > Way::Direct || session.is_careful(&keyed.target));
             let needs = [
                 (Stage::Keys, !keyed.deletes.is_empty()),
                 (Stage::Rows, !keyed.upserts.is_empty() || stages_inserts),
@@ -209,7 +214,8 @@ impl Attempt<'_> {
                 Step::Truncate(truncate) => self.truncate(truncate).await?,
                 Step::MoveRow(target, index) => {
                     let Some(batch) = self.batch else { continue };
-                    let found = rowwise::move_row(self.session, target, &batch.change(*index as usize)).await?;
+                    let found =
+                        rowwise::move_row(self.session, target, &batch.change(*index as usize)).await?;
                     self.noticed.missing(target, 1 - found.min(1));
                 }
             }
@@ -267,7 +273,8 @@ impl Attempt<'_> {
                 Run::OneByOne(indexes) => {
                     let Some(batch) = self.batch else { continue };
                     for index in indexes {
-                        let found = rowwise::keyless(self.session, target, &batch.change(*index as usize)).await?;
+                        let found =
+                            rowwise::keyless(self.session, target, &batch.change(*index as usize)).await?;
                         self.noticed.missing(target, 1 - found.min(1));
                     }
                 }
@@ -290,7 +297,10 @@ impl Attempt<'_> {
         }
         if target.columns.is_empty() {
             // COPY has no form for rows without columns.
-            let sql = format!("INSERT INTO {} SELECT FROM pg_catalog.generate_series(1, {})", target.table, rows.count);
+            let sql = format!(
+                "INSERT INTO {} SELECT FROM pg_catalog.generate_series(1, {})",
+                target.table, rows.count
+            );
             let done = self.session.client_in_transaction()?.batch_execute(&sql).await;
             return done.map_err(|error| Failure::of(&error, target));
         }
@@ -344,7 +354,11 @@ async fn execute(client: &Client, statement: Option<Statement>) -> Result<u64, t
     }
 }
 
-async fn copy(client: &Client, statement: Option<Statement>, rows: &[&Rows]) -> Result<(), tokio_postgres::Error> {
+async fn copy(
+    client: &Client,
+    statement: Option<Statement>,
+    rows: &[&Rows],
+) -> Result<(), tokio_postgres::Error> {
     let Some(statement) = statement else { return Ok(()) };
     let mut sink = pin!(client.copy_in::<_, Bytes>(&statement).await?);
     for rows in rows {

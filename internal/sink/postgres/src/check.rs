@@ -22,7 +22,11 @@ pub(crate) fn too_old(version: i32) -> String {
 }
 
 /// Looks at everything that writing needs, and changes nothing.
-pub(crate) async fn check(connector: &Connector, tables: &[Arc<Relation>], create_tables: bool) -> Vec<CheckItem> {
+pub(crate) async fn check(
+    connector: &Connector,
+    tables: &[Arc<Relation>],
+    create_tables: bool,
+) -> Vec<CheckItem> {
     let client = match connector.connect().await {
         Ok(client) => client,
         Err(error) => return vec![CheckItem::fail("connection", error.to_string())],
@@ -66,7 +70,10 @@ async fn version(client: &Client) -> Result<CheckItem, String> {
 async fn writable(client: &Client) -> Result<CheckItem, String> {
     let what = "writes";
     if is_true(client, "SELECT pg_catalog.pg_is_in_recovery()").await? {
-        return Ok(CheckItem::fail(what, "the target is a standby, which takes no writes; connect to its primary"));
+        return Ok(CheckItem::fail(
+            what,
+            "the target is a standby, which takes no writes; connect to its primary",
+        ));
     }
     Ok(CheckItem::ok(what, "the target takes them"))
 }
@@ -79,7 +86,10 @@ async fn replication_role(client: &Client) -> Result<CheckItem, String> {
         "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
     };
     Ok(if is_true(client, sql).await? {
-        CheckItem::ok(what, "replica: triggers and foreign keys of the target are not fired by replicated changes")
+        CheckItem::ok(
+            what,
+            "replica: triggers and foreign keys of the target are not fired by replicated changes",
+        )
     } else {
         CheckItem::ok(what, ROLE_NOT_PERMITTED)
     })
@@ -91,7 +101,10 @@ async fn temporary(client: &Client) -> Result<CheckItem, String> {
     Ok(if is_true(client, sql).await? {
         CheckItem::ok(what, "allowed")
     } else {
-        CheckItem::fail(what, "rows are staged in temporary tables; run GRANT TEMPORARY ON DATABASE … TO the sink's role")
+        CheckItem::fail(
+            what,
+            "rows are staged in temporary tables; run GRANT TEMPORARY ON DATABASE … TO the sink's role",
+        )
     })
 }
 
@@ -107,7 +120,10 @@ async fn checkpoint_table(client: &Client) -> Result<CheckItem, String> {
         return Ok(if is_true(client, sql).await? {
             CheckItem::ok(what, "is there")
         } else {
-            CheckItem::fail(what, "run GRANT SELECT, INSERT, UPDATE ON replicator.checkpoint TO the sink's role")
+            CheckItem::fail(
+                what,
+                "run GRANT SELECT, INSERT, UPDATE ON replicator.checkpoint TO the sink's role",
+            )
         });
     }
     let has_schema = is_true(client, "SELECT pg_catalog.to_regnamespace('replicator') IS NOT NULL").await?;
@@ -135,7 +151,8 @@ async fn table(client: &Client, relation: &Arc<Relation>, create: bool) -> Resul
     };
     let missing = existing.missing_columns(relation);
     if !missing.is_empty() && !create {
-        let remedy = format!("lacks {}; add with ALTER TABLE, or set create_tables = true", missing.join(", "));
+        let remedy =
+            format!("lacks {}; add with ALTER TABLE, or set create_tables = true", missing.join(", "));
         return Ok(CheckItem::fail(what, remedy));
     }
     if let Err(remedy) = existing.target_of(relation, 0) {
@@ -146,7 +163,8 @@ async fn table(client: &Client, relation: &Arc<Relation>, create: bool) -> Resul
         let sql = "SELECT pg_catalog.has_table_privilege($1, $2)";
         let row = client.query_one(sql, &[&name, &privilege]).await.map_err(text)?;
         if !row.get::<_, bool>(0) {
-            let remedy = format!("the sink's role lacks {privilege}; run GRANT {privilege} ON {name} TO the role");
+            let remedy =
+                format!("the sink's role lacks {privilege}; run GRANT {privilege} ON {name} TO the role");
             return Ok(CheckItem::fail(what, remedy));
         }
     }

@@ -70,10 +70,14 @@ pub(crate) async fn other_identities(
         [&sink, &identity.system_identifier.to_string(), &identity.slot];
     let rows = client.query(sql, &parameters).await;
     let rows = rows.map_err(|error| error::of_server(&error, "read replicator.checkpoint"))?;
-    Ok(rows.iter().map(|row| format!("slot {} of cluster {}", row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
+    Ok(rows
+        .iter()
+        .map(|row| format!("slot {} of cluster {}", row.get::<_, &str>(0), row.get::<_, &str>(1)))
+        .collect())
 }
 
-const MINE: &str = "sink = $1 AND system_identifier = $2::text::numeric AND slot = $3 AND shards = $4 AND shard = $5";
+const MINE: &str =
+    "sink = $1 AND system_identifier = $2::text::numeric AND slot = $3 AND shards = $4 AND shard = $5";
 
 /// The statements that a lane's session keeps at hand.
 #[derive(Debug)]
@@ -96,7 +100,8 @@ impl Owner {
     /// Halt when the row is gone.
     pub(crate) async fn read(&self, client: &Client) -> Result<Position, SinkError> {
         let sql = format!("SELECT commit_lsn, ordinal FROM replicator.checkpoint WHERE {MINE}");
-        let row = client.query_opt(&sql, &self.parameters()?.refs()).await.map_err(|error| self.failed(&error))?;
+        let row =
+            client.query_opt(&sql, &self.parameters()?.refs()).await.map_err(|error| self.failed(&error))?;
         let row = row.ok_or_else(|| {
             SinkError::halt(format!(
                 "the row of sink {}, shard {} of {}, is gone from replicator.checkpoint while it is in use; start \
@@ -144,7 +149,12 @@ impl Owner {
         let (to_lsn, to_ordinal) = columns(to)?;
         let (from_lsn, from_ordinal) = columns(from)?;
         let mut parameters = mine.refs().to_vec();
-        parameters.extend([&to_lsn as &(dyn tokio_postgres::types::ToSql + Sync), &to_ordinal, &from_lsn, &from_ordinal]);
+        parameters.extend([
+            &to_lsn as &(dyn tokio_postgres::types::ToSql + Sync),
+            &to_ordinal,
+            &from_lsn,
+            &from_ordinal,
+        ]);
         let moved = client.execute(&statements.advance, &parameters).await;
         Ok(moved.map_err(|error| self.failed(&error))? == 1)
     }

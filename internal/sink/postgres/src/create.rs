@@ -14,7 +14,11 @@ const CREATION_LOCK: i64 = 0x7265_706c_6963_6174;
 ///
 /// # Errors
 /// Halt when a type is not known in the target, or permission is missing.
-pub(crate) async fn table_or_columns(client: &Client, relation: &Relation, logger: &Logger) -> Result<(), SinkError> {
+pub(crate) async fn table_or_columns(
+    client: &Client,
+    relation: &Relation,
+    logger: &Logger,
+) -> Result<(), SinkError> {
     let doing = format!("create table {relation} in the target");
     under_lock(client, &doing, async || {
         // Another lane may have been here first.
@@ -97,7 +101,11 @@ fn add_columns(relation: &Relation, missing: &[&str]) -> Vec<String> {
 }
 
 /// The error for a type that the target does not know, when that is what the server meant.
-async fn missing_type(client: &Client, relation: &Relation, error: &tokio_postgres::Error) -> Option<SinkError> {
+async fn missing_type(
+    client: &Client,
+    relation: &Relation,
+    error: &tokio_postgres::Error,
+) -> Option<SinkError> {
     use tokio_postgres::error::SqlState;
     let code = error.code()?;
     if ![SqlState::UNDEFINED_OBJECT, SqlState::INVALID_SCHEMA_NAME].contains(code) {

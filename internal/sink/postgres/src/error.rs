@@ -85,7 +85,10 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_tried_again_and_what_never_fits_is_rejected() {
-        for code in ["08006", "57P01", "57P03", "53300", "53100", "40001", "40P01", "55P03", "25006", "58030", "XX000", ""] {
+        for code in [
+            "08006", "57P01", "57P03", "53300", "53100", "40001", "40P01", "55P03", "25006", "58030",
+            "XX000", "",
+        ] {
             assert_eq!(kind_of(code), Kind::Retry, "{code}");
         }
         for code in ["28P01", "3D000", "42501", "42P01", "42703", "42804", "0A000", "3F000"] {

@@ -256,7 +256,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use replicator_types::{
-        BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Relation, ReplicaIdentity, TransactionMeta, TxnId, oid,
+        BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Relation, ReplicaIdentity, TransactionMeta,
+        TxnId, oid,
     };
     use std::collections::BTreeMap;
     use std::sync::Arc;
@@ -277,12 +278,17 @@ mod tests {
 
     fn action() -> impl Strategy<Value = Action> {
         prop_oneof![
-            (0..4_u8, 0..3_u8, any::<[u8; 2]>()).prop_map(|(key, spelling, values)| Action::Insert(key, spelling, values)),
+            (0..4_u8, 0..3_u8, any::<[u8; 2]>())
+                .prop_map(|(key, spelling, values)| Action::Insert(key, spelling, values)),
             (0..4_u8, any::<u8>(), any::<Option<u8>>(), any::<bool>())
                 .prop_map(|(key, first, second, as_full)| Action::Update { key, first, second, as_full }),
             (0..4_u8).prop_map(Action::Delete),
-            (0..4_u8, 0..4_u8, 0..3_u8, any::<u8>())
-                .prop_map(|(from, to, spelling, first)| Action::Move { from, to, spelling, first }),
+            (0..4_u8, 0..4_u8, 0..3_u8, any::<u8>()).prop_map(|(from, to, spelling, first)| Action::Move {
+                from,
+                to,
+                spelling,
+                first
+            }),
         ]
     }
 
@@ -292,7 +298,7 @@ mod tests {
 
     /// 0 stands for NULL.
     fn value(n: u8) -> Option<String> {
-        (n % 4 > 0).then(|| format!("v{n}"))
+        (!n.is_multiple_of(4)).then(|| format!("v{n}"))
     }
 
     fn relation() -> Arc<Relation> {
@@ -338,20 +344,31 @@ mod tests {
     }
 
     impl Source {
-        fn send(&mut self, op: Op, old: Option<&[Value<'_>]>, is_full: bool, new: Option<&[Value<'_>]>, key_changed: bool) {
+        fn send(
+            &mut self,
+            op: Op,
+            old: Option<&[Value<'_>]>,
+            is_full: bool,
+            new: Option<&[Value<'_>]>,
+            key_changed: bool,
+        ) {
             let (old, new) = (old.map(encode), new.map(encode));
             let transaction = TransactionMeta { id: TxnId(1), commit_lsn: Lsn(1), commit_time_us: 0, xid: 1 };
-            self.builder.push(&transaction, &self.relation, NewChange {
-                op,
-                ordinal: self.sent,
-                old: old.as_deref().map(Tuple::from_checked),
-                old_is_full: is_full,
-                new: new.as_deref().map(Tuple::from_checked),
-                key_hash: 0,
-                key_changed,
-                cascade: false,
-                restart_identity: false,
-            });
+            self.builder.push(
+                &transaction,
+                &self.relation,
+                NewChange {
+                    op,
+                    ordinal: self.sent,
+                    old: old.as_deref().map(Tuple::from_checked),
+                    old_is_full: is_full,
+                    new: new.as_deref().map(Tuple::from_checked),
+                    key_hash: 0,
+                    key_changed,
+                    cascade: false,
+                    restart_identity: false,
+                },
+            );
             self.sent += 1;
         }
 
@@ -362,7 +379,13 @@ mod tests {
                         return;
                     }
                     let row = (spelt(*key, *spelling), values.map(value));
-                    self.send(Op::Insert, None, false, Some(&[Value::Text(row.0.as_bytes()), of(&row.1[0]), of(&row.1[1])]), false);
+                    self.send(
+                        Op::Insert,
+                        None,
+                        false,
+                        Some(&[Value::Text(row.0.as_bytes()), of(&row.1[0]), of(&row.1[1])]),
+                        false,
+                    );
                     self.table.insert(*key, row);
                 }
                 Action::Update { key, first, second, as_full } => {
@@ -373,12 +396,24 @@ mod tests {
                     let sent_second = if second.is_none() { Value::Unchanged } else { of(&after[1]) };
                     let old = [key_value, of(&before[0]), of(&before[1])];
                     let old = as_full.then_some(&old[..]);
-                    self.send(Op::Update, old, *as_full, Some(&[key_value, of(&after[0]), sent_second]), false);
+                    self.send(
+                        Op::Update,
+                        old,
+                        *as_full,
+                        Some(&[key_value, of(&after[0]), sent_second]),
+                        false,
+                    );
                     self.table.insert(*key, (spelling.clone(), after));
                 }
                 Action::Delete(key) => {
                     let Some((spelling, _)) = self.table.remove(key) else { return };
-                    self.send(Op::Delete, Some(&[Value::Text(spelling.as_bytes()), Value::Null, Value::Null]), false, None, false);
+                    self.send(
+                        Op::Delete,
+                        Some(&[Value::Text(spelling.as_bytes()), Value::Null, Value::Null]),
+                        false,
+                        None,
+                        false,
+                    );
                 }
                 Action::Move { from, to, spelling, first } => {
                     let target = spelt(*to, *spelling);
@@ -391,7 +426,7 @@ mod tests {
                     let row = (target, [value(*first), before[1].clone()]);
                     let old = [Value::Text(before_key.as_bytes()), Value::Null, Value::Null];
                     let new = [Value::Text(row.0.as_bytes()), of(&row.1[0]), of(&row.1[1])];
-                    if first % 2 == 0 {
+                    if first.is_multiple_of(2) {
                         self.send(Op::Delete, Some(&old), false, None, false);
                         self.send(Op::Insert, None, false, Some(&new), false);
                     } else {
@@ -440,7 +475,10 @@ mod tests {
                     assert!(!row.contains(&Value::Unchanged), "a whole row is whole");
                     let new = (text(row[0]).unwrap(), [text(row[1]), text(row[2])]);
                     let before = table.insert(number, new);
-                    assert!(before.is_none() || matches!(outcome, Outcome::Upsert(_)), "an insert meets no row");
+                    assert!(
+                        before.is_none() || matches!(outcome, Outcome::Upsert(_)),
+                        "an insert meets no row"
+                    );
                 }
             }
         }
@@ -489,7 +527,10 @@ mod tests {
         source.act(&Action::Update { key: 1, first: 3, second: None, as_full: false });
         source.act(&Action::Update { key: 1, first: 5, second: None, as_full: false });
         let (fold, _batch) = folded(source);
-        let [(_, Outcome::Insert(Row::Merged { start, end }))] = fold.outcomes().collect::<Vec<_>>()[..] else { panic!() };
+        let [(_, Outcome::Insert(Row::Merged { start, end }))] = fold.outcomes().collect::<Vec<_>>()[..]
+        else {
+            panic!()
+        };
         let values: Vec<_> = fold.merged_row(start, end).values().collect();
         assert_eq!(values, [Value::Text(b"1."), Value::Text(b"v5"), Value::Text(b"v2")]);
     }
@@ -522,10 +563,17 @@ mod tests {
         let mut source = source();
         for n in 0..5_000 {
             let key = n.to_string();
-            source.send(Op::Insert, None, false, Some(&[Value::Text(key.as_bytes()), Value::Null, Value::Null]), false);
+            source.send(
+                Op::Insert,
+                None,
+                false,
+                Some(&[Value::Text(key.as_bytes()), Value::Null, Value::Null]),
+                false,
+            );
         }
         let (fold, _batch) = folded(source);
-        let keys: std::collections::BTreeSet<_> = fold.outcomes().map(|(key, _)| text(key.value(0)).unwrap()).collect();
+        let keys: std::collections::BTreeSet<_> =
+            fold.outcomes().map(|(key, _)| text(key.value(0)).unwrap()).collect();
         assert_eq!(keys.len(), 5_000);
     }
 }

@@ -113,9 +113,10 @@ impl Plan {
     /// Bytes of rows in it.
     pub(crate) fn held_bytes(&self) -> usize {
         let of_table = |table: &Table| match table {
-            Table::Keyed(keyed) => {
-                [&keyed.deletes, &keyed.upserts, &keyed.partials, &keyed.inserts].map(|rows| rows.lines.len()).iter().sum()
-            }
+            Table::Keyed(keyed) => [&keyed.deletes, &keyed.upserts, &keyed.partials, &keyed.inserts]
+                .map(|rows| rows.lines.len())
+                .iter()
+                .sum(),
             Table::Keyless(_, runs) => runs
                 .iter()
                 .map(|run| match run {
@@ -196,7 +197,9 @@ impl Planner<'_> {
         let mut place = self.open.iter().rposition(|open| open.relation_index == relation_index);
         if place.is_none() {
             let is_other_version = |open: &Open| {
-                self.targets.get(open.relation_index).is_some_and(|target| target.relation.oid == change.relation.oid)
+                self.targets
+                    .get(open.relation_index)
+                    .is_some_and(|target| target.relation.oid == change.relation.oid)
             };
             if self.open.iter().any(is_other_version) {
                 self.close()?;

@@ -46,7 +46,11 @@ impl ToSql for Wire<'_> {
 }
 
 /// Applies one update or delete of a keyless table. Returns how many rows it found, 0 or 1.
-pub(crate) async fn keyless(session: &mut Session, target: &Target, change: &Change<'_>) -> Result<u64, SinkError> {
+pub(crate) async fn keyless(
+    session: &mut Session,
+    target: &Target,
+    change: &Change<'_>,
+) -> Result<u64, SinkError> {
     let query = if change.op == Op::Delete { Query::DeleteOne } else { Query::UpdateOne };
     let Some(statement) = session.statement(target, query).await? else { return Ok(1) };
     let mut values: Vec<Wire<'_>> = Vec::with_capacity(target.columns.len() * 2);
@@ -61,7 +65,11 @@ pub(crate) async fn keyless(session: &mut Session, target: &Target, change: &Cha
 }
 
 /// Applies an update that moves a row to another key. Returns how many rows it found, 0 or 1.
-pub(crate) async fn move_row(session: &mut Session, target: &Target, change: &Change<'_>) -> Result<u64, SinkError> {
+pub(crate) async fn move_row(
+    session: &mut Session,
+    target: &Target,
+    change: &Change<'_>,
+) -> Result<u64, SinkError> {
     let mut places = Vec::new();
     let mut values = Vec::new();
     for (place, value) in written(target, change.new_values()).enumerate() {
@@ -88,7 +96,8 @@ async fn execute(
     change: &Change<'_>,
 ) -> Result<u64, SinkError> {
     let client = session.client_in_transaction()?;
-    let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> =
+        values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
     client.execute(statement, &parameters).await.map_err(|error| failed(&error, target, change))
 }
 

@@ -175,7 +175,9 @@ impl Session {
         }
         let sql = target.create_stage(stage);
         let made = open.client.batch_execute(&sql).await;
-        made.map_err(|error| error::of_server(&error, &format!("make a staging table for {}", target.relation)))?;
+        made.map_err(|error| {
+            error::of_server(&error, &format!("make a staging table for {}", target.relation))
+        })?;
         open.stages.insert((target.id, stage), target.stage(stage));
         Ok(())
     }
@@ -197,7 +199,11 @@ impl Session {
     }
 
     /// The prepared form of a query; None when it has nothing to do.
-    pub(crate) async fn statement(&mut self, target: &Target, query: Query) -> Result<Option<Statement>, SinkError> {
+    pub(crate) async fn statement(
+        &mut self,
+        target: &Target,
+        query: Query,
+    ) -> Result<Option<Statement>, SinkError> {
         let Some(open) = &mut self.open else { return Err(lost()) };
         if let Some(statement) = open.statements.get(&(target.id, query)) {
             return Ok(Some(statement.clone()));
@@ -252,7 +258,10 @@ impl Open {
         let client = connector.open().await?;
         let checkpoint = Arc::new(owner.prepare(&client).await?);
         let sql = "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
-        let row = client.query_one(sql, &[]).await.map_err(|error| error::of_server(&error, "ask for the session"))?;
+        let row = client
+            .query_one(sql, &[])
+            .await
+            .map_err(|error| error::of_server(&error, "ask for the session"))?;
         Ok(Self {
             client: Arc::new(client),
             checkpoint,

@@ -32,7 +32,12 @@ pub struct PostgresSink {
 ///
 /// # Errors
 /// Halt when the URL or the password file cannot be read; the text does not show either's content.
-pub fn open(name: String, config: PostgresSinkConfig, shards: u32, logger: Logger) -> Result<PostgresSink, SinkError> {
+pub fn open(
+    name: String,
+    config: PostgresSinkConfig,
+    shards: u32,
+    logger: Logger,
+) -> Result<PostgresSink, SinkError> {
     let from_file = match &config.password_file {
         Some(path) if config.password.is_empty() => {
             let text = std::fs::read_to_string(path).map_err(|error| {
@@ -83,7 +88,9 @@ impl Sink for PostgresSink {
 
     async fn prepare(&self, stream: &StreamInfo) -> Result<(), SinkError> {
         let client = self.connector.open().await?;
-        let version = check::server_version(&client).await.map_err(|error| error::of_server(&error, "ask for the version"))?;
+        let version = check::server_version(&client)
+            .await
+            .map_err(|error| error::of_server(&error, "ask for the version"))?;
         if version < SERVER_VERSION_MIN {
             return Err(SinkError::halt(check::too_old(version)));
         }

@@ -61,11 +61,12 @@ impl Target {
 
     /// Makes a staging table. It is emptied by the end of each transaction, in place and for free.
     pub(crate) fn create_stage(&self, stage: Stage) -> String {
-        let of_column = |(place, column): (usize, &crate::target::TargetColumn)| match (&column.domain_base, stage) {
-            // A domain may refuse the NULL that stands for an unchanged value.
-            (Some(base), Stage::Partials) => format!("{}::{base} AS c{place}", column.name),
-            _ => format!("{} AS c{place}", column.name),
-        };
+        let of_column =
+            |(place, column): (usize, &crate::target::TargetColumn)| match (&column.domain_base, stage) {
+                // A domain may refuse the NULL that stands for an unchanged value.
+                (Some(base), Stage::Partials) => format!("{}::{base} AS c{place}", column.name),
+                _ => format!("{} AS c{place}", column.name),
+            };
         let places = self.columns.iter().enumerate();
         let mut columns: Vec<String> =
             places.filter(|(_, column)| stage != Stage::Keys || column.is_key).map(of_column).collect();
@@ -91,7 +92,11 @@ impl Target {
             }
             Query::Update => {
                 let set = self.set(|place, name| format!("{name} = s.c{place}"))?;
-                format!("UPDATE {table} AS t SET {set} FROM {} AS s WHERE {}", self.stage(Stage::Rows), self.same_key())
+                format!(
+                    "UPDATE {table} AS t SET {set} FROM {} AS s WHERE {}",
+                    self.stage(Stage::Rows),
+                    self.same_key()
+                )
             }
             Query::UpdatePartials => {
                 let set = self.set(|place, name| {
@@ -103,7 +108,8 @@ impl Target {
                 format!("UPDATE {table} AS t SET {set} FROM {stage} AS s WHERE {}", self.same_key())
             }
             Query::InsertMissing => {
-                let values: Vec<String> = (0..self.columns.len()).map(|place| format!("s.c{place}")).collect();
+                let values: Vec<String> =
+                    (0..self.columns.len()).map(|place| format!("s.c{place}")).collect();
                 format!(
                     "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS s \
                      WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {})",
@@ -113,10 +119,15 @@ impl Target {
                     self.same_key()
                 )
             }
-            Query::DeleteOne => format!("DELETE FROM {table} AS t USING {} WHERE {IS_THAT_ROW}", self.one_row(1)),
+            Query::DeleteOne => {
+                format!("DELETE FROM {table} AS t USING {} WHERE {IS_THAT_ROW}", self.one_row(1))
+            }
             Query::UpdateOne => {
-                let set: Vec<String> =
-                    self.settable().enumerate().map(|(number, (_, name))| format!("{name} = ${}", number + 1)).collect();
+                let set: Vec<String> = self
+                    .settable()
+                    .enumerate()
+                    .map(|(number, (_, name))| format!("{name} = ${}", number + 1))
+                    .collect();
                 if set.is_empty() {
                     return None;
                 }

@@ -157,7 +157,8 @@ impl Existing {
         let failed = |error| error::of_server(&error, &doing);
         let name = "SELECT c.oid, c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
                     ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
-        let Some(row) = client.query_opt(name, &[&relation.schema, &relation.name]).await.map_err(failed)? else {
+        let Some(row) = client.query_opt(name, &[&relation.schema, &relation.name]).await.map_err(failed)?
+        else {
             return Ok(None);
         };
         let (oid, kind): (u32, i8) = (row.get(0), row.get(1));
@@ -174,8 +175,7 @@ impl Existing {
         let mut unique: Vec<(u32, Vec<IndexColumn>)> = Vec::new();
         for row in client.query(UNIQUE_INDEXES, &[&oid]).await.map_err(failed)? {
             let index: u32 = row.get(0);
-            let column =
-                IndexColumn { name: row.get(1), operator_schema: row.get(2), operator: row.get(3) };
+            let column = IndexColumn { name: row.get(1), operator_schema: row.get(2), operator: row.get(3) };
             match unique.last_mut() {
                 Some((last, columns)) if *last == index => columns.push(column),
                 _ => unique.push((index, vec![column])),
@@ -195,7 +195,9 @@ impl Existing {
         let pairs = relation.columns.iter().filter_map(|column| Some((column, self.column(&column.name)?)));
         pairs
             .filter(|(ours, theirs)| ours.type_sql != theirs.type_sql)
-            .map(|(ours, theirs)| format!("{} is {} here and {} at the source", ours.name, theirs.type_sql, ours.type_sql))
+            .map(|(ours, theirs)| {
+                format!("{} is {} here and {} at the source", ours.name, theirs.type_sql, ours.type_sql)
+            })
             .collect()
     }
 
@@ -234,8 +236,12 @@ impl Existing {
         if !relation.has_key() {
             return Ok(Vec::new());
         }
-        let wanted: Vec<&str> =
-            relation.columns.iter().filter(|column| column.is_key).map(|column| column.name.as_str()).collect();
+        let wanted: Vec<&str> = relation
+            .columns
+            .iter()
+            .filter(|column| column.is_key)
+            .map(|column| column.name.as_str())
+            .collect();
         let fits = |index: &&Vec<IndexColumn>| {
             index.len() == wanted.len() && index.iter().all(|column| wanted.contains(&column.name.as_str()))
         };
@@ -258,7 +264,9 @@ impl Existing {
             })
             .collect();
         if key.len() < wanted.len() {
-            return Err(format!("a key column of table {relation} is generated in the target; make it a plain column"));
+            return Err(format!(
+                "a key column of table {relation} is generated in the target; make it a plain column"
+            ));
         }
         Ok(key)
     }

@@ -45,6 +45,7 @@ fn build(profile_dir: &Path) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
+    eprintln!("building the replicator: absent or older than its sources (REPLICATOR_BIN sets another)");
     let output = Command::new(option_env!("CARGO").unwrap_or("cargo"))
         .args(["build", "--quiet", "-p", "replicator", "--bin", "replicator", "--profile", profile])
         .arg("--target-dir")

@@ -31,7 +31,8 @@ async fn every_change_is_a_row_exactly_once_however_a_replay_is_cut() {
     }
     assert_eq!(fixture.query(ROWS), rows);
     assert_eq!(
-        fixture.query("SELECT argMax(_op, _version) FROM {db}.orders GROUP BY id ORDER BY id LIMIT 1 OFFSET 1"),
+        fixture
+            .query("SELECT argMax(_op, _version) FROM {db}.orders GROUP BY id ORDER BY id LIMIT 1 OFFSET 1"),
         "insert",
         "the newest row of a key says what has become of it"
     );
@@ -49,7 +50,10 @@ async fn a_hole_that_a_crash_left_between_two_batches_is_filled() {
     let mut lane = fixture.lane(&[&orders]).await;
     write(&mut lane, batch(&events[..4])).await;
     write(&mut lane, batch(&events[4..])).await;
-    assert_eq!(fixture.query("SELECT groupArray(id) FROM (SELECT id FROM {db}.orders ORDER BY _version)"), "[0,1,2,3,4,5]");
+    assert_eq!(
+        fixture.query("SELECT groupArray(id) FROM (SELECT id FROM {db}.orders ORDER BY _version)"),
+        "[0,1,2,3,4,5]"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

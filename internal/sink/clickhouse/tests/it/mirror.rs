@@ -85,7 +85,14 @@ async fn a_split_key_change_leaves_no_row_under_the_old_key() {
     let fixture = Fixture::new();
     let orders = orders();
     let mut lane = fixture.lane(&[&orders]).await;
-    write(&mut lane, batch(&[insert(&orders, (10, 0), &[T("1"), T("a"), N]), insert(&orders, (10, 1), &[T("2"), T("b"), N])])).await;
+    write(
+        &mut lane,
+        batch(&[
+            insert(&orders, (10, 0), &[T("1"), T("a"), N]),
+            insert(&orders, (10, 1), &[T("2"), T("b"), N]),
+        ]),
+    )
+    .await;
     // A swap of two keys in one transaction, by way of a third.
     let swap = [
         delete(&orders, (11, 0), &[T("1"), N, N]),
@@ -134,10 +141,9 @@ async fn equal_rows_of_a_table_without_a_key_are_kept_apart() {
         assert_eq!(fixture.query("SELECT n, text, count() FROM {db}.log FINAL GROUP BY ALL"), "1\tsame\t3");
     }
     let mut lane = fixture.lane(&[&log]).await;
-    for refused in [
-        update(&log, (11, 0), &[T("2"), T("same")]),
-        delete(&log, (11, 0), &[T("1"), T("same")]).full(),
-    ] {
+    for refused in
+        [update(&log, (11, 0), &[T("2"), T("same")]), delete(&log, (11, 0), &[T("1"), T("same")]).full()]
+    {
         let error = try_write(&mut lane, batch(&[refused])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Halt);
         for part in ["public.log", "primary key", "mode = \"history\""] {
@@ -169,16 +175,20 @@ async fn soft_deletes_keep_the_row_marked_and_the_view_hides_it() {
 async fn a_batch_of_many_tables_is_one_write() {
     let fixture = Fixture::new();
     let tables: Vec<_> = (0..7)
-        .map(|number| Arc::new(table(&format!("t{number}"), vec![key("id", oid::INT4), column("v", oid::TEXT)])))
+        .map(|number| {
+            Arc::new(table(&format!("t{number}"), vec![key("id", oid::INT4), column("v", oid::TEXT)]))
+        })
         .collect();
     // Not made beforehand: they were added to the publication later.
     let mut lane = fixture.lane(&[]).await;
-    let events: Vec<_> = (0..70_u64)
-        .map(|n| insert(&tables[n as usize % 7], (10, n), &[T(&n.to_string()), T("v")]))
-        .collect();
+    let events: Vec<_> =
+        (0..70_u64).map(|n| insert(&tables[n as usize % 7], (10, n), &[T(&n.to_string()), T("v")])).collect();
     write(&mut lane, batch(&events)).await;
     for number in 0..7 {
-        assert_eq!(fixture.query(&format!("SELECT count(), min(id) FROM {{db}}.t{number} FINAL")), format!("10\t{number}"));
+        assert_eq!(
+            fixture.query(&format!("SELECT count(), min(id) FROM {{db}}.t{number} FINAL")),
+            format!("10\t{number}")
+        );
     }
 }
 
@@ -192,7 +202,8 @@ async fn a_large_batch_is_one_part() {
         (0..20_000_u64).map(|n| insert(&orders, (10, n), &[T(&n.to_string()), T("s"), T(&note)])).collect();
     write(&mut lane, batch(&events)).await;
     assert_eq!(
-        fixture.query("SELECT count(), uniqExact(id), uniqExact(_part), min(note) = max(note) FROM {db}.orders"),
+        fixture
+            .query("SELECT count(), uniqExact(id), uniqExact(_part), min(note) = max(note) FROM {db}.orders"),
         "20000\t20000\t1\t1"
     );
 }

@@ -7,8 +7,8 @@ use replicator_harness::{ClickHouse, ClickHouseOptions};
 use replicator_sink::{Lane, Sink, SinkError, StreamInfo};
 use replicator_sink_clickhouse::ClickHouseSink;
 use replicator_types::{
-    Batch, BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Op, Relation, ReplicaIdentity, SlotIdentity,
-    TransactionMeta, Tuple, TxnId, oid,
+    Batch, BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Op, Relation, ReplicaIdentity,
+    SlotIdentity, TransactionMeta, Tuple, TxnId, oid,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -66,7 +66,8 @@ impl Fixture {
 
     pub(crate) fn sink(&self) -> ClickHouseSink {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        replicator_sink_clickhouse::open("analytics".into(), self.config.clone(), self.shards, logger).unwrap()
+        replicator_sink_clickhouse::open("analytics".into(), self.config.clone(), self.shards, logger)
+            .unwrap()
     }
 
     /// A new run of the process: a lane, and tables made for `tables`.
@@ -133,7 +134,11 @@ pub(crate) fn table(name: &str, columns: Vec<Column>) -> Relation {
         schema: schema.into(),
         name: name.into(),
         replica_identity: ReplicaIdentity::Default,
-        key: columns.iter().enumerate().filter_map(|(index, column)| column.is_key.then_some(index)).collect(),
+        key: columns
+            .iter()
+            .enumerate()
+            .filter_map(|(index, column)| column.is_key.then_some(index))
+            .collect(),
         columns,
         key_text_is_identity: true,
     }
@@ -141,7 +146,10 @@ pub(crate) fn table(name: &str, columns: Vec<Column>) -> Relation {
 
 /// `orders (id bigint primary key, state text, note text)`
 pub(crate) fn orders() -> Arc<Relation> {
-    Arc::new(table("orders", vec![key("id", oid::INT8), column("state", oid::TEXT), column("note", oid::TEXT)]))
+    Arc::new(table(
+        "orders",
+        vec![key("id", oid::INT8), column("state", oid::TEXT), column("note", oid::TEXT)],
+    ))
 }
 
 /// A value on its way in: a text, NULL, or not sent.

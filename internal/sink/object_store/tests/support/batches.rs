@@ -2,8 +2,8 @@
 
 use replicator_sink::StreamInfo;
 use replicator_types::{
-    Batch, BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Op, POSTGRES_EPOCH_UNIX_MICROS, Position,
-    Relation, ReplicaIdentity, SlotIdentity, TransactionMeta, Tuple, TxnId, Value, oid,
+    Batch, BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Op, POSTGRES_EPOCH_UNIX_MICROS,
+    Position, Relation, ReplicaIdentity, SlotIdentity, TransactionMeta, Tuple, TxnId, Value, oid,
 };
 use std::sync::Arc;
 

@@ -8,7 +8,10 @@ use replicator_types::CheckItem;
 use std::sync::Arc;
 
 fn failures(items: &[CheckItem]) -> Vec<String> {
-    items.iter().filter_map(|item| item.result.as_ref().err().map(|remedy| format!("{}: {remedy}", item.what))).collect()
+    items
+        .iter()
+        .filter_map(|item| item.result.as_ref().err().map(|remedy| format!("{}: {remedy}", item.what)))
+        .collect()
 }
 
 #[tokio::test]
@@ -23,8 +26,17 @@ async fn a_target_that_can_be_written_passes_and_is_not_changed() {
     let items = sink(&server).check(&tables).await;
     assert_eq!(failures(&items), [""; 0]);
     let there = items.iter().find(|item| item.what == "table public.there").unwrap().result.clone().unwrap();
-    assert!(there.contains("will get more") && there.contains("n is integer here and bigint at the source"), "{there}");
-    assert_eq!(server.sql("target", "SELECT count(*) FROM pg_class WHERE relname IN ('absent', 'no_key', 'checkpoint')"), "0");
+    assert!(
+        there.contains("will get more") && there.contains("n is integer here and bigint at the source"),
+        "{there}"
+    );
+    assert_eq!(
+        server.sql(
+            "target",
+            "SELECT count(*) FROM pg_class WHERE relname IN ('absent', 'no_key', 'checkpoint')"
+        ),
+        "0"
+    );
     sink(&server).ping().await.unwrap();
 }
 
@@ -83,7 +95,11 @@ async fn a_role_that_owns_the_database_and_nothing_else_is_enough() {
     let t = Arc::new(relation("t", &[("*id", "bigint"), ("v", "text")]));
     let items = sink.check(std::slice::from_ref(&t)).await;
     assert_eq!(failures(&items), [""; 0]);
-    assert!(items.iter().any(|item| item.result.as_ref().is_ok_and(|found| found.contains("GRANT SET ON PARAMETER"))));
+    assert!(
+        items
+            .iter()
+            .any(|item| item.result.as_ref().is_ok_and(|found| found.contains("GRANT SET ON PARAMETER")))
+    );
     sink.prepare(&crate::stream()).await.unwrap();
     let mut plain = sink.open_lane(0, &crate::stream()).await.unwrap();
     let mut feed = Feed::new();

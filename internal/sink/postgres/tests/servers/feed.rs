@@ -74,17 +74,21 @@ impl Owned {
     pub(crate) fn push(&self, builder: &mut BatchBuilder) {
         let commit_lsn = self.position.commit_lsn;
         let transaction = TransactionMeta { id: TxnId(commit_lsn.0), commit_lsn, commit_time_us: 0, xid: 1 };
-        builder.push(&transaction, &self.relation, NewChange {
-            op: self.op,
-            ordinal: self.position.ordinal,
-            old: self.old.as_deref().map(Tuple::from_checked),
-            old_is_full: self.old_is_full,
-            new: self.new.as_deref().map(Tuple::from_checked),
-            key_hash: self.key_hash,
-            key_changed: self.key_changed,
-            cascade: self.cascade,
-            restart_identity: self.restart_identity,
-        });
+        builder.push(
+            &transaction,
+            &self.relation,
+            NewChange {
+                op: self.op,
+                ordinal: self.position.ordinal,
+                old: self.old.as_deref().map(Tuple::from_checked),
+                old_is_full: self.old_is_full,
+                new: self.new.as_deref().map(Tuple::from_checked),
+                key_hash: self.key_hash,
+                key_changed: self.key_changed,
+                cascade: self.cascade,
+                restart_identity: self.restart_identity,
+            },
+        );
     }
 }
 
@@ -173,7 +177,10 @@ impl Feed {
         let row = if op == Op::Delete { old } else { new }.unwrap_or_default();
         for (value, column) in row.iter().zip(&relation.columns) {
             if column.is_key || !relation.has_key() {
-                value.map_or_else(|| hasher.null(), |value| hasher.value(value.as_bytes()));
+                match value {
+                    Some(text) => hasher.value(text.as_bytes()),
+                    None => hasher.null(),
+                }
             }
         }
         let has_hash = op != Op::Truncate && relation.key_text_is_identity;

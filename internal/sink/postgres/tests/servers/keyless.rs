@@ -42,12 +42,24 @@ async fn rows_are_told_apart_by_their_texts_whatever_their_types_think_equal() {
     for version in VERSIONS {
         let server = server(version);
         let mut lane = lane(&server).await;
-        let types = ["numeric", "json", "point", "xml", "character(4)", "double precision", "inet", "interval", "bytea"];
-        let columns: Vec<(String, &str)> = types.iter().enumerate().map(|(n, of)| (format!("c{n}"), *of)).collect();
+        let types = [
+            "numeric",
+            "json",
+            "point",
+            "xml",
+            "character(4)",
+            "double precision",
+            "inet",
+            "interval",
+            "bytea",
+        ];
+        let columns: Vec<(String, &str)> =
+            types.iter().enumerate().map(|(n, of)| (format!("c{n}"), *of)).collect();
         let columns: Vec<(&str, &str)> = columns.iter().map(|(name, of)| (name.as_str(), *of)).collect();
         let log = Arc::new(relation("log", &columns));
         let one = ["1.0", "{\"a\": 1}", "(1,2)", "<a/>", "ab  ", "-0", "10.0.0.1", "1 day", "\\x00ff"];
-        let two = ["1.00", "{\"a\":1}", "(1,3)", "<a></a>", "abc ", "0", "10.0.0.1/24", "24:00:00", "\\x00fe"];
+        let two =
+            ["1.00", "{\"a\":1}", "(1,3)", "<a></a>", "abc ", "0", "10.0.0.1/24", "24:00:00", "\\x00fe"];
         let row = |values: [&'static str; 9]| values.map(Some);
         let mut feed = Feed::new();
         feed.insert(&log, &row(one));
@@ -69,7 +81,11 @@ async fn rows_are_told_apart_by_their_texts_whatever_their_types_think_equal() {
         send(&mut lane, &mut feed).await;
         assert_eq!(count(&server, "log"), 10);
         let left: Vec<_> = (0..9).map(|n| format!("format('%s', c{n})")).collect();
-        let sql = format!("SELECT {} FROM log WHERE num_nulls({}) = 0", left.join(", "), (0..9).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", "));
+        let sql = format!(
+            "SELECT {} FROM log WHERE num_nulls({}) = 0",
+            left.join(", "),
+            (0..9).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ")
+        );
         assert_eq!(server.sql("target", &sql), one.join("|"));
     }
 }

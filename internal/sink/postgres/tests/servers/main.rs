@@ -1,5 +1,8 @@
 //! The sink against real servers: what it is given, and what is in the target afterwards.
 
+// A helper's failure is its test's failure.
+#![allow(clippy::unwrap_used)]
+
 mod check;
 mod faults;
 mod feed;

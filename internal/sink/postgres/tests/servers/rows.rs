@@ -11,7 +11,8 @@ async fn inserts_updates_and_deletes_of_several_tables_reach_the_target() {
     for version in VERSIONS {
         let server = server(version);
         let mut lane = lane(&server).await;
-        let orders = Arc::new(relation("orders", &[("*id", "bigint"), ("note", "text"), ("paid", "boolean")]));
+        let orders =
+            Arc::new(relation("orders", &[("*id", "bigint"), ("note", "text"), ("paid", "boolean")]));
         let pairs = Arc::new(relation("pairs", &[("*a", "bigint"), ("*b", "text")]));
         let mut feed = Feed::new();
         feed.insert(&orders, &[Some("1"), Some("one"), Some("t")]);
@@ -48,8 +49,10 @@ async fn an_unchanged_toast_value_keeps_the_targets() {
     for version in VERSIONS {
         let server = server(version);
         let mut lane = lane(&server).await;
-        let docs =
-            Arc::new(relation("docs", &[("*id", "bigint"), ("n", "bigint"), ("body", "text"), ("meta", "jsonb")]));
+        let docs = Arc::new(relation(
+            "docs",
+            &[("*id", "bigint"), ("n", "bigint"), ("body", "text"), ("meta", "jsonb")],
+        ));
         let mut feed = Feed::new();
         feed.insert(&docs, &[Some("1"), Some("0"), Some("old body"), Some("{}")]);
         feed.insert(&docs, &[Some("2"), Some("0"), Some("body 2"), Some("[]")]);
@@ -236,7 +239,8 @@ async fn an_update_reaches_its_row_by_the_index_however_large_the_table_is() {
 #[tokio::test]
 async fn a_row_that_breaks_a_constraint_is_rejected_with_the_constraints_name_and_nothing_is_left() {
     let server = server(PgVersion::V17);
-    server.sql("target", "CREATE TABLE t (id bigint PRIMARY KEY, n integer CONSTRAINT positive CHECK (n > 0))");
+    server
+        .sql("target", "CREATE TABLE t (id bigint PRIMARY KEY, n integer CONSTRAINT positive CHECK (n > 0))");
     let mut lane = lane(&server).await;
     let t = Arc::new(relation("t", &[("*id", "bigint"), ("n", "integer")]));
     for (value, part) in [("-1", "positive"), ("99999999999", "column n"), ("x", "column n")] {
@@ -265,8 +269,9 @@ async fn a_row_that_breaks_a_constraint_is_rejected_with_the_constraints_name_an
 async fn many_tables_in_one_batch_and_over_time_are_applied() {
     let server = server(PgVersion::V17);
     let mut lane = lane(&server).await;
-    let tables: Vec<_> =
-        (0..70).map(|n| Arc::new(relation(&format!("t{n}"), &[("*id", "bigint"), ("v", "text"), ("w", "text")]))).collect();
+    let tables: Vec<_> = (0..70)
+        .map(|n| Arc::new(relation(&format!("t{n}"), &[("*id", "bigint"), ("v", "text"), ("w", "text")])))
+        .collect();
     let mut feed = Feed::new();
     for table in &tables {
         feed.insert(table, &[Some("1"), Some("a"), Some("w")]);

@@ -20,7 +20,10 @@ async fn prepare(server: &Postgres, relation: Relation, create_tables: bool) -> 
 async fn an_absent_table_is_made_with_its_schema_key_and_not_null() {
     for version in VERSIONS {
         let server = server(version);
-        let mut table = relation("Order \"Lines\"", &[("*order", "bigint"), ("*select", "text"), ("Größe", "numeric(12,2)"), ("a.b", "text[]")]);
+        let mut table = relation(
+            "Order \"Lines\"",
+            &[("*order", "bigint"), ("*select", "text"), ("Größe", "numeric(12,2)"), ("a.b", "text[]")],
+        );
         table.schema = "Odd Schema".into();
         table.key_text_is_identity = true;
         prepare(&server, table.clone(), true).await.unwrap();
@@ -68,7 +71,8 @@ async fn a_new_version_of_a_table_brings_its_new_columns() {
 async fn a_type_that_the_target_lacks_halts_and_is_named() {
     let server = server(PgVersion::V15);
     for type_sql in ["public.mood", "\"Shop\".\"Mood\"[]", "missing"] {
-        let error = prepare(&server, relation("t", &[("*id", "bigint"), ("m", type_sql)]), true).await.unwrap_err();
+        let error =
+            prepare(&server, relation("t", &[("*id", "bigint"), ("m", type_sql)]), true).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Halt);
         let text = error.to_string();
         assert!(text.contains(type_sql) && text.contains("column m") && text.contains("pg_dump"), "{text}");
@@ -98,7 +102,8 @@ async fn a_table_that_changes_cannot_be_applied_to_halts_with_the_remedy() {
         assert_eq!(error.kind(), ErrorKind::Halt);
         assert!(error.to_string().contains(part) && error.to_string().contains(name), "{error}");
     }
-    let error = prepare(&server, relation("lacks", &[("*id", "bigint"), ("v", "text")]), false).await.unwrap_err();
+    let error =
+        prepare(&server, relation("lacks", &[("*id", "bigint"), ("v", "text")]), false).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Halt && error.to_string().contains("lacks v"), "{error}");
 }
 
@@ -112,7 +117,10 @@ async fn generated_identity_and_extra_columns_of_the_target_are_respected() {
                              n integer, twice integer GENERATED ALWAYS AS (n * 2) STORED, body text);",
         );
         let mut lane = lane(&server).await;
-        let t = Arc::new(relation("t", &[("*id", "bigint"), ("n", "integer"), ("twice", "integer"), ("body", "text")]));
+        let t = Arc::new(relation(
+            "t",
+            &[("*id", "bigint"), ("n", "integer"), ("twice", "integer"), ("body", "text")],
+        ));
         let mut feed = Feed::new();
         feed.insert(&t, &[Some("7"), Some("1"), Some("2"), Some("b")]);
         send(&mut lane, &mut feed).await;

@@ -1,0 +1,175 @@
+use crate::support::Cell::{N, T};
+use crate::support::*;
+use replicator_config::SchemaNaming;
+use replicator_sink::{ErrorKind, Sink};
+use replicator_types::{Column, Relation, oid};
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_every_sort_are_kept() {
+    let fixture = Fixture::new();
+    let name = "odd `na\\me` 'q' \u{fc} SELECT";
+    let odd = Arc::new(table(
+        &format!("sch`ema.{name}"),
+        vec![
+            key("select", oid::INT4),
+            column("a`b\\c'd\"e", oid::TEXT),
+            column("\u{65e5}\u{672c}", oid::TEXT),
+            column("t.v", oid::TEXT),
+            column("from", oid::TEXT),
+        ],
+    ));
+    let mut lane = fixture.lane(&[&odd]).await;
+    write(&mut lane, batch(&[insert(&odd, (10, 0), &[T("1"), T("a"), T("b"), T("c"), T("d")])])).await;
+    // Also where columns are read back by name.
+    write(&mut lane, batch(&[update(&odd, (11, 0), &[T("1"), Cell::U, Cell::U, Cell::U, T("e")])])).await;
+    let listed =
+        fixture.query("SELECT name FROM system.tables WHERE database = '{db}' ORDER BY name FORMAT TSVRaw");
+    assert_eq!(listed, format!("sch`ema_{name}\nsch`ema_{name}_current"));
+    let quoted = name.replace('\\', "\\\\").replace('`', "\\`");
+    assert_eq!(fixture.query(&format!("SELECT * FROM {{db}}.`sch\\`ema_{quoted}_current`")), "1\ta\tb\tc\te");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_go_where_the_setting_says_and_no_two_tables_into_one() {
+    let mut fixture = Fixture::new();
+    let columns = || vec![key("id", oid::INT4)];
+    let flat = Arc::new(table("crm_orders", columns()));
+    let nested = Arc::new(table("crm.orders", columns()));
+    let error = fixture.try_lane(&[&flat, &nested]).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Halt);
+    assert!(
+        error.to_string().contains("schema_naming") && error.to_string().contains("crm.orders"),
+        "{error}"
+    );
+    let failed: Vec<_> = fixture
+        .sink()
+        .check(&[flat.clone(), nested.clone()])
+        .await
+        .into_iter()
+        .filter(|item| item.result.is_err())
+        .collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+
+    fixture.config.schema_naming = SchemaNaming::Database;
+    let schema = format!("{}_crm", fixture.config.database);
+    let nested = Arc::new(table(&format!("{schema}.orders"), columns()));
+    let mut lane = fixture.lane(&[&flat, &nested]).await;
+    write(&mut lane, batch(&[insert(&nested, (10, 0), &[T("1")])])).await;
+    assert_eq!(fixture.query(&format!("SELECT id FROM {schema}.orders FINAL")), "1");
+    fixture.query(&format!("DROP DATABASE {schema}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_column_is_added_with_the_first_change_that_has_it_and_a_dropped_one_stays() {
+    let fixture = Fixture::new();
+    let first = Arc::new(table("t", vec![key("id", oid::INT4), column("a", oid::TEXT)]));
+    let mut lane = fixture.lane(&[&first]).await;
+    let added = Column { not_null: true, ..column("b", oid::INT4) };
+    let second = Arc::new(Relation {
+        version: 1,
+        columns: vec![key("id", oid::INT4), column("a", oid::TEXT), added.clone()],
+        ..(*first).clone()
+    });
+    let third =
+        Arc::new(Relation { version: 2, columns: vec![key("id", oid::INT4), added], ..(*first).clone() });
+    // All three in one batch.
+    let events = [
+        insert(&first, (10, 0), &[T("1"), T("x")]),
+        insert(&second, (11, 0), &[T("2"), T("y"), T("2")]),
+        insert(&third, (12, 0), &[T("3"), T("3")]),
+    ];
+    write(&mut lane, batch(&events)).await;
+    assert_eq!(fixture.query("SELECT * FROM {db}.t_current ORDER BY id"), "1\tx\t\\N\n2\ty\t2\n3\t\\N\t3");
+    // A restart meets a table that is ahead of the relation.
+    let mut lane = fixture.lane(&[&first]).await;
+    write(&mut lane, batch(&events)).await;
+    assert_eq!(fixture.query("SELECT * FROM {db}.t_current ORDER BY id"), "1\tx\t\\N\n2\ty\t2\n3\t\\N\t3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_for_a_column_without_null_makes_it_nullable() {
+    let fixture = Fixture::new();
+    let strict = Column { not_null: true, ..column("n", oid::INT4) };
+    let t = Arc::new(table("t", vec![key("id", oid::INT4), strict]));
+    let mut lane = fixture.lane(&[&t]).await;
+    write(&mut lane, batch(&[insert(&t, (10, 0), &[T("1"), T("5")]), delete(&t, (10, 1), &[T("2"), N])]))
+        .await;
+    assert_eq!(
+        fixture
+            .query("SELECT type FROM system.columns WHERE database = '{db}' AND table = 't' AND name = 'n'"),
+        "Int32"
+    );
+    write(&mut lane, batch(&[insert(&t, (11, 0), &[T("2"), N])])).await;
+    write(&mut lane, batch(&[insert(&t, (12, 0), &[T("3"), T("6")])])).await;
+    assert_eq!(fixture.query("SELECT id, n FROM {db}.t FINAL ORDER BY id"), "1\t5\n2\t\\N\n3\t6");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_there_already_is_used_when_it_fits_and_named_when_it_does_not() {
+    let fixture = Fixture::new();
+    let orders = orders();
+    fixture.query("CREATE DATABASE {db}");
+    let own = "`_version` UInt128, `_deleted` UInt8, `_commit_time` DateTime64(6)";
+    for (columns, engine, part) in [
+        (
+            "id Int32, state String",
+            "ReplacingMergeTree(_version, _deleted) ORDER BY id",
+            "column id has type Int32",
+        ),
+        (
+            "id Int64, state UInt8",
+            "ReplacingMergeTree(_version, _deleted) ORDER BY id",
+            "needs Nullable(String)",
+        ),
+        ("id Int64", "MergeTree ORDER BY id", "engine MergeTree"),
+        (
+            "id Int64, state String",
+            "ReplacingMergeTree(_version, _deleted) ORDER BY (id, state)",
+            "sorted by (`id`, `state`)",
+        ),
+    ] {
+        fixture.query(&format!("CREATE OR REPLACE TABLE {{db}}.orders ({columns}, {own}) ENGINE = {engine}"));
+        let error = fixture.try_lane(&[&orders]).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Halt, "{error}");
+        assert!(error.to_string().contains(part) && error.to_string().contains("drop"), "{error}");
+        let items = fixture.sink().check(std::slice::from_ref(&orders)).await;
+        assert!(
+            items.iter().any(|item| item.result.as_ref().is_err_and(|text| text.contains(part))),
+            "{items:?}"
+        );
+    }
+    fixture.query("CREATE OR REPLACE TABLE {db}.orders (id Int64) ENGINE = MergeTree ORDER BY id");
+    assert!(fixture.try_lane(&[&orders]).await.is_err());
+
+    let fitting = "id Int128, state LowCardinality(String), extra String DEFAULT 'mine'";
+    let fitting = fitting.replace("Int128", "Int64");
+    fixture.query(&format!(
+        "CREATE OR REPLACE TABLE {{db}}.orders ({fitting}, {own}) ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id"
+    ));
+    let mut lane = fixture.lane(&[&orders]).await;
+    write(&mut lane, batch(&[insert(&orders, (10, 0), &[T("1"), T("s"), T("n")])])).await;
+    assert_eq!(fixture.query("SELECT id, state, note, extra FROM {db}.orders FINAL"), "1\ts\tn\tmine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_column_with_one_of_our_names_is_refused_with_its_name() {
+    let fixture = Fixture::new();
+    let t = Arc::new(table("t", vec![key("id", oid::INT4), column("_version", oid::TEXT)]));
+    let error = fixture.try_lane(&[&t]).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Halt);
+    assert!(error.to_string().contains("_version") && error.to_string().contains("column list"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_sixteen_hundred_columns_is_written() {
+    let fixture = Fixture::new();
+    let name = |n: usize| format!("column_with_quite_a_long_name_so_that_the_list_is_long_{n:04}");
+    let mut columns = vec![key("id", oid::INT4)];
+    columns.extend((1..1600).map(|n| column(&name(n), oid::INT4)));
+    let wide = Arc::new(table("wide", columns));
+    let mut lane = fixture.lane(&[&wide]).await;
+    let row = vec![T("7"); 1600];
+    write(&mut lane, batch(&[insert(&wide, (10, 0), &row)])).await;
+    assert_eq!(fixture.query(&format!("SELECT {}, {} FROM {{db}}.wide FINAL", name(1), name(1599))), "7\t7");
+}

@@ -1,0 +1,162 @@
+//! A real S3 server, which checks signatures.
+
+mod support;
+
+use replicator_config::ObjectStoreConfig;
+use replicator_harness::{Direction, Proxy, S3};
+use replicator_sink::{ErrorKind, Lane, Sink};
+use replicator_sink_object_store::{ObjectStoreSink, open};
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
+use support::batches::*;
+use support::{ids, lines, logger, prepare, write};
+
+const BUCKET: &str = "lake";
+
+fn settings(s3: &S3) -> Json {
+    json!({
+        "url": format!("s3://{BUCKET}/shop"), "endpoint": s3.endpoint(), "region": "us-east-1",
+        "access_key_id": s3.access_key(), "secret_access_key": s3.secret_key(), "request_timeout_ms": 5000,
+    })
+}
+
+fn open_with(settings: Json) -> ObjectStoreSink {
+    let config: ObjectStoreConfig = serde_json::from_value(settings).unwrap();
+    open("archive".into(), config, logger()).unwrap()
+}
+
+async fn new_lane(sink: &ObjectStoreSink) -> Box<dyn Lane> {
+    sink.prepare(&stream_info()).await.unwrap();
+    sink.open_lane(0, &stream_info()).await.unwrap()
+}
+
+fn archive(s3: &S3) -> BTreeMap<String, Vec<Json>> {
+    s3.list(BUCKET, "shop/wal/events/")
+        .into_iter()
+        .map(|key| (key.clone(), lines(&s3.get(BUCKET, &key))))
+        .collect()
+}
+
+fn archived_ids(s3: &S3) -> Vec<String> {
+    let mut ids: Vec<String> =
+        archive(s3).values().flatten().map(|line| line["event_id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_arrive_once_however_often_they_are_sent() {
+    let s3 = S3::with_bucket(BUCKET);
+    let sink = open_with(settings(&s3));
+    let events = inserts(transaction(1, NINE_O_CLOCK), &items(), 50);
+    let mut lane = new_lane(&sink).await;
+    write(&mut lane, &events[..20]).await;
+    write(&mut lane, &events[30..40]).await;
+    let first: Vec<String> = archive(&s3).into_keys().collect();
+    assert!(first[0].starts_with("shop/wal/events/2026/03/18/09/"), "{first:?}");
+    // A new process, cut differently, over what the first one left.
+    let mut lane = new_lane(&open_with(settings(&s3))).await;
+    for part in events.chunks(7) {
+        write(&mut lane, part).await;
+    }
+    assert_eq!(archived_ids(&s3), ids(&events));
+    assert!(first.iter().all(|key| archive(&s3).contains_key(key)));
+    sink.ping().await.unwrap();
+    assert!(sink.check(&[]).await.iter().all(|item| item.result.is_ok()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_is_compared_and_not_overwritten() {
+    let s3 = S3::with_bucket(BUCKET);
+    let sink = open_with(settings(&s3));
+    let events = inserts(transaction(1, NINE_O_CLOCK), &items(), 20);
+    // Both look before either writes, as a process and the last put of the one before it may.
+    let mut same = prepare(&mut new_lane(&sink).await, &events[..5]).await.unwrap();
+    let mut longer = prepare(&mut new_lane(&sink).await, &events).await.unwrap();
+    let mut early = prepare(&mut new_lane(&sink).await, &events[..5]).await.unwrap();
+    early.send().await.unwrap();
+    same.send().await.unwrap();
+    longer.send().await.unwrap();
+    assert_eq!(archived_ids(&s3), ids(&events));
+    assert_eq!(archive(&s3).values().map(Vec::len).collect::<Vec<_>>(), [5, 15]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_away_gets_it_with_the_next_try() {
+    let s3 = S3::with_bucket(BUCKET);
+    let sink = open_with(settings(&s3));
+    let events = inserts(transaction(1, NINE_O_CLOCK), &items(), 5);
+    let mut write = prepare(&mut new_lane(&sink).await, &events).await.unwrap();
+    s3.stop();
+    let error = write.send().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    assert_eq!(sink.ping().await.unwrap_err().kind(), ErrorKind::Retry);
+    s3.start_again();
+    write.send().await.unwrap();
+    assert_eq!(archived_ids(&s3), ids(&events));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_the_network_lost_leads_to_no_second_copy() {
+    let s3 = S3::with_bucket(BUCKET);
+    let proxy = Proxy::start(s3.address());
+    let mut settings = settings(&s3);
+    settings["endpoint"] = json!(format!("http://{}", proxy.address()));
+    let sink = open_with(settings);
+    let events = inserts(transaction(1, NINE_O_CLOCK), &items(), 5);
+    let mut write = prepare(&mut new_lane(&sink).await, &events).await.unwrap();
+    proxy.cut_after(5, Direction::ToClient);
+    while let Err(error) = write.send().await {
+        assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+        assert_eq!(archived_ids(&s3), ids(&events), "the put came through, its reply did not");
+        proxy.accept();
+    }
+    assert_eq!(archived_ids(&s3), ids(&events));
+    assert_eq!(archive(&s3).len(), 1);
+}
+
+/// What `prepare`, `check`, `ping` and, after the setting broke, a put say.
+async fn complaints(settings: Json) -> Vec<(ErrorKind, String)> {
+    let sink = open_with(settings);
+    let events = inserts(transaction(1, NINE_O_CLOCK), &items(), 1);
+    let prepared = sink.prepare(&stream_info()).await.unwrap_err();
+    let ping = sink.ping().await.unwrap_err();
+    let mut lane = sink.open_lane(0, &stream_info()).await.unwrap();
+    let listed = prepare(&mut lane, &events).await.err().unwrap();
+    let checked: Vec<_> = sink.check(&[]).await.into_iter().filter_map(|item| item.result.err()).collect();
+    assert_eq!(checked.len(), 1);
+    let errors = [prepared, ping, listed].map(|error| (error.kind(), error.to_string()));
+    errors.into_iter().chain(checked.into_iter().map(|text| (ErrorKind::Halt, text))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_and_a_missing_bucket_are_told_with_the_remedy_and_without_the_secret() {
+    let s3 = S3::with_bucket(BUCKET);
+    for (setting, value, remedy) in [
+        ("secret_access_key", "wrong-hush", "secret_access_key"),
+        ("access_key_id", "stranger", "access_key_id"),
+        ("url", "s3://absent/shop", "Create the bucket"),
+    ] {
+        let mut settings = settings(&s3);
+        settings[setting] = json!(value);
+        for (kind, text) in complaints(settings).await {
+            assert_eq!(kind, ErrorKind::Halt, "{text}");
+            assert!(text.contains(remedy), "{setting}: {text}");
+            assert!(!text.contains("hush") && !text.contains(s3.secret_key()), "{text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_may_lie_in_a_file() {
+    let s3 = S3::with_bucket(BUCKET);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{}\n", s3.secret_key())).unwrap();
+    let mut settings = settings(&s3);
+    settings["secret_access_key"] = json!("");
+    settings["secret_access_key_file"] = json!(file.path());
+    open_with(settings.clone()).prepare(&stream_info()).await.unwrap();
+    settings["secret_access_key_file"] = json!("/nowhere/secret");
+    let error = open("archive".into(), serde_json::from_value(settings).unwrap(), logger()).err().unwrap();
+    assert!(error.to_string().contains("/nowhere/secret"), "{error}");
+}
