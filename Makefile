@@ -55,6 +55,13 @@ golden: ## Capture the golden pgoutput bytes anew from real servers
 	@deploy/dev/setup.sh test
 	$(CARGO) run -p replicator-golden
 
+.PHONY: fuzz
+fuzz: ## Fuzz the wire format, FUZZ_SECONDS (120) a target
+	@command -v cargo-fuzz >/dev/null || rustup run nightly cargo install cargo-fuzz --locked
+	@set -e; for target in pgoutput_message frames tuple; do mkdir -p tests/fuzz/corpus/$$target; \
+	  nice rustup run nightly cargo fuzz run --fuzz-dir tests/fuzz $$target tests/fuzz/corpus/$$target \
+	  tests/fuzz/seeds/$$target -- -max_total_time=$${FUZZ_SECONDS:-120} -max_len=4096; done
+
 .PHONY: image
 image: ## Build the container image (needs a Docker engine)
 	docker build -f deploy/Dockerfile -t replicator .

@@ -314,7 +314,8 @@ class Engine:
         """
         if self.ask("SELECT engine FROM system.databases WHERE name = 'default'") == "Atomic":
             return
-        if Path(self.path, "metadata", "default.sql").exists():
+        # The link is there as soon as the database was ours once, also when it never held a table.
+        if os.path.lexists(Path(self.path, "metadata", "default")):
             self.keeper.query("DETACH DATABASE default")
             self.keeper.query("ATTACH DATABASE default")
         else:

@@ -124,13 +124,13 @@ impl Run {
         for (sink, lanes) in sinks.iter().zip(&lanes_up) {
             tokio::spawn(watch_sink(Arc::clone(sink), lanes.clone(), ready.clone()));
         }
-        tokio::spawn(watch_slot(Arc::clone(&source), pipeline.watermark.clone(), logger.clone()));
+        tokio::spawn(watch_slot(Arc::clone(&source), pipeline.watermark.subscribe(), logger.clone()));
         let (stop_reading, stop) = watch::channel(false);
         let follower = Follower {
             source,
             budget,
             pipeline: pipeline.input.clone(),
-            watermark: pipeline.watermark.clone(),
+            watermark: pipeline.watermark.subscribe(),
             ready: ready.clone(),
             backoff: Backoff::new(backoff_range.0, backoff_range.1),
             poll: stop_at.is_some(),

@@ -59,7 +59,9 @@ pub(crate) async fn watch_slot(source: Arc<Source>, watermark: watch::Receiver<L
             Ok(status) => {
                 metrics.slot_retained_bytes.set(status.retained_bytes as f64);
                 metrics.slot_confirmed_flush_lsn.set(status.confirmed_flush.unwrap_or_default().0 as f64);
-                metrics.acknowledged_lsn.set(watermark.borrow().min(status.wal_end).0 as f64);
+                // The stream itself does not tell where the server's WAL ends.
+                let durable = *watermark.borrow();
+                metrics.lag_bytes.set(status.wal_end.bytes_since(durable) as f64);
             }
             // The stream's own end says it louder.
             Err(error) => debug!(logger, "the slot could not be looked at"; "error" => %error),

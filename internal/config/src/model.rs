@@ -306,7 +306,7 @@ mod defaults {
 
     /// Measured on narrow rows: see the sink's documentation.
     pub(super) fn gzip_level() -> u32 {
-        3
+        2
     }
 
     pub(super) fn request_timeout_ms() -> u64 {

@@ -11,6 +11,7 @@ use tokio_rustls::client;
 pub struct PgStream {
     transport: Transport,
     end_point_hash: Option<Vec<u8>>,
+    near: bool,
 }
 
 #[derive(Debug)]
@@ -21,18 +22,28 @@ enum Transport {
 }
 
 impl PgStream {
-    pub(crate) fn tcp(stream: TcpStream) -> Self {
-        Self { transport: Transport::Tcp(stream), end_point_hash: None }
+    pub(crate) fn tcp(stream: TcpStream, near: bool) -> Self {
+        Self { transport: Transport::Tcp(stream), end_point_hash: None, near }
     }
 
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self { transport: Transport::Unix(stream), end_point_hash: None }
+        Self { transport: Transport::Unix(stream), end_point_hash: None, near: true }
     }
 
-    pub(crate) fn tls(stream: client::TlsStream<TcpStream>) -> Self {
+    pub(crate) fn tls(stream: client::TlsStream<TcpStream>, near: bool) -> Self {
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let end_point_hash = certificate.and_then(|certificate| crate::certificate::end_point_hash(certificate));
-        Self { transport: Transport::Tls(Box::new(stream)), end_point_hash }
+        Self { transport: Transport::Tls(Box::new(stream)), end_point_hash, near }
+    }
+
+    /// Whether it is TCP, with or without TLS, rather than a unix socket.
+    pub fn is_tcp(&self) -> bool {
+        !matches!(self.transport, Transport::Unix(_))
+    }
+
+    /// Whether the peer is on this machine or next to it: see [`SocketOptions`](crate::SocketOptions).
+    pub fn is_near(&self) -> bool {
+        self.near
     }
 
     /// Whether it is encrypted.

@@ -48,13 +48,13 @@ impl TlsClient {
         Ok(Some(Self { verifier, identity }))
     }
 
-    pub(crate) async fn handshake(&self, stream: TcpStream, host: &Host) -> Result<PgStream, StartupError> {
+    pub(crate) async fn handshake(&self, stream: TcpStream, near: bool, host: &Host) -> Result<PgStream, StartupError> {
         let Host::Tcp { name, .. } = host else {
             return Err(StartupError::Refused("there is no TLS over a unix socket".to_owned()));
         };
         let (config, server_name) = self.config(name)?;
         match TlsConnector::from(Arc::new(config)).connect(server_name, stream).await {
-            Ok(stream) => Ok(PgStream::tls(stream)),
+            Ok(stream) => Ok(PgStream::tls(stream, near)),
             Err(error) => Err(self.explain(error, name)),
         }
     }

@@ -90,8 +90,9 @@ pub struct Settings {
 pub struct Running {
     /// Into it.
     pub input: Sender<Input>,
-    /// What may be acknowledged to the source.
-    pub watermark: watch::Receiver<Lsn>,
+    /// What may be acknowledged to the source. It stays as it was when the pipeline has ended, for a last
+    /// acknowledgement.
+    pub watermark: watch::Sender<Lsn>,
     /// Out of it.
     pub events: mpsc::UnboundedReceiver<Event>,
     /// Its thread; ended means that nothing is processed any more.
@@ -107,7 +108,7 @@ const METRICS_INTERVAL: Duration = Duration::from_millis(250);
 /// When the operating system gives no thread.
 pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Running> {
     let (input, inputs) = unbounded();
-    let (watermark_out, watermark) = watch::channel(settings.watermark);
+    let watermark = watch::Sender::new(settings.watermark);
     let (events_out, events) = mpsc::unbounded_channel();
     let (reports_out, reports) = unbounded();
     let mut routes = Vec::new();
@@ -146,7 +147,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
         pipeline: Pipeline::new(routes, settings.watermark, &settings.budget),
         budget: settings.budget,
         queues,
-        watermark: watermark_out,
+        watermark: watermark.clone(),
         events: events_out,
         stop_at: Lsn::MAX,
         stopping: false,
@@ -156,8 +157,11 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
         sink_metrics: metrics,
         metrics_due: Instant::now(),
     };
-    let thread =
-        std::thread::Builder::new().name("pipeline".into()).spawn(move || driver.run(&inputs, &reports))?;
+    let alive = settings.alive;
+    let thread = std::thread::Builder::new().name("pipeline".into()).spawn(move || {
+        let _alive = alive;
+        driver.run(&inputs, &reports);
+    })?;
     Ok(Running { input, watermark, events, thread })
 }
 
@@ -328,9 +332,7 @@ impl Driver {
         self.metrics.buffer_bytes_max.set(self.budget.bytes_max() as f64);
         self.metrics.buffer_bytes_peak.set(self.budget.peak() as f64);
         self.source_metrics.received_bytes.increment(counts.bytes - before.bytes);
-        self.source_metrics.received_lsn.set(self.pipeline.source_wal_end().0 as f64);
-        let lag = self.pipeline.source_wal_end().bytes_since(self.pipeline.watermark());
-        self.source_metrics.lag_bytes.set(lag as f64);
+        self.source_metrics.received_lsn.set(self.pipeline.received().0 as f64);
         let oldest = self.pipeline.oldest_commit_time_us();
         self.source_metrics.lag_seconds.set(oldest.map_or(0.0, seconds_since_commit));
     }

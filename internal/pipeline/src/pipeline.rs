@@ -91,8 +91,8 @@ pub struct Pipeline {
     sealed: Lsn,
     /// Up to where everything the source has for us was handed out (an end, exclusive).
     passed: Lsn,
-    /// The source's end of WAL, as last heard.
-    source_wal_end: Lsn,
+    /// How far the source has sent. Not its end of WAL: a data message only tells its own place.
+    received: Lsn,
     counts: Counts,
 }
 
@@ -120,7 +120,7 @@ impl Pipeline {
             cut_off: None,
             sealed: Lsn::ZERO,
             passed: watermark,
-            source_wal_end: watermark,
+            received: watermark,
             counts: Counts::default(),
         }
     }
@@ -136,11 +136,11 @@ impl Pipeline {
         for frame in Frames::new(bytes) {
             match frame? {
                 Frame::Data { wal_end, message, .. } => {
-                    self.source_wal_end = self.source_wal_end.max(wal_end);
+                    self.received = self.received.max(wal_end);
                     self.message(message, now)?;
                 }
                 Frame::Keepalive { wal_end, .. } => {
-                    self.source_wal_end = self.source_wal_end.max(wal_end);
+                    self.received = self.received.max(wal_end);
                     if self.transaction.is_none() && self.cut_off.is_none() {
                         self.checkpoint.idle(wal_end);
                         self.passed = self.passed.max(wal_end);
@@ -336,9 +336,9 @@ impl Pipeline {
         self.passed
     }
 
-    /// The source's end of WAL, as last heard.
-    pub fn source_wal_end(&self) -> Lsn {
-        self.source_wal_end
+    /// How far the source has sent, as the messages themselves say.
+    pub fn received(&self) -> Lsn {
+        self.received
     }
 
     /// Commit time of the oldest transaction that is not durable, microseconds since 2000-01-01 UTC.

@@ -1,6 +1,8 @@
 //! The pipeline with its threads, over a sink that fails as it is told to. Whether it may acknowledge is
 //! judged by what the sink really holds.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod wire;
 
 use async_trait::async_trait;

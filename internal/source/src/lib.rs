@@ -23,6 +23,7 @@ mod command;
 mod error;
 mod feedback;
 mod frames;
+mod pace;
 mod publication;
 mod reader;
 mod replication;

@@ -6,12 +6,7 @@
 //!      └── not while the budget is full ◀──────────────── charge, given back when the chunk is dropped ┘
 //! ```
 //!
-//! # Gathering
-//! The walsender sends every message with a system call of its own. A reader that empties the socket at once
-//! makes each of them a packet and itself wake for each; one that lets data gather makes the sender put
-//! hundreds of them into a segment, more than doubles its speed and costs next to nothing itself. So after
-//! a read that brought much, the next waits for [`GATHER`]; after one that brought little there is nothing to
-//! gather, and the next reads at once: latency is that of the socket.
+//! When it is read next, [`Pace`] says: at once while it is quiet, in bursts under load.
 //!
 //! # Invariants
 //! - Bytes are handed on exactly as received, split only between messages.
@@ -22,6 +17,7 @@
 use crate::SourceError;
 use crate::catalog;
 use crate::frames::{Splitter, Step};
+use crate::pace::{DRAINED_BYTES, Pace, Peer};
 use crate::replication::server_error;
 use crate::signals::Signals;
 use crate::sql::Sql;
@@ -37,13 +33,9 @@ use tokio::time::Instant;
 
 /// Room for one read.
 const BUFFER_BYTES: usize = 512 << 10;
-fn knob(n:&str,d:u64)->u64{std::env::var(n).ok().and_then(|v|v.parse().ok()).unwrap_or(d)}
 
-/// A read that brings this much is part of a flood, and the next one waits.
-const FLOOD_BYTES: usize = 32 << 10;
-
-/// How long data gathers during a flood.
-const GATHER: Duration = Duration::from_millis(3);
+/// What is read in one go at most before it is handed on.
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// Chunks smaller than this are copied out of the buffer, so that a few bytes do not keep all of it.
 const COPY_BYTES_MAX: usize = 32 << 10;
@@ -81,12 +73,13 @@ pub struct Reader {
     incoming: Incoming,
     /// Cut, but its tables not looked up yet.
     pending: Option<(Bytes, Vec<u32>)>,
-    read_at: Option<Instant>,reads: u64, mark: Instant, mark_bytes: u64, flood: bool, trace: bool, k: K,
+    pace: Pace,
+    /// What the pace counts time from.
+    began: Instant,
+    read_at: Option<Instant>,
     ended: Option<SourceError>,
 }
 
-#[derive(Debug)]
-struct K{burst:u64,gather:u64,rate:u64}
 /// What has been read and not handed on.
 #[derive(Debug)]
 struct Incoming {
@@ -105,6 +98,8 @@ enum Cut {
 
 pub(crate) struct ReaderParts {
     pub(crate) stream: ReadHalf<PgStream>,
+    pub(crate) is_tcp: bool,
+    pub(crate) is_near: bool,
     pub(crate) received: BytesMut,
     pub(crate) sql: Arc<Sql>,
     pub(crate) signals: Arc<Signals>,
@@ -116,6 +111,12 @@ pub(crate) struct ReaderParts {
 
 impl Reader {
     pub(crate) fn new(parts: ReaderParts) -> Self {
+        let peer = match (parts.is_tcp, parts.is_near) {
+            (false, _) => Peer::UnixSocket,
+            (true, true) => Peer::Near,
+            (true, false) => Peer::Far,
+        };
+        let pace = Pace::new(peer);
         let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
         buffer.extend_from_slice(&parts.received);
         Self {
@@ -128,7 +129,9 @@ impl Reader {
             log: parts.log,
             incoming: Incoming { buffer, splitter: Splitter::default(), grown: false },
             pending: None,
-            read_at: None,reads:0,mark:Instant::now(),mark_bytes:0,flood:false,trace:std::env::var("TRACE").is_ok(), k: K{burst:knob("BURST",64<<10),gather:knob("GATHER",5000),rate:knob("RATE",8<<20)},
+            pace,
+            began: Instant::now(),
+            read_at: None,
             ended: None,
         }
     }
@@ -185,31 +188,42 @@ impl Reader {
         cut
     }
 
-    /// One read, after the pause that the last one asked for.
+    /// Reads what is there, after the pause that the last time asked for. Waits for the first bytes only.
     async fn read(&mut self) {
         if let Some(at) = self.read_at {
             tokio::time::sleep_until(at).await;
         }
-        match self.stream.read_buf(&mut self.incoming.buffer).await {
-            Ok(0) => self.ended = Some(self.closed("the server closed the connection")),
-            Ok(bytes) => {
-                let now=Instant::now();
-                self.reads+=1;
-                self.mark_bytes += bytes as u64;
-                let k=&self.k;
-                self.read_at = None;
-                if (bytes as u64) < k.burst {
-                    let el = now - self.mark;
-                    if el >= Duration::from_millis(2) || self.mark_bytes > 32<<10 {
-                        self.flood = self.mark_bytes as f64 / el.as_secs_f64() >= k.rate as f64;
-                        if self.trace && self.reads % 300 == 0 { eprintln!("cycle {} in {:?} last {} flood {}", self.mark_bytes, el, bytes, self.flood); }
-                        self.mark=now; self.mark_bytes=0;
+        let mut last = self.stream.read_buf(&mut self.incoming.buffer).await;
+        let mut bytes = 0;
+        let drained = loop {
+            match last {
+                Ok(0) => {
+                    self.ended = Some(self.closed("the server closed the connection"));
+                    return;
+                }
+                Ok(more) => {
+                    bytes += more;
+                    if more < DRAINED_BYTES {
+                        break true;
                     }
-                    if self.flood { self.read_at = Some(now + Duration::from_micros(k.gather)); }
+                }
+                Err(error) => {
+                    self.ended = Some(self.closed(&error.to_string()));
+                    return;
                 }
             }
-            Err(error) => self.ended = Some(self.closed(&error.to_string())),
-        }
+            if bytes >= CHUNK_BYTES || !self.incoming.has_room() {
+                break false;
+            }
+            last = tokio::select! {
+                biased;
+                more = self.stream.read_buf(&mut self.incoming.buffer) => more,
+                () = std::future::ready(()) => break true,
+            };
+        };
+        let now = Instant::now();
+        let pause = self.pace.after_read(bytes, drained, now - self.began);
+        self.read_at = (!pause.is_zero()).then(|| now + pause);
     }
 
     fn take_other(&mut self, mut message: BytesMut) {
@@ -269,6 +283,10 @@ impl Incoming {
             self.grown = false;
         }
         taken
+    }
+
+    fn has_room(&self) -> bool {
+        self.buffer.capacity() > self.buffer.len()
     }
 
     /// `message_bytes` is what the message at the front claims to be in all. A claim is not believed at once:

@@ -16,10 +16,10 @@ use replicator_pgconn::{ConnectError, ConnectOptions, Host, PgStream, ServerErro
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// `SO_RCVBUF` of a replication connection. Measured (`examples/drain.rs`): together with the reader's pauses
-/// it is the window behind which the sender's messages gather into full segments; from 512 KiB on it makes no
-/// difference, and below 128 KiB the sender stalls between reads.
-const RECEIVE_BUFFER_BYTES: u32 = 512 << 10;
+/// `SO_RCVBUF` of a replication connection to a peer nearby: the window behind which the sender's messages
+/// gather (see [`pace`](crate::pace)). It fills with small packets after every burst, so it is small; measured,
+/// 64 KiB costs the sender least, 512 KiB a tenth more, and below 32 KiB it is too small to burst through.
+const NEAR_RECEIVE_BUFFER_BYTES: u32 = 64 << 10;
 
 /// Before CopyBoth no message is larger than a row of text: 16 MiB is beyond any.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -81,7 +81,7 @@ pub(crate) type TextRow = Vec<Option<String>>;
 impl ReplicationConnection {
     /// Connects with `replication=database`.
     pub(crate) async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let socket = SocketOptions { receive_buffer_bytes: Some(std::env::var("RCV").ok().and_then(|v|v.parse().ok()).unwrap_or(RECEIVE_BUFFER_BYTES)) };
+        let socket = SocketOptions { near_receive_buffer_bytes: Some(NEAR_RECEIVE_BUFFER_BYTES) };
         establish(options, socket, |stream, host| Self::start_up(stream, host, options)).await
     }
 

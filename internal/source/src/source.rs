@@ -307,10 +307,13 @@ impl Source {
         };
         info!(self.log, "streaming"; "slot" => slot, "publication" => publication, "from" => %from,
             "confirmed" => %basis.confirmed_flush);
+        let (is_tcp, is_near) = (stream.is_tcp(), stream.is_near());
         let (read_half, writer) = tokio::io::split(stream);
         let signals = Arc::new(Signals::default());
         let reader = Reader::new(ReaderParts {
             stream: read_half,
+            is_tcp,
+            is_near,
             received,
             sql: Arc::clone(&self.sql),
             signals: Arc::clone(&signals),

@@ -141,7 +141,7 @@ impl Bench {
         let status = self
             .source
             .tool("pg_recvlogical", "bench")
-            .args(["-h", "127.0.0.1", "-p", &self.source.port().to_string()])
+            .args(["-h", "127.0.0.1", "-p", &self.source.port().to_string(), "-U", "postgres", "-d", "bench"])
             .args(["--slot", &slot(Reader::PgRecvlogical, round), "--start", "--no-loop", "-f", "/dev/null"])
             .args(["-o", "proto_version=1", "-o", "publication_names=p", "--endpos", &self.end])
             .status()

@@ -67,9 +67,6 @@ impl ClickHouse {
             own: Some(Own { server: Mutex::new(None), port, scratch: Scratch::new("clickhouse") }),
         };
         clickhouse.start_again();
-        // The front cannot open data again whose `default` never held a table: the engine has written the
-        // database's name then, and not its link. A server of ClickHouse's own minds neither way.
-        clickhouse.query("CREATE TABLE default.harness (x UInt8) ENGINE = Memory");
         clickhouse
     }
 

@@ -131,7 +131,7 @@ impl Process {
     /// Its exit status when it has ended.
     ///
     /// # Panics
-    /// When that takes longer than `timeout`. It is then killed.
+    /// When that takes longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> ExitStatus {
         self.wait_at_most(timeout).unwrap_or_else(|| panic!("{} still runs after {timeout:?}", self.name))
     }

@@ -55,6 +55,7 @@ async fn with_a_sink_away_under_load_memory_stays_bounded_the_slot_stands_still_
         Ok((503, body)) if body.contains("analytics") => Ok(()),
         other => Err(format!("{other:?}")),
     });
+    assert_eq!(replicator.http("/healthz").0, 200, "a sink's outage is no reason to restart the process");
     let standing = confirmed_flush(&world.source);
     let (start, mut next) = (Instant::now(), 1003);
     while start.elapsed() < outage() {

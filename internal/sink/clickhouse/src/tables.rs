@@ -105,10 +105,10 @@ impl Tables {
     /// The table for `relation`, made or widened first where it has to be.
     pub(crate) async fn target(&self, relation: &Arc<Relation>) -> Result<Arc<Target>, SinkError> {
         let mut known = self.known.lock().await;
-        if let Some(target) = known.targets.get(&(relation.oid, relation.version)) {
-            if Arc::ptr_eq(&target.relation, relation) || target.relation == *relation {
-                return Ok(Arc::clone(target));
-            }
+        if let Some(target) = known.targets.get(&(relation.oid, relation.version))
+            && (Arc::ptr_eq(&target.relation, relation) || target.relation == *relation)
+        {
+            return Ok(Arc::clone(target));
         }
         let target = Arc::new(self.settle(&mut known, relation).await?);
         known.targets.insert((relation.oid, relation.version), Arc::clone(&target));

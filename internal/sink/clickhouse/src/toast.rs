@@ -31,10 +31,13 @@ const KEY_BYTES_MAX: usize = 48 << 10;
 /// Name of the column that numbers the keys of a query.
 const NUMBER: &str = "_replicator_key";
 
+/// A value in Postgres' text form; `None` for NULL.
+type Text = Option<Vec<u8>>;
+
 /// The values found, by change and column.
 #[derive(Debug, Default)]
 pub(crate) struct Fills {
-    values: HashMap<usize, Vec<(usize, Option<Vec<u8>>)>>,
+    values: HashMap<usize, Vec<(usize, Text)>>,
     /// Values that nobody has: the row was never copied. Table and column of each.
     pub(crate) missing: Vec<(String, String)>,
 }
@@ -62,7 +65,7 @@ enum Source {
 /// A row read back: its version and its values in Postgres' text form.
 struct ReadRow {
     version: u128,
-    values: Vec<Option<Vec<u8>>>,
+    values: Vec<Text>,
 }
 
 /// Finds the values that `batch` lacks. `tables` are those of the batch's relations, in their order.
@@ -162,13 +165,7 @@ fn unchanged<'c>(change: &Change<'c>) -> impl Iterator<Item = usize> + use<'c> {
 }
 
 /// The value in an earlier change's row of what `change` calls column `column`.
-fn value_in(
-    batch: &Batch,
-    fills: &Fills,
-    earlier: usize,
-    change: &Change<'_>,
-    column: usize,
-) -> Option<Vec<u8>> {
+fn value_in(batch: &Batch, fills: &Fills, earlier: usize, change: &Change<'_>, column: usize) -> Text {
     let row = batch.change(earlier);
     let name = &change.relation.columns.get(column)?.name;
     // The table may have changed between the two.
@@ -179,7 +176,7 @@ fn value_in(
     }
 }
 
-fn column_of(columns: &[usize], row: &ReadRow, column: usize) -> Option<Vec<u8>> {
+fn column_of(columns: &[usize], row: &ReadRow, column: usize) -> Text {
     let index = columns.iter().position(|index| *index == column)?;
     row.values.get(index).cloned().flatten()
 }

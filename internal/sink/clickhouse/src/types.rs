@@ -95,15 +95,13 @@ impl Base {
         if let Some(element) = argument(name, "Array") {
             return Self::Array(Box::new(Type::parse(element)));
         }
-        if let Some((precision, scale)) = argument(name, "Decimal").and_then(|both| both.split_once(',')) {
-            if let (Ok(precision), Ok(scale)) = (precision.trim().parse(), scale.trim().parse()) {
-                return Self::Decimal { precision, scale };
-            }
+        if let Some((precision, scale)) = argument(name, "Decimal").and_then(|both| both.split_once(','))
+            && let (Ok(precision), Ok(scale)) = (precision.trim().parse(), scale.trim().parse())
+        {
+            return Self::Decimal { precision, scale };
         }
-        if let Some(arguments) = argument(name, "DateTime64") {
-            if arguments.split(',').next().map(str::trim) == Some("6") {
-                return Self::DateTime64Micros;
-            }
+        if argument(name, "DateTime64").and_then(|all| all.split(',').next()).map(str::trim) == Some("6") {
+            return Self::DateTime64Micros;
         }
         match name {
             "Bool" => Self::Bool,

@@ -34,6 +34,8 @@ struct MovedLine<'a> {
 pub(crate) enum ForeignFile {
     /// It has events of another slot or cluster; one of their ids.
     OtherIdentity(String),
+    /// At the position of one of our events, with this id, it has another transaction's.
+    OtherHistory(String),
     /// It is not a whole file of events.
     Unreadable(String),
 }
@@ -88,7 +90,7 @@ pub(crate) fn without(
     let mut rest: Option<(String, u64)> = None;
     let mut descriptions: HashMap<String, Option<String>> = HashMap::new();
     for_each_line(&file.body, |line| {
-        let Line { event_id, .. } = parse(line)?;
+        let Line { event_id, xid } = parse(line)?;
         let position = position_of(event_id, id_prefix)
             .ok_or_else(|| ForeignFile::OtherIdentity(event_id.to_owned()))?;
         let moved: MovedLine<'_> = parse(line)?;
@@ -96,8 +98,10 @@ pub(crate) fn without(
         if let Some(description) = moved.relation {
             descriptions.insert(table.clone(), Some(description.get().to_owned()));
         }
-        if there.xid_at(position).is_some() {
-            return Ok(());
+        match there.xid_at(position) {
+            Some(found) if found == xid => return Ok(()),
+            Some(_) => return Err(ForeignFile::OtherHistory(event_id.to_owned())),
+            None => {}
         }
         let (_, events) = rest.get_or_insert_with(|| {
             (path(file.hour, CommitTime::in_hour(file.hour, moved.commit_time), position), 0)

@@ -82,7 +82,7 @@ fn remedy(error: &Error, text: &str) -> Option<&'static str> {
     let code = element(text, "Code").unwrap_or_default();
     match code {
         "NoSuchBucket" => return Some("Create the bucket, or correct the sink's url"),
-        "InvalidAccessKeyId" => return Some("Correct the sink's access_key_id"),
+        "InvalidAccessKeyId" | "NotSignedUp" => return Some("Correct the sink's access_key_id"),
         "SignatureDoesNotMatch" => return Some("Correct the sink's secret_access_key"),
         "RequestTimeTooSkewed" => return Some("Set this machine's clock right"),
         "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {

@@ -61,6 +61,21 @@
 //! A sink's `tables` filter can change between runs; an event that the filter used to leave out is written
 //! when it comes again, in a file of its own, even where an older file spans its position.
 //!
+//! # Cost
+//! Of one core, for rows of some 120 bytes as text (450 bytes as JSON): `cargo run --release --example measure`.
+//!
+//! | `gzip_level` | events/s | bytes an event |
+//! |---|---|---|
+//! | 0 (stored) | 1.6 M | 453 |
+//! | 1 | 890 k | 85 |
+//! | **2** (default) | 680 k | 66 |
+//! | 3 | 470 k | 63 |
+//! | 4 | 360 k | 58 |
+//! | 6 | 240 k | 55 |
+//!
+//! At the default 25 M events are 1.7 GB. Requests cost more than bytes: one put a batch, so `batch` decides; one
+//! listing an hour. The counters `replicator_archive_*_total` have both.
+//!
 //! Sources: <https://github.com/ulid/spec>, RFC 1952 (gzip),
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>,
 //! <https://developers.cloudflare.com/r2/api/s3/extensions/>.

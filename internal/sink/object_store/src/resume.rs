@@ -20,7 +20,7 @@
 //!   transactions, a restored backup): that stops the sink, since leaving out would lose the new event.
 //! - What is decided depends on the batch and the store alone: a second call after an error decides the same.
 
-use crate::contents::Contents;
+use crate::contents::{Contents, ForeignFile};
 use crate::name::{CommitTime, Hour};
 use crate::store::Archive;
 use replicator_sink::SinkError;
@@ -67,8 +67,8 @@ enum Place<'a> {
     Free(usize),
     /// That file is to be read first.
     Unread(usize),
-    /// That file has the position, with this other transaction id.
-    OtherHistory(&'a str, u32),
+    /// That file has the position, with another transaction's id.
+    OtherHistory(&'a str),
 }
 
 impl Resume {
@@ -158,15 +158,9 @@ impl Folder {
                         file.contents = Some(archive.contents(self.hour, &file.path, id_prefix).await?);
                     }
                 }
-                Place::OtherHistory(path, xid) => {
-                    return Err(SinkError::halt(format!(
-                        "{path} at {} has transaction {xid} at {}, where the source now has transaction {}: the \
-                         source's history was rewritten, as by a failover that lost transactions. Give this sink a \
-                         url of its own to begin a new archive",
-                        archive.place(),
-                        change.position,
-                        change.transaction.xid
-                    )));
+                Place::OtherHistory(path) => {
+                    let event_id = format!("{id_prefix}…{}", change.position);
+                    return Err(archive.foreign(path, &ForeignFile::OtherHistory(event_id)));
                 }
             }
         }
@@ -180,7 +174,7 @@ impl Folder {
         match contents.xid_at(change.position) {
             None => Place::Free(begun),
             Some(xid) if xid == change.transaction.xid => Place::Covered,
-            Some(xid) => Place::OtherHistory(&file.path, xid),
+            Some(_) => Place::OtherHistory(&file.path),
         }
     }
 }

@@ -85,7 +85,9 @@ impl Sink for ObjectStoreSink {
         }
         let what = format!("archive {place}");
         items.push(match self.archive.try_listing().await {
-            Ok(()) => CheckItem::ok(what, "can be listed"),
+            Ok(()) => {
+                CheckItem::ok(what, "can be listed (whether it can be written shows with the first file)")
+            }
             Err(error) => CheckItem::fail(what, error.to_string()),
         });
         items

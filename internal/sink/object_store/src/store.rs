@@ -219,12 +219,18 @@ impl Archive {
             .map_err(|error| SinkError::halt(format!("{} cannot be in an object's name: {error}", whole)))
     }
 
-    fn foreign(&self, path: &str, foreign: &ForeignFile) -> SinkError {
+    /// What is to be done about an object that is not ours under a name of ours.
+    pub(crate) fn foreign(&self, path: &str, foreign: &ForeignFile) -> SinkError {
         let place = self.place();
         SinkError::halt(match foreign {
             ForeignFile::OtherIdentity(event_id) => format!(
                 "{path} at {place} has events of another slot or cluster ({event_id}). Give this sink a url of \
                  its own"
+            ),
+            ForeignFile::OtherHistory(event_id) => format!(
+                "{path} at {place} has another transaction's event under the id {event_id}: the source's history \
+                 was rewritten, as by a failover that lost transactions. Give this sink a url of its own to begin a \
+                 new archive"
             ),
             ForeignFile::Unreadable(why) => {
                 format!("{path} at {place} is no file of this archive: {why}. Move it elsewhere")

@@ -240,6 +240,29 @@ async fn writes_of_a_lane_run_side_by_side() {
     assert_eq!(event_ids(&store).await, ids(&all));
 }
 
+#[test]
+fn puts_bytes_and_events_are_counted_by_sink() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let faulty = Faulty::new(memory());
+    let store: Arc<dyn ObjectStore> = faulty.clone();
+    let mut bytes = 0;
+    metrics::with_local_recorder(&recorder, || {
+        runtime.block_on(async {
+            let mut write = prepare(&mut new_lane(&store).await, &twenty()).await.unwrap();
+            bytes = write.held_bytes();
+            faulty.plan([Fault::Before]);
+            write.send().await.unwrap_err();
+            write.send().await.unwrap();
+        });
+    });
+    let text = recorder.handle().render();
+    for (name, value) in [("puts", 2), ("events", 20), ("bytes", bytes)] {
+        let line = format!("replicator_archive_{name}_total{{sink=\"archive\"}} {value}\n");
+        assert!(text.contains(&line), "{line} in {text}");
+    }
+}
+
 /// One life of the process.
 #[derive(Clone, Debug)]
 struct Life {

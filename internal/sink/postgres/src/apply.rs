@@ -108,11 +108,11 @@ pub(crate) async fn apply(
         if session.committed() >= plan.last {
             return Ok(());
         }
-        if session.committed() >= plan.first {
+        if let Some(first) = plan.first.filter(|first| session.committed() >= *first) {
             return Err(SinkError::halt(format!(
                 "a batch of changes {} to {} overlaps what is applied, up to {}: this is a fault of the replicator; \
                  start it again",
-                plan.first,
+                first,
                 plan.last,
                 session.committed()
             )));

@@ -24,8 +24,9 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
-    /// First and last position of the batch, also when nothing of it is left to do.
-    pub(crate) first: Position,
+    /// The first change that is not applied yet, if any.
+    pub(crate) first: Option<Position>,
+    /// The last of the batch, applied or not.
     pub(crate) last: Position,
     /// Updates dropped while folding, see [`Fold::orphans`].
     pub(crate) orphans: u64,
@@ -85,13 +86,13 @@ impl Plan {
         applied: impl Fn(&Change<'_>) -> bool,
     ) -> Result<Self, SinkError> {
         let mut planner = Planner { batch, targets, open: Vec::new(), plan: Self::default() };
-        planner.plan.first = batch.first_position().unwrap_or_default();
         planner.plan.last = batch.last_position().unwrap_or_default();
         for (index, change) in batch.changes().enumerate() {
             if applied(&change) {
                 continue;
             }
             let Some(target) = targets.get(change.relation_index) else { continue };
+            planner.plan.first.get_or_insert(change.position);
             planner.add(index as u32, &change, target)?;
         }
         planner.close()?;

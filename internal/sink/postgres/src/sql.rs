@@ -1,10 +1,10 @@
 //! Every statement that applies changes, as text.
 //!
-//! Staged rows lie in temporary tables `pg_temp.replicator_{id}_{keys|rows|partials}`, columns `c0, c1, …` in
-//! the order of [`Target::columns`], of the target columns' own types. `partials` has one more, `unchanged`: a
-//! bit for each column, set where the target's value stays.
+//! Staged rows lie in temporary tables `pg_temp.replicator_{id}_{keys|rows|partials}`, whose columns are those of
+//! [`Target::columns`], with the target's own names (which errors show) and types. `partials` has one more,
+//! `unchanged`: a bit for each column, set where the target's value stays.
 
-use crate::target::Target;
+use crate::target::{Target, TargetColumn};
 
 /// What is staged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,17 +61,15 @@ impl Target {
 
     /// Makes a staging table. It is emptied by the end of each transaction, in place and for free.
     pub(crate) fn create_stage(&self, stage: Stage) -> String {
-        let of_column =
-            |(place, column): (usize, &crate::target::TargetColumn)| match (&column.domain_base, stage) {
-                // A domain may refuse the NULL that stands for an unchanged value.
-                (Some(base), Stage::Partials) => format!("{}::{base} AS c{place}", column.name),
-                _ => format!("{} AS c{place}", column.name),
-            };
-        let places = self.columns.iter().enumerate();
-        let mut columns: Vec<String> =
-            places.filter(|(_, column)| stage != Stage::Keys || column.is_key).map(of_column).collect();
+        let of_column = |column: &TargetColumn| match (&column.domain_base, stage) {
+            // A domain may refuse the NULL that stands for an unchanged value.
+            (Some(base), Stage::Partials) => format!("{0}::{base} AS {0}", column.name),
+            _ => column.name.clone(),
+        };
+        let columns = self.columns.iter().filter(|column| stage != Stage::Keys || column.is_key);
+        let mut columns: Vec<String> = columns.map(of_column).collect();
         if stage == Stage::Partials {
-            columns.push("NULL::pg_catalog.varbit AS unchanged".into());
+            columns.push(format!("NULL::pg_catalog.varbit AS {}", self.mask()));
         }
         format!(
             "CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
@@ -91,7 +89,7 @@ impl Target {
                 format!("DELETE FROM {table} AS t USING {} AS s WHERE {}", self.stage(stage), self.same_key())
             }
             Query::Update => {
-                let set = self.set(|place, name| format!("{name} = s.c{place}"))?;
+                let set = self.set(|_, name| format!("{name} = s.{name}"))?;
                 format!(
                     "UPDATE {table} AS t SET {set} FROM {} AS s WHERE {}",
                     self.stage(Stage::Rows),
@@ -99,17 +97,17 @@ impl Target {
                 )
             }
             Query::UpdatePartials => {
+                let mask = self.mask();
                 let set = self.set(|place, name| {
                     format!(
-                        "{name} = CASE pg_catalog.get_bit(s.unchanged, {place}) WHEN 1 THEN t.{name} ELSE s.c{place} END"
+                        "{name} = CASE pg_catalog.get_bit(s.{mask}, {place}) WHEN 1 THEN t.{name} ELSE s.{name} END"
                     )
                 })?;
                 let stage = self.stage(Stage::Partials);
                 format!("UPDATE {table} AS t SET {set} FROM {stage} AS s WHERE {}", self.same_key())
             }
             Query::InsertMissing => {
-                let values: Vec<String> =
-                    (0..self.columns.len()).map(|place| format!("s.c{place}")).collect();
+                let values: Vec<String> = self.names().iter().map(|name| format!("s.{name}")).collect();
                 format!(
                     "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS s \
                      WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {})",
@@ -165,6 +163,15 @@ impl Target {
         Some(format!("UPDATE {} AS t SET {} WHERE {}", self.table, set.join(", "), key.join(" AND ")))
     }
 
+    /// The name of the mask column: one that no column has.
+    fn mask(&self) -> String {
+        let mut name = "unchanged".to_owned();
+        while self.columns.iter().any(|column| column.name == ident(&name)) {
+            name.push('_');
+        }
+        name
+    }
+
     fn names(&self) -> Vec<&str> {
         self.columns.iter().map(|column| column.name.as_str()).collect()
     }
@@ -188,7 +195,7 @@ impl Target {
     fn same_key(&self) -> String {
         let parts = self.key.iter().filter_map(|key| {
             let name = &self.columns.get(key.column)?.name;
-            Some(format!("t.{name} {} s.c{}", key.equals, key.column))
+            Some(format!("t.{name} {} s.{name}", key.equals))
         });
         parts.collect::<Vec<_>>().join(" AND ")
     }

@@ -14,7 +14,7 @@ async fn every_change_is_a_row_exactly_once_however_a_replay_is_cut() {
         insert(&orders, (10, 0), &[T("1"), T("a"), N]),
         insert(&orders, (10, 1), &[T("2"), T("a"), N]),
         update(&orders, (11, 0), &[T("1"), T("b"), N]),
-        update(&orders, (12, 0), &[T("3"), T("b"), N]).from_key(&[T("1"), N, N]),
+        update(&orders, (12, 0), &[T("3"), T("b"), N]).moved_from(&[T("1"), N, N]),
         delete(&orders, (13, 0), &[T("2"), N, N]),
         delete(&orders, (14, 0), &[T("3"), T("b"), T("full")]).full(),
         event(&orders, Op::Truncate, (15, 0)),

@@ -1,5 +1,7 @@
 //! The sink against the real engine: batches built by hand, written through lanes, read back.
 
+#![allow(clippy::unwrap_used)] // The helpers are part of the tests.
+
 mod history;
 mod mirror;
 mod operations;

@@ -229,7 +229,7 @@ impl Event {
     }
 
     /// Makes an update one that changes the key.
-    pub(crate) fn from_key(mut self, old: &[Cell<'_>]) -> Self {
+    pub(crate) fn moved_from(mut self, old: &[Cell<'_>]) -> Self {
         self.old = Some(tuple(old));
         self.key_changed = true;
         self

@@ -118,7 +118,7 @@ async fn a_change_of_the_key_takes_the_unchanged_values_along_also_when_replayed
     let mut lane = fixture.lane(&[&docs]).await;
     write(&mut lane, batch(&[insert(&docs, (10, 0), &row("1", "a"))])).await;
     let old = [T("1"), T("en"), N, N, N, N, N];
-    let moved = [update(&docs, (11, 0), &touched("2", "b")).from_key(&old)];
+    let moved = [update(&docs, (11, 0), &touched("2", "b")).moved_from(&old)];
     let later = [insert(&docs, (12, 0), &row("1", "again"))];
     write(&mut lane, fenced(&moved)).await;
     same(&fixture.query(ROWS), &[expected(2, "b")]);
@@ -145,8 +145,8 @@ async fn a_chain_of_key_changes_in_one_batch_keeps_the_values() {
     let old = |id| [T(id), T("en"), N, N, N, N, N];
     let events = [
         insert(&docs, (10, 0), &row("1", "a")),
-        update(&docs, (10, 1), &touched("2", "b")).from_key(&old("1")),
-        update(&docs, (10, 3), &touched("3", "c")).from_key(&old("2")),
+        update(&docs, (10, 1), &touched("2", "b")).moved_from(&old("1")),
+        update(&docs, (10, 3), &touched("3", "c")).moved_from(&old("2")),
         update(&docs, (10, 5), &touched("3", "d")),
     ];
     write(&mut lane, fenced(&events)).await;
@@ -176,7 +176,7 @@ async fn a_history_has_the_unchanged_value_in_every_row() {
     let events = [
         insert(&docs, (10, 0), &row("1", "a")),
         update(&docs, (11, 0), &touched("1", "b")),
-        update(&docs, (12, 0), &touched("2", "c")).from_key(&[T("1"), T("en"), N, N, N, N, N]),
+        update(&docs, (12, 0), &touched("2", "c")).moved_from(&[T("1"), T("en"), N, N, N, N, N]),
         update(&docs, (13, 0), &touched("2", "d")),
     ];
     async fn run(lane: &mut Box<dyn Lane>, events: &[Event], cut: usize) {

@@ -31,8 +31,8 @@ async fn a_delete_or_update_touches_exactly_one_of_equal_rows() {
         feed.delete_full(&log, &[Some("99"), Some("x")]);
         send(&mut lane, &mut feed).await;
         let rows = "1|x\n2|NULL\n3|y\n7|passing\nNULL|NULL\nNULL|NULL\nNULL|\nNULL|";
-        let sql = "SELECT coalesce(a::text, 'NULL') AS a, coalesce(b, 'NULL') AS b FROM log \
-                   ORDER BY a COLLATE \"C\", b COLLATE \"C\" DESC";
+        let sql = "SELECT coalesce(a::text, 'NULL'), coalesce(b, 'NULL') FROM log \
+                   ORDER BY coalesce(a::text, 'NULL') COLLATE \"C\", coalesce(b, 'NULL') COLLATE \"C\" DESC";
         assert_eq!(server.sql("target", sql), rows);
     }
 }

@@ -165,9 +165,12 @@ async fn two_lanes_that_meet_a_new_table_at_once_make_it_once() {
     let sink = crate::sink_at(&server.url("target"), 4);
     prepared(&sink).await.unwrap();
     let t = Arc::new(relation("t", &[("*id", "bigint")]));
-    let mut sends = Vec::new();
+    let mut lanes = Vec::new();
     for shard in 0..4_u32 {
-        let mut lane = sink.open_lane(shard, &stream()).await.unwrap();
+        lanes.push((shard, sink.open_lane(shard, &stream()).await.unwrap()));
+    }
+    let mut sends = Vec::new();
+    for (shard, mut lane) in lanes {
         let mut feed = Feed::new();
         feed.insert(&t, &[Some(&shard.to_string())]);
         sends.push(tokio::spawn(async move { try_send(&mut lane, feed.batch()).await }));

@@ -85,7 +85,7 @@ async fn rows(server: &Postgres, database: &str) -> Vec<Vec<Option<String>>> {
     let columns: Vec<String> = (0..FAMILIES.len())
         .map(|n| format!("CASE WHEN c{n} IS DISTINCT FROM NULL THEN format('%s', c{n}) END"))
         .collect();
-    let sql = format!("SELECT id::text, {} FROM public.t ORDER BY id", columns.join(", "));
+    let sql = format!("SELECT id::text, {} FROM public.t ORDER BY t.id", columns.join(", "));
     let rows = client.query(&sql, &[]).await.unwrap();
     rows.iter().map(|row| (0..=FAMILIES.len()).map(|n| row.get(n)).collect()).collect()
 }
