@@ -78,7 +78,9 @@ fn startup_error(error: tokio_postgres::Error) -> StartupError {
     };
     match detail.as_str() {
         "password missing" => StartupError::Refused(crate::error::NO_PASSWORD.to_owned()),
-        "server did not use channel binding" => StartupError::Refused(crate::error::NO_CHANNEL_BINDING.to_owned()),
+        "server did not use channel binding" => {
+            StartupError::Refused(crate::error::NO_CHANNEL_BINDING.to_owned())
+        }
         _ => StartupError::Refused(detail),
     }
 }
@@ -103,6 +105,9 @@ mod tests {
     #[test]
     fn a_setting_is_quoted_whatever_it_holds() {
         let settings = [("search_path".to_owned(), r"a'b\c".to_owned())];
-        assert_eq!(set_statements(&settings), r"SELECT pg_catalog.set_config('search_path', E'a''b\\c', false)");
+        assert_eq!(
+            set_statements(&settings),
+            r"SELECT pg_catalog.set_config('search_path', E'a''b\\c', false)"
+        );
     }
 }

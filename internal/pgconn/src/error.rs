@@ -54,7 +54,9 @@ impl ConnectError {
         match error {
             StartupError::Io(error) => Self::of_io(&error, &place, host),
             StartupError::Server(error) => Self::of_server(&error, options, &place),
-            StartupError::Refused(text) => Self::halt(format!("cannot connect to Postgres at {place}: {text}")),
+            StartupError::Refused(text) => {
+                Self::halt(format!("cannot connect to Postgres at {place}: {text}"))
+            }
             StartupError::Protocol(text) => Self::retry(format!(
                 "cannot connect to Postgres at {place}: {text}; is it a Postgres server that listens there?"
             )),
@@ -94,7 +96,9 @@ impl ConnectError {
     fn of_server(error: &ServerError, options: &ConnectOptions, place: &str) -> Self {
         let (user, database) = (&options.user, &options.database);
         let remedy = match error.code.as_str() {
-            "28P01" => "; correct the password (in the URL, `password`, `password_file` or PGPASSWORD)".to_owned(),
+            "28P01" => {
+                "; correct the password (in the URL, `password`, `password_file` or PGPASSWORD)".to_owned()
+            }
             "28000" => format!(
                 "; see that role {user} exists and may log in, and that pg_hba.conf lets it into database \
                  {database} from here (a line such as `host {database} {user} <address>/32 scram-sha-256`, \
@@ -102,9 +106,13 @@ impl ConnectError {
             ),
             "3D000" => format!("; create database {database} or correct the name in the URL"),
             "42501" => {
-                format!("; grant it (for replication: `ALTER ROLE {user} REPLICATION`; for the database: `GRANT CONNECT`)")
+                format!(
+                    "; grant it (for replication: `ALTER ROLE {user} REPLICATION`; for the database: `GRANT CONNECT`)"
+                )
             }
-            "53300" => "; raise max_connections (for replication: max_wal_senders), or end idle sessions".to_owned(),
+            "53300" => {
+                "; raise max_connections (for replication: max_wal_senders), or end idle sessions".to_owned()
+            }
             "57P03" => "; it should pass, trying again helps".to_owned(),
             "42704" | "22023" => "; the server does not know a session setting asked for".to_owned(),
             _ => String::new(),

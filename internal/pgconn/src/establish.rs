@@ -115,7 +115,12 @@ impl Attempt<'_> {
         if targets.is_empty() { Err(no_address(&"none found")) } else { Ok(targets) }
     }
 
-    async fn run<T, F, S>(&self, target: &Target, tls: Option<&TlsClient>, startup: &mut S) -> Result<T, Failure>
+    async fn run<T, F, S>(
+        &self,
+        target: &Target,
+        tls: Option<&TlsClient>,
+        startup: &mut S,
+    ) -> Result<T, Failure>
     where
         S: FnMut(PgStream, Host) -> F,
         F: Future<Output = Result<T, StartupError>>,
@@ -123,7 +128,9 @@ impl Attempt<'_> {
         let prefer = self.options.ssl_mode == SslMode::Prefer;
         let work = async {
             let stream = match target {
-                Target::Unix(path) => PgStream::unix(UnixStream::connect(path).await.map_err(|e| (e.into(), false))?),
+                Target::Unix(path) => {
+                    PgStream::unix(UnixStream::connect(path).await.map_err(|e| (e.into(), false))?)
+                }
                 Target::Tcp(address) => {
                     let (tcp, near) = self.tcp(*address).await.map_err(|error| (error.into(), false))?;
                     match tls {
@@ -162,7 +169,12 @@ impl Attempt<'_> {
     }
 
     /// Asks for TLS and does the handshake.
-    async fn encrypt(&self, mut stream: TcpStream, near: bool, tls: &TlsClient) -> Result<PgStream, StartupError> {
+    async fn encrypt(
+        &self,
+        mut stream: TcpStream,
+        near: bool,
+        tls: &TlsClient,
+    ) -> Result<PgStream, StartupError> {
         stream.write_all(&SSL_REQUEST).await?;
         // Exactly one byte: anything that follows it unencrypted was put there by somebody else (CVE-2021-23222),
         // and is left to the handshake to stumble over.

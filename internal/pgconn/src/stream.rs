@@ -32,7 +32,8 @@ impl PgStream {
 
     pub(crate) fn tls(stream: client::TlsStream<TcpStream>, near: bool) -> Self {
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let end_point_hash = certificate.and_then(|certificate| crate::certificate::end_point_hash(certificate));
+        let end_point_hash =
+            certificate.and_then(|certificate| crate::certificate::end_point_hash(certificate));
         Self { transport: Transport::Tls(Box::new(stream)), end_point_hash, near }
     }
 

@@ -41,14 +41,21 @@ impl TlsClient {
         }
         let verifier = Verifier::of(options)?;
         let identity = match (&options.client_certificate, &options.client_key) {
-            (Some(certificate), Some(key)) => Some((certificates(certificate, "sslcert")?, private_key(key)?)),
+            (Some(certificate), Some(key)) => {
+                Some((certificates(certificate, "sslcert")?, private_key(key)?))
+            }
             (Some(_), None) => return Err(ConnectError::halt("the Postgres URL: sslcert needs sslkey")),
             (None, _) => None,
         };
         Ok(Some(Self { verifier, identity }))
     }
 
-    pub(crate) async fn handshake(&self, stream: TcpStream, near: bool, host: &Host) -> Result<PgStream, StartupError> {
+    pub(crate) async fn handshake(
+        &self,
+        stream: TcpStream,
+        near: bool,
+        host: &Host,
+    ) -> Result<PgStream, StartupError> {
         let Host::Tcp { name, .. } = host else {
             return Err(StartupError::Refused("there is no TLS over a unix socket".to_owned()));
         };
@@ -97,15 +104,17 @@ impl TlsClient {
                     "the server's certificate is not signed by an authority in {roots}; set sslrootcert to the \
                      file of the one that signed it"
                 ),
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
-                    "the server's certificate is not for {host}{}; use the name it was made for, or \
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    format!(
+                        "the server's certificate is not for {host}{}; use the name it was made for, or \
                      sslmode=verify-ca",
-                    match problem {
-                        CertificateError::NotValidForNameContext { presented, .. } =>
-                            format!(" but for {}", presented.join(", ")),
-                        _ => String::new(),
-                    }
-                ),
+                        match problem {
+                            CertificateError::NotValidForNameContext { presented, .. } =>
+                                format!(" but for {}", presented.join(", ")),
+                            _ => String::new(),
+                        }
+                    )
+                }
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                     "the server's certificate has expired; renew it".to_owned()
                 }
@@ -152,7 +161,9 @@ impl Verifier {
         let trust = match options.ssl_mode {
             SslMode::VerifyFull => Trust::ChainAndName,
             SslMode::VerifyCa => Trust::Chain,
-            SslMode::Require if options.root_certificates == Some(RootCertificates::System) => Trust::ChainAndName,
+            SslMode::Require if options.root_certificates == Some(RootCertificates::System) => {
+                Trust::ChainAndName
+            }
             SslMode::Require if file_given => Trust::Chain,
             SslMode::Require | SslMode::Prefer | SslMode::Disable => Trust::Anything,
         };
@@ -238,7 +249,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -247,7 +263,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -257,7 +278,10 @@ impl ServerCertVerifier for Verifier {
 
 fn certificates(path: &Path, parameter: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     let unreadable = |why: &dyn std::fmt::Display| {
-        ConnectError::halt(format!("{parameter}: {} can't be read as PEM certificates: {why}", path.display()))
+        ConnectError::halt(format!(
+            "{parameter}: {} can't be read as PEM certificates: {why}",
+            path.display()
+        ))
     };
     let certificates = CertificateDer::pem_file_iter(path)
         .map_err(|error| unreadable(&error))?

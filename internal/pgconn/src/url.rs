@@ -72,9 +72,10 @@ struct Values(BTreeMap<&'static str, String>);
 
 impl Values {
     fn read_url(&mut self, url: &str) -> Result<(), ConnectError> {
-        let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme)).ok_or_else(
-            || wrong("it must look like postgres://user@host:5432/database?sslmode=require"),
-        )?;
+        let rest = ["postgres://", "postgresql://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme))
+            .ok_or_else(|| wrong("it must look like postgres://user@host:5432/database?sslmode=require"))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -84,6 +85,9 @@ impl Values {
         self.set_encoded("dbname", database)?;
         if !hosts.is_empty() {
             self.read_hosts(hosts)?;
+        }
+        if login.is_empty() && query.contains('@') {
+            return Err(wrong("a `?` before the `@` is written %3F"));
         }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair
@@ -105,16 +109,23 @@ impl Values {
                         bracketed.split_once(']').ok_or_else(|| wrong(format!("`{host}` lacks its `]`")))?;
                     let port = match after {
                         "" => "",
-                        after => after
-                            .strip_prefix(':')
-                            .ok_or_else(|| wrong(format!("after `]` in `{host}` comes `:port` or nothing")))?,
+                        after => after.strip_prefix(':').ok_or_else(|| {
+                            wrong(format!("after `]` in `{host}` comes `:port` or nothing"))
+                        })?,
                     };
                     (address, port)
                 }
                 None => host.split_once(':').unwrap_or((host, "")),
             };
+            let port = decode(port, "the port")?;
+            // Not shown: it is part of the password when that has a `/` or `?` that should be encoded.
+            if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(wrong(
+                    "a port is not a number (a `/`, `?`, `#` or `@` in user or password is written %2F, %3F, %23, %40)",
+                ));
+            }
             names.push(decode(name, "the host")?);
-            ports.push(decode(port, "the port")?);
+            ports.push(port);
         }
         self.set("host", names.join(","));
         if ports.iter().any(|port| !port.is_empty()) {
@@ -171,7 +182,10 @@ impl Values {
 
     fn number(&self, name: &str) -> Result<Option<u64>, ConnectError> {
         let number = |value: &str| {
-            value.trim().parse().map_err(|_| wrong(format!("{name}=`{value}` is not a whole number from 0 up")))
+            value
+                .trim()
+                .parse()
+                .map_err(|_| wrong(format!("{name}=`{value}` is not a whole number from 0 up")))
         };
         self.get(name).map(number).transpose()
     }
@@ -179,8 +193,9 @@ impl Values {
     fn options(&self, environment: Environment<'_>) -> Result<ConnectOptions, ConnectError> {
         let user = match self.get("user") {
             Some(user) => user.to_owned(),
-            None => os_user(environment)
-                .ok_or_else(|| wrong("it names no user, and this process' own has no name; write postgres://user@…"))?,
+            None => os_user(environment).ok_or_else(|| {
+                wrong("it names no user, and this process' own has no name; write postgres://user@…")
+            })?,
         };
         let home = environment("HOME").map(PathBuf::from);
         let in_home = |name: &str| home.as_ref().map(|home| home.join(name));
@@ -290,7 +305,8 @@ fn host(name: &str, port: u16) -> Host {
     if !name.is_empty() {
         return Host::Tcp { name: name.to_owned(), port };
     }
-    let with_socket = SOCKET_DIRECTORIES.iter().find(|directory| socket_path(Path::new(directory), port).exists());
+    let with_socket =
+        SOCKET_DIRECTORIES.iter().find(|directory| socket_path(Path::new(directory), port).exists());
     match with_socket {
         Some(directory) => Host::Unix { directory: PathBuf::from(directory), port },
         None => Host::Tcp { name: "localhost".to_owned(), port },
@@ -342,8 +358,9 @@ fn decode(encoded: &str, what: &str) -> Result<String, ConnectError> {
             let text = std::str::from_utf8(hex).ok().filter(|text| !text.starts_with('+'))?;
             Some((u8::from_str_radix(text, 16).ok()?, after))
         });
-        let (byte, after) =
-            hex.ok_or_else(|| wrong(format!("in {what}, `%` must be followed by two hex digits; `%` itself is `%25`")))?;
+        let (byte, after) = hex.ok_or_else(|| {
+            wrong(format!("in {what}, `%` must be followed by two hex digits; `%` itself is `%25`"))
+        })?;
         if byte == 0 {
             return Err(wrong(format!("{what} holds a zero byte")));
         }

@@ -125,7 +125,9 @@ async fn tables(
             });
         }
         // A table may have no columns.
-        if let (Some(table), Some(attnum)) = (tables.last_mut(), column::<Option<i16>>(&row, "attnum", doing)?) {
+        if let (Some(table), Some(attnum)) =
+            (tables.last_mut(), column::<Option<i16>>(&row, "attnum", doing)?)
+        {
             add_column(table, &row, attnum, doing)?;
         }
     }

@@ -38,7 +38,8 @@ impl SourceError {
         match error.as_db_error() {
             Some(error) => Self::of_server(doing, &error.into()),
             None => {
-                let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                let cause =
+                    std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 Self::retry(format!("{doing}: {error}{cause}"))
             }
         }
@@ -52,7 +53,9 @@ impl SourceError {
                  gone without a word, after wal_sender_timeout; `SELECT pg_terminate_backend(<that pid>)` ends it \
                  at once"
             )),
-            "55000" => Self::halt(format!("{}; {}", format_args!("slot {slot}: {error}"), lost_slot_remedy(slot))),
+            "55000" => {
+                Self::halt(format!("{}; {}", format_args!("slot {slot}: {error}"), lost_slot_remedy(slot)))
+            }
             "42704" => Self::halt(format!(
                 "slot {slot}, publication {publication}: {error}; one of them is gone, or the publication is younger \
                  than the slot's position, and the changes in between can't be read. {}",

@@ -40,8 +40,12 @@ impl Publication {
             let oid: u32 = column(&row, "oid", &doing)?;
             is_open = Self::names_schemas(sql, oid, &doing).await?;
         }
-        let operations =
-            [("pubinsert", "inserts"), ("pubupdate", "updates"), ("pubdelete", "deletes"), ("pubtruncate", "truncates")];
+        let operations = [
+            ("pubinsert", "inserts"),
+            ("pubupdate", "updates"),
+            ("pubdelete", "deletes"),
+            ("pubtruncate", "truncates"),
+        ];
         let mut left_out = Vec::new();
         for (operation, words) in operations {
             if !publishes(operation)? {
@@ -136,13 +140,17 @@ impl Plan {
                 format!("TABLES IN SCHEMA {}", schemas.join(", "))
             }
             Target::Tables => {
-                let qualified =
-                    |table: &TableCatalog| format!("{}.{}", quote_identifier(&table.schema), quote_identifier(&table.name));
+                let qualified = |table: &TableCatalog| {
+                    format!("{}.{}", quote_identifier(&table.schema), quote_identifier(&table.name))
+                };
                 format!("TABLE {}", self.tables.iter().map(qualified).collect::<Vec<_>>().join(", "))
             }
         };
         // Partitions come and go; what has a name in the sinks is the partitioned table.
-        format!("CREATE PUBLICATION {} FOR {target} WITH (publish_via_partition_root = true)", quote_identifier(name))
+        format!(
+            "CREATE PUBLICATION {} FOR {target} WITH (publish_via_partition_root = true)",
+            quote_identifier(name)
+        )
     }
 
     pub(crate) async fn create(&self, sql: &Sql, name: &str) -> Result<(), SourceError> {
@@ -225,10 +233,12 @@ fn identity_finding(table: &TableCatalog) -> Option<IdentityFinding> {
             "table {name} has a replica identity index that is gone, so updates and deletes can't be carried: run \
              `{alter} REPLICA IDENTITY DEFAULT` or `… USING INDEX …`"
         ))),
-        ReplicaIdentity::Default if table.primary_key.is_empty() => Some(IdentityFinding::InsertOnly(format!(
-            "table {name} has no primary key: inserts are carried, and the source itself refuses updates and deletes \
+        ReplicaIdentity::Default if table.primary_key.is_empty() => {
+            Some(IdentityFinding::InsertOnly(format!(
+                "table {name} has no primary key: inserts are carried, and the source itself refuses updates and deletes \
              while the table is published; add a primary key, or run `{alter} REPLICA IDENTITY FULL`"
-        ))),
+            )))
+        }
         ReplicaIdentity::Default | ReplicaIdentity::Full | ReplicaIdentity::Index => None,
     }
 }
@@ -343,7 +353,9 @@ mod tests {
     fn a_table_whose_changes_cannot_be_carried_is_told_from_one_that_only_has_inserts() {
         let mut keyless = table("public", "history");
         keyless.primary_key.clear();
-        assert!(matches!(identity_finding(&keyless), Some(IdentityFinding::InsertOnly(text)) if text.contains("public.history")));
+        assert!(
+            matches!(identity_finding(&keyless), Some(IdentityFinding::InsertOnly(text)) if text.contains("public.history"))
+        );
         keyless.replica_identity = ReplicaIdentity::Full;
         assert_eq!(identity_finding(&keyless), None);
         keyless.replica_identity = ReplicaIdentity::Nothing;

@@ -145,8 +145,11 @@ impl Reader {
     pub async fn next_chunk(&mut self) -> Result<Chunk, SourceError> {
         loop {
             if let Some((_, relations)) = &self.pending {
-                let catalogs =
-                    if relations.is_empty() { Vec::new() } else { catalog::by_oid(&self.sql, relations).await? };
+                let catalogs = if relations.is_empty() {
+                    Vec::new()
+                } else {
+                    catalog::by_oid(&self.sql, relations).await?
+                };
                 if let Some((bytes, _)) = self.pending.take() {
                     let charge = self.budget.charge(bytes.len());
                     return Ok(Chunk { bytes, catalogs, charge });
@@ -218,7 +221,9 @@ impl Reader {
             last = tokio::select! {
                 biased;
                 more = self.stream.read_buf(&mut self.incoming.buffer) => more,
-                () = std::future::ready(()) => break true,
+                // Not drained: a window that was full opens with this read, and what the sender held back
+                // is on its way.
+                () = std::future::ready(()) => break false,
             };
         };
         let now = Instant::now();
@@ -243,7 +248,9 @@ impl Reader {
             Ok(Some(Message::CopyDone | Message::CommandComplete(_))) => {
                 self.ended = Some(self.closed("the server ended the stream, as it does when it shuts down"));
             }
-            Ok(_) => self.ended = Some(self.closed("the server sent a message that has no place in a stream")),
+            Ok(_) => {
+                self.ended = Some(self.closed("the server sent a message that has no place in a stream"))
+            }
             Err(error) => self.ended = Some(self.closed(&error.to_string())),
         }
     }
@@ -307,7 +314,11 @@ mod tests {
     use super::*;
 
     fn incoming() -> Incoming {
-        Incoming { buffer: BytesMut::with_capacity(BUFFER_BYTES), splitter: Splitter::default(), grown: false }
+        Incoming {
+            buffer: BytesMut::with_capacity(BUFFER_BYTES),
+            splitter: Splitter::default(),
+            grown: false,
+        }
     }
 
     /// An Insert message of that many bytes in all.

@@ -12,7 +12,9 @@ use bytes::{Buf, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Message};
 use postgres_protocol::message::frontend;
-use replicator_pgconn::{ConnectError, ConnectOptions, Host, PgStream, ServerError, SocketOptions, StartupError, establish};
+use replicator_pgconn::{
+    ConnectError, ConnectOptions, Host, PgStream, ServerError, SocketOptions, StartupError, establish,
+};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -105,7 +107,9 @@ impl ReplicationConnection {
             match connection.message().await? {
                 Message::BackendKeyData(body) => connection.process_id = body.process_id(),
                 Message::ReadyForQuery(_) => return Ok(connection),
-                Message::ErrorResponse(body) => return Err(StartupError::Server(server_error(body.fields()))),
+                Message::ErrorResponse(body) => {
+                    return Err(StartupError::Server(server_error(body.fields())));
+                }
                 Message::ParameterStatus(_) | Message::NoticeResponse(_) => {}
                 _ => return Err(StartupError::Protocol("a message came out of turn at startup".to_owned())),
             }
@@ -115,11 +119,17 @@ impl ReplicationConnection {
     async fn authenticate(&mut self, options: &ConnectOptions, host: &Host) -> Result<(), StartupError> {
         let password = options.password_for(host);
         let hash = self.stream.end_point_hash().map(<[u8]>::to_vec);
-        let mut authentication =
-            Authentication::new(options.user(), password.as_deref(), options.channel_binding(), hash.as_deref());
+        let mut authentication = Authentication::new(
+            options.user(),
+            password.as_deref(),
+            options.channel_binding(),
+            hash.as_deref(),
+        );
         loop {
             let message = match self.message().await? {
-                Message::ErrorResponse(body) => return Err(StartupError::Server(server_error(body.fields()))),
+                Message::ErrorResponse(body) => {
+                    return Err(StartupError::Server(server_error(body.fields())));
+                }
                 Message::NoticeResponse(_) => continue,
                 message => message,
             };
@@ -154,7 +164,10 @@ impl ReplicationConnection {
     }
 
     /// Runs START_REPLICATION. Ends with the socket and what has already been read of the stream.
-    pub(crate) async fn start_copy_both(mut self, command: &str) -> Result<(PgStream, BytesMut), CommandError> {
+    pub(crate) async fn start_copy_both(
+        mut self,
+        command: &str,
+    ) -> Result<(PgStream, BytesMut), CommandError> {
         self.send_query(command).await?;
         loop {
             self.fill().await?;

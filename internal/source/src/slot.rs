@@ -92,15 +92,21 @@ impl Slot {
             None => return wrong("is a physical slot; choose another name in source.slot".to_owned()),
             Some("pgoutput") => {}
             Some(plugin) => {
-                return wrong(format!("is for output plugin {plugin} and not pgoutput; choose another name in source.slot"));
+                return wrong(format!(
+                    "is for output plugin {plugin} and not pgoutput; choose another name in source.slot"
+                ));
             }
         }
         if self.database.as_deref() != Some(database) {
             let other = self.database.as_deref().unwrap_or("none");
-            return wrong(format!("is of database {other} and not {database}; choose another name in source.slot"));
+            return wrong(format!(
+                "is of database {other} and not {database}; choose another name in source.slot"
+            ));
         }
         if self.temporary {
-            return wrong("is a temporary one of another session; choose another name in source.slot".to_owned());
+            return wrong(
+                "is a temporary one of another session; choose another name in source.slot".to_owned(),
+            );
         }
         if let Some(reason) = &self.invalidated {
             let remedy = lost_slot_remedy(name);
@@ -184,7 +190,8 @@ pub(crate) async fn create(
     };
     let rows = rows.map_err(|error| error.into_source_error(&doing))?;
     let point = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
-    let point = lsn(point, &doing)?.ok_or_else(|| SourceError::retry(format!("{doing}: the server sent no position")))?;
+    let point = lsn(point, &doing)?
+        .ok_or_else(|| SourceError::retry(format!("{doing}: the server sent no position")))?;
     info!(log, "slot made"; "slot" => name, "consistent_point" => %point);
     Ok(point)
 }
@@ -253,7 +260,10 @@ mod tests {
         assert!(refused(|slot| slot.plugin = None).contains("physical"));
         assert!(refused(|slot| slot.plugin = Some("wal2json".into())).contains("wal2json"));
         assert!(refused(|slot| slot.database = Some("other".into())).contains("database other"));
-        assert!(refused(|slot| slot.invalidated = Some("wal_removed".into())).contains("pg_drop_replication_slot"));
+        assert!(
+            refused(|slot| slot.invalidated = Some("wal_removed".into()))
+                .contains("pg_drop_replication_slot")
+        );
         assert!(refused(|slot| slot.temporary = true).contains("temporary"));
         assert!(refused(|slot| slot.synced = true).contains("promoted"));
     }

@@ -1,6 +1,8 @@
 use crate::command::{SlotOptions, start};
 use crate::feedback::FeedbackTimes;
-use crate::publication::{IdentityFinding, Plan, Publication, absent, absent_slot, identity_findings, partitions_of_other_identity};
+use crate::publication::{
+    IdentityFinding, Plan, Publication, absent, absent_slot, identity_findings, partitions_of_other_identity,
+};
 use crate::reader::ReaderParts;
 use crate::replication::{CommandError, ReplicationConnection};
 use crate::server::Server;
@@ -71,7 +73,8 @@ impl Source {
     /// # Errors
     /// The URL is wrong, or the password file can't be read.
     pub fn new(config: SourceConfig, log: Logger) -> Result<Self, SourceError> {
-        let in_source = |error: replicator_pgconn::ConnectError| SourceError::halt(format!("source.url: {error}"));
+        let in_source =
+            |error: replicator_pgconn::ConnectError| SourceError::halt(format!("source.url: {error}"));
         let mut password = config.password.expose().to_owned();
         if let Some(path) = config.password_file.as_ref().filter(|_| password.is_empty()) {
             let text = std::fs::read_to_string(path).map_err(|error| {
@@ -123,8 +126,9 @@ impl Source {
         items.push(item("source slot", self.check_slot(&server).await));
         let tables = self.check_publication(&server, items).await.map_err(at("source publication"))?;
         self.check_identities(&tables, items);
-        let partitions =
-            partitions_of_other_identity(&self.sql, &self.config.publication).await.map_err(at("source tables"))?;
+        let partitions = partitions_of_other_identity(&self.sql, &self.config.publication)
+            .await
+            .map_err(at("source tables"))?;
         items.extend(partitions.iter().map(|text| CheckItem::ok("source table", format!("warning: {text}"))));
         Ok(())
     }
@@ -168,7 +172,8 @@ impl Source {
 
     fn check_identities(&self, tables: &[TableCatalog], items: &mut Vec<CheckItem>) {
         let findings = identity_findings(tables);
-        if !tables.is_empty() && !findings.iter().any(|finding| matches!(finding, IdentityFinding::Wrong(_))) {
+        if !tables.is_empty() && !findings.iter().any(|finding| matches!(finding, IdentityFinding::Wrong(_)))
+        {
             items.push(CheckItem::ok("source tables", "updates and deletes can be told apart by key or row"));
         }
         items.extend(findings.into_iter().map(|finding| match finding {
@@ -183,7 +188,9 @@ impl Source {
         let name = &self.config.publication;
         match Publication::find(&self.sql, name).await? {
             Some(_) => catalog::published(&self.sql, name, server.version_num).await,
-            None if self.config.create => Ok(Plan::of(&self.sql, &server, name, &self.config.tables).await?.tables),
+            None if self.config.create => {
+                Ok(Plan::of(&self.sql, &server, name, &self.config.tables).await?.tables)
+            }
             None => Err(absent(name, &self.config.tables)),
         }
     }
@@ -206,8 +213,7 @@ impl Source {
         if publication.publishes_updates_or_deletes {
             self.verify_identities(&tables).await?;
         }
-        let identity =
-            SlotIdentity { system_identifier: system.identifier, slot: self.config.slot.clone() };
+        let identity = SlotIdentity { system_identifier: system.identifier, slot: self.config.slot.clone() };
         *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(StreamBasis {
             identity: identity.clone(),
             confirmed_flush,
@@ -240,7 +246,9 @@ impl Source {
                 "slot" => &self.config.slot, "publication" => name);
         }
         let found = Publication::find(&self.sql, name).await?;
-        found.ok_or_else(|| SourceError::retry(format!("publication {name} was dropped as soon as it was made")))
+        found.ok_or_else(|| {
+            SourceError::retry(format!("publication {name} was dropped as soon as it was made"))
+        })
     }
 
     async fn prepare_slot(
@@ -260,7 +268,9 @@ impl Source {
         slot.verify(name, self.options.database())?;
         slot.verify_free(name)?;
         slot.status.confirmed_flush.ok_or_else(|| {
-            SourceError::retry(format!("slot {name} is being made by another session and has no position yet"))
+            SourceError::retry(format!(
+                "slot {name} is being made by another session and has no position yet"
+            ))
         })
     }
 
@@ -302,7 +312,9 @@ impl Source {
         let command = start(slot, from, &[publication], &self.stream_options);
         let (stream, received) = match connection.start_copy_both(&command).await {
             Ok(started) => started,
-            Err(CommandError::Server(error)) => return Err(SourceError::of_stream(&error, slot, publication)),
+            Err(CommandError::Server(error)) => {
+                return Err(SourceError::of_stream(&error, slot, publication));
+            }
             Err(error) => return Err(error.into_source_error(&format!("slot {slot}: starting the stream"))),
         };
         info!(self.log, "streaming"; "slot" => slot, "publication" => publication, "from" => %from,
@@ -336,7 +348,8 @@ impl Source {
                             ELSE pg_logical_emit_message(true, 'replicator', 'position') END::text AS lsn";
         let row = self.sql.row(doing, query, &[]).await?;
         let text: Option<String> = column(&row, "lsn", doing)?;
-        lsn(text.as_deref(), doing)?.ok_or_else(|| SourceError::retry(format!("{doing}: the server has none")))
+        lsn(text.as_deref(), doing)?
+            .ok_or_else(|| SourceError::retry(format!("{doing}: the server has none")))
     }
 
     /// Where the slot stands.
@@ -357,13 +370,18 @@ impl Source {
     async fn connect_replication(&self) -> Result<(ReplicationConnection, System), SourceError> {
         let mut connection = ReplicationConnection::connect(&self.options).await?;
         let doing = "asking the source who it is";
-        let rows = connection.query("IDENTIFY_SYSTEM").await.map_err(|error| error.into_source_error(doing))?;
+        let rows =
+            connection.query("IDENTIFY_SYSTEM").await.map_err(|error| error.into_source_error(doing))?;
         let mut row = rows.into_iter().next().unwrap_or_default().into_iter();
         // systemid, timeline, xlogpos, dbname
-        let (identifier, timeline, database) = (row.next().flatten(), row.next().flatten(), row.nth(1).flatten());
-        let parsed = identifier.and_then(|text| text.parse().ok()).zip(timeline.and_then(|text| text.parse().ok()));
+        let (identifier, timeline, database) =
+            (row.next().flatten(), row.next().flatten(), row.nth(1).flatten());
+        let parsed =
+            identifier.and_then(|text| text.parse().ok()).zip(timeline.and_then(|text| text.parse().ok()));
         let Some(((identifier, timeline), database)) = parsed.zip(database) else {
-            return Err(SourceError::retry(format!("{doing}: the answer to IDENTIFY_SYSTEM was not understood")));
+            return Err(SourceError::retry(format!(
+                "{doing}: the answer to IDENTIFY_SYSTEM was not understood"
+            )));
         };
         Ok((connection, System { identifier, timeline, database }))
     }

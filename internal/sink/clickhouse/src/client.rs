@@ -12,12 +12,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use replicator_config::ClickHouseConfig;
 use replicator_sink::SinkError;
+use replicator_types::SlotIdentity;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use url::Url;
 
@@ -38,8 +39,9 @@ pub(crate) struct Client {
     /// `host:port`, for messages.
     endpoint: String,
     timeout: Duration,
-    /// What the ids of this sink's queries begin with, whichever process sends them.
-    query_prefix: String,
+    name: String,
+    /// What the ids of this sink's inserts begin with, whichever process sends them; known with the slot.
+    query_prefix: OnceLock<String>,
     queries: AtomicU64,
     run: u64,
 }
@@ -115,7 +117,8 @@ impl Client {
             inner,
             endpoint,
             timeout: Duration::from_millis(config.request_timeout_ms),
-            query_prefix: format!("replicator-{name}-"),
+            name: name.to_owned(),
+            query_prefix: OnceLock::new(),
             queries: AtomicU64::new(0),
             run,
         })
@@ -124,6 +127,12 @@ impl Client {
     /// `host:port`.
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Says whose changes are written. Sinks of the same name at other slots are others.
+    pub(crate) fn identify(&self, identity: &SlotIdentity) {
+        let prefix = format!("replicator/{}/{}/{}/", self.name, identity.system_identifier, identity.slot);
+        self.query_prefix.get_or_init(|| prefix);
     }
 
     /// Runs a statement. `what` completes "ClickHouse at host:port, …".
@@ -204,9 +213,10 @@ impl Client {
     /// Waits until no query of this sink runs on the server any more: one that was given up here, or was
     /// sent by a process that has died, may still be at work there. Does without when the user may not look.
     pub(crate) async fn wait_for_own_queries(&self) -> Result<(), SinkError> {
+        let Some(prefix) = self.query_prefix.get() else { return Ok(()) };
         let sql = format!(
             "SELECT count() FROM system.processes WHERE startsWith(query_id, {})",
-            crate::names::literal(&self.query_prefix)
+            crate::names::literal(prefix)
         );
         let deadline = Instant::now() + self.timeout;
         loop {
@@ -233,7 +243,8 @@ impl Client {
     }
 
     fn next_query_id(&self) -> String {
-        format!("{}{:x}-{}", self.query_prefix, self.run, self.queries.fetch_add(1, Ordering::Relaxed))
+        let prefix = self.query_prefix.get().map_or("replicator/", String::as_str);
+        format!("{prefix}{:x}-{}", self.run, self.queries.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn within<T>(

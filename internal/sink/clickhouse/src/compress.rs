@@ -145,7 +145,7 @@ mod tests {
             for _ in 0..2 {
                 let mut expected = Vec::new();
                 for &(length, seed) in &pieces {
-                    let piece: Vec<u8> = (0..length).map(|i| (i as u64 * u64::from(seed) * 0x9e37_79b9 >> 7) as u8).collect();
+                    let piece: Vec<u8> = (0..length).map(|i| ((i as u64 * u64::from(seed) * 0x9e37_79b9) >> 7) as u8).collect();
                     writer.write(&piece);
                     expected.extend_from_slice(&piece);
                 }

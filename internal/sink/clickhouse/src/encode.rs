@@ -240,12 +240,19 @@ impl Encoder {
             return EncodeError::NeedsNullable(change.relation_index, column_index);
         }
         let what = format!("{at}: column {}", column.name);
-        let as_text = target.map_or_else(String::new, |target| {
-            format!(
-                "make the column a Nullable(String) (ALTER TABLE {} MODIFY COLUMN) and restart",
-                target.sql
-            )
-        });
+        let as_text = match target {
+            // What a table is sorted by cannot be changed.
+            Some(target) if column.is_key => {
+                format!("drop {} and make it with {} as a String before the restart", target.sql, column.name)
+            }
+            Some(target) => {
+                format!(
+                    "make the column a Nullable(String) (ALTER TABLE {} MODIFY COLUMN) and restart",
+                    target.sql
+                )
+            }
+            None => String::new(),
+        };
         EncodeError::Failed(match problem {
             Problem::Null => SinkError::reject(format!(
                 "{what} is NULL, and {of} in ClickHouse has none: for an array set arrays = \"text\" (new tables) \
@@ -253,8 +260,9 @@ impl Encoder {
             )),
             Problem::Misfit(misfit) => {
                 let value = change.new.or(change.old).map_or(Value::Null, |tuple| tuple.value(column_index));
+                let policy = if column.is_key { "a key is not clamped;" } else { "set out_of_range, or" };
                 SinkError::reject(format!(
-                    "{what} = {} has no counterpart as {of}, since {}: set out_of_range, or {as_text}",
+                    "{what} = {} has no counterpart as {of}, since {}: {policy} {as_text}",
                     excerpt(value),
                     misfit.reason()
                 ))

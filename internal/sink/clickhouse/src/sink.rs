@@ -96,6 +96,7 @@ impl Sink for ClickHouseSink {
         info!(self.shared.logger, "connected to ClickHouse";
             "endpoint" => self.shared.client.endpoint(), "version" => &version);
         check::supported(&version).map_err(SinkError::halt)?;
+        self.shared.client.identify(&stream.identity);
         self.shared.client.wait_for_own_queries().await?;
         self.shared.tables.create_database().await?;
         for relation in &stream.tables {

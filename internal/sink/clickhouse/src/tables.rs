@@ -9,12 +9,12 @@ use crate::layout::Layout;
 use crate::names::{Place, identifiers, literal};
 use crate::native::{Column, Rules};
 use crate::types::{Type, is_compatible};
-use replicator_config::{ArrayColumns, ClickHouseConfig, SchemaNaming};
+use replicator_config::{ArrayColumns, ClickHouseConfig, OutOfRange, SchemaNaming};
 use replicator_sink::SinkError;
 use replicator_types::{ColumnKind, Relation, oid};
 use slog::{Logger, info, warn};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
 
 /// A table to write to, for one version of its source.
@@ -62,12 +62,15 @@ pub(crate) struct Tables {
     naming: SchemaNaming,
     rules: Rules,
     logger: Logger,
+    /// What is ready to be written to, by oid and version. Lanes look here first, so that one that waits for
+    /// a statement about its table holds up no other.
+    targets: RwLock<HashMap<(u32, u32), Arc<Target>>>,
+    /// Held while tables are made and changed.
     known: Mutex<Known>,
 }
 
 #[derive(Default)]
 struct Known {
-    targets: HashMap<(u32, u32), Arc<Target>>,
     /// Which source table has a place.
     owners: BTreeMap<Place, (u32, String)>,
     databases: BTreeSet<String>,
@@ -85,6 +88,7 @@ impl Tables {
                 null_is_empty_array: config.arrays == ArrayColumns::Array,
             },
             logger,
+            targets: RwLock::default(),
             known: Mutex::default(),
         }
     }
@@ -104,20 +108,29 @@ impl Tables {
 
     /// The table for `relation`, made or widened first where it has to be.
     pub(crate) async fn target(&self, relation: &Arc<Relation>) -> Result<Arc<Target>, SinkError> {
+        if let Some(target) = self.ready(relation) {
+            return Ok(target);
+        }
         let mut known = self.known.lock().await;
-        if let Some(target) = known.targets.get(&(relation.oid, relation.version))
-            && (Arc::ptr_eq(&target.relation, relation) || target.relation == *relation)
-        {
-            return Ok(Arc::clone(target));
+        // Another lane may have been here first.
+        if let Some(target) = self.ready(relation) {
+            return Ok(target);
         }
         let target = Arc::new(self.settle(&mut known, relation).await?);
-        known.targets.insert((relation.oid, relation.version), Arc::clone(&target));
+        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
+        targets.insert((relation.oid, relation.version), Arc::clone(&target));
         Ok(target)
+    }
+
+    fn ready(&self, relation: &Arc<Relation>) -> Option<Arc<Target>> {
+        let targets = self.targets.read().unwrap_or_else(PoisonError::into_inner);
+        let target = targets.get(&(relation.oid, relation.version))?;
+        (Arc::ptr_eq(&target.relation, relation) || target.relation == *relation).then(|| Arc::clone(target))
     }
 
     /// Makes a column take NULL, because one has come.
     pub(crate) async fn make_nullable(&self, target: &Target, column: usize) -> Result<(), SinkError> {
-        let mut known = self.known.lock().await;
+        let _one_at_a_time = self.known.lock().await;
         let (Some(exists), Some(column)) = (target.columns.get(column), target.relation.columns.get(column))
         else {
             return Ok(());
@@ -126,7 +139,8 @@ impl Tables {
             "table" => &target.sql, "column" => &column.name);
         let sql = self.layout.make_nullable(&target.place, &column.name, &exists.exists);
         self.client.execute(&sql, &format!("making {} of {} Nullable", column.name, target.sql)).await?;
-        known.targets.retain(|_, known| known.place != target.place);
+        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|_, known| known.place != target.place);
         Ok(())
     }
 
@@ -138,14 +152,21 @@ impl Tables {
             .iter()
             .zip(&target.columns)
             .map(|(column, to)| {
-                Column::new(&column.name, &to.exists.on_the_wire(), to.bytea, self.rules).ok_or_else(|| {
-                    SinkError::halt(format!(
-                        "{}: column {} has type {}, which nothing is written to",
-                        target.sql, column.name, to.exists
-                    ))
-                })
+                Column::new(&column.name, &to.exists.on_the_wire(), to.bytea, self.rules_of(column))
+                    .ok_or_else(|| {
+                        SinkError::halt(format!(
+                            "{}: column {} has type {}, which nothing is written to",
+                            target.sql, column.name, to.exists
+                        ))
+                    })
             })
             .collect()
+    }
+
+    /// Two keys that were clamped to one would be one row.
+    fn rules_of(&self, column: &replicator_types::Column) -> Rules {
+        let out_of_range = if column.is_key { OutOfRange::Error } else { self.rules.out_of_range };
+        Rules { out_of_range, ..self.rules }
     }
 
     /// What `check` says of a table, without touching it.
@@ -231,6 +252,9 @@ impl Tables {
             .map(|(name, _, _)| name.as_str())
             .filter(|name| !own.contains(name))
             .collect();
+        if columns.is_empty() {
+            return Ok(());
+        }
         let replace = match &found.view {
             Some(view) if columns.iter().all(|column| view.contains(*column)) => return Ok(()),
             view => view.is_some(),

@@ -251,7 +251,7 @@ async fn read_back(
 
 /// Empty columns for the table's key.
 fn key_columns(target: &Target) -> Result<Vec<Column>, SinkError> {
-    let rules = Rules { out_of_range: OutOfRange::Clamp, null_is_empty_array: false };
+    let rules = Rules { out_of_range: OutOfRange::Error, null_is_empty_array: false };
     target
         .relation
         .columns

@@ -159,7 +159,8 @@ impl Folder {
                     }
                 }
                 Place::OtherHistory(path) => {
-                    let event_id = format!("{id_prefix}…{}", change.position);
+                    let Position { commit_lsn, ordinal } = change.position;
+                    let event_id = format!("{id_prefix}{:016x}-{ordinal:08x}", commit_lsn.0);
                     return Err(archive.foreign(path, &ForeignFile::OtherHistory(event_id)));
                 }
             }

@@ -1,5 +1,7 @@
 //! What the lines say, seen through a store in memory.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use replicator_sink::ErrorKind;

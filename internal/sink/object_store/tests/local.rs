@@ -1,5 +1,7 @@
 //! A folder as the store.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use replicator_config::ObjectStoreConfig;

@@ -1,5 +1,7 @@
 //! Each event once, however the process dies, the store fails and the stream is cut.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use object_store::ObjectStore;
@@ -384,8 +386,6 @@ async fn check_archive(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn after_any_crashes_and_faults_each_event_is_there_once(
         shape in prop::collection::vec((1..9u8, any::<i8>()), 1..14),

@@ -1,5 +1,7 @@
 //! A real S3 server, which checks signatures.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use replicator_config::ObjectStoreConfig;
@@ -115,17 +117,15 @@ async fn a_reply_that_the_network_lost_leads_to_no_second_copy() {
     assert_eq!(archive(&s3).len(), 1);
 }
 
-/// What `prepare`, `check`, `ping` and, after the setting broke, a put say.
-async fn complaints(settings: Json) -> Vec<(ErrorKind, String)> {
-    let sink = open_with(settings);
+/// What `prepare`, the lane and `check` say.
+async fn complaints(sink: &ObjectStoreSink) -> Vec<(ErrorKind, String)> {
     let events = inserts(transaction(1, NINE_O_CLOCK), &items(), 1);
     let prepared = sink.prepare(&stream_info()).await.unwrap_err();
-    let ping = sink.ping().await.unwrap_err();
     let mut lane = sink.open_lane(0, &stream_info()).await.unwrap();
     let listed = prepare(&mut lane, &events).await.err().unwrap();
     let checked: Vec<_> = sink.check(&[]).await.into_iter().filter_map(|item| item.result.err()).collect();
     assert_eq!(checked.len(), 1);
-    let errors = [prepared, ping, listed].map(|error| (error.kind(), error.to_string()));
+    let errors = [prepared, listed].map(|error| (error.kind(), error.to_string()));
     errors.into_iter().chain(checked.into_iter().map(|text| (ErrorKind::Halt, text))).collect()
 }
 
@@ -139,7 +139,14 @@ async fn a_wrong_key_and_a_missing_bucket_are_told_with_the_remedy_and_without_t
     ] {
         let mut settings = settings(&s3);
         settings[setting] = json!(value);
-        for (kind, text) in complaints(settings).await {
+        let sink = open_with(settings);
+        let mut told = complaints(&sink).await;
+        // This server answers a read from a bucket that is not there as if only the object were missing.
+        if setting != "url" {
+            let error = sink.ping().await.unwrap_err();
+            told.push((error.kind(), error.to_string()));
+        }
+        for (kind, text) in told {
             assert_eq!(kind, ErrorKind::Halt, "{text}");
             assert!(text.contains(remedy), "{setting}: {text}");
             assert!(!text.contains("hush") && !text.contains(s3.secret_key()), "{text}");

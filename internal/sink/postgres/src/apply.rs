@@ -32,7 +32,6 @@ use futures_util::SinkExt;
 use replicator_sink::SinkError;
 use replicator_types::Batch;
 use slog::warn;
-use std::collections::HashSet;
 use std::pin::pin;
 use tokio_postgres::{Client, Statement};
 
@@ -124,7 +123,7 @@ pub(crate) async fn apply(
             }
             continue;
         }
-        let mut attempt = Attempt { session, batch, way, used: HashSet::new(), noticed: Noticed::default() };
+        let mut attempt = Attempt { session, batch, way, noticed: Noticed::default() };
         let failure = match attempt.run(plan).await {
             Ok(()) => {
                 let noticed = attempt.noticed;
@@ -194,8 +193,6 @@ struct Attempt<'a> {
     session: &'a mut Session,
     batch: Option<&'a Batch>,
     way: Way,
-    /// Stages that hold rows of this transaction.
-    used: HashSet<(u32, Stage)>,
     noticed: Noticed,
 }
 
@@ -314,12 +311,17 @@ impl Attempt<'_> {
             return Ok(());
         }
         let statement = self.statement_if(true, target, Query::CopyTo(stage)).await?;
+        let clearing = self.session.clearing(target, stage, rows.iter().map(|rows| rows.count).sum());
         let client = self.session.client_in_transaction()?;
-        if !self.used.insert((target.id, stage)) {
-            let cleared = client.batch_execute(&target.clear_stage(stage)).await;
-            cleared.map_err(|error| Failure::of(&error, target))?;
-        }
-        copy(client, statement, rows).await.map_err(|error| Failure::of(&error, target))
+        let clear = async {
+            match &clearing {
+                Some(sql) => client.batch_execute(sql).await,
+                None => Ok(()),
+            }
+        };
+        // Sent together, run in this order.
+        let done = futures_util::future::try_join(clear, copy(client, statement, rows)).await;
+        done.map(drop).map_err(|error| Failure::of(&error, target))
     }
 
     async fn statement_if(

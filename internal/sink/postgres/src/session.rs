@@ -11,8 +11,13 @@ use std::sync::Arc;
 use tokio_postgres::error::Severity;
 use tokio_postgres::{Client, Statement};
 
-/// At so many staging tables all are dropped: each costs a look at every commit.
-const STAGES_MAX: usize = 120;
+/// At so many staging tables all are dropped: the end of a session takes a lock on each, and the server has
+/// some 6,000 in its default configuration.
+const STAGES_MAX: usize = 300;
+
+/// A stage with fewer rows than this in it, dead ones included, is cleared by DELETE, which leaves dead rows that
+/// the next statements step over; with more by TRUNCATE, which costs about a millisecond and new plans.
+const DELETED_ROWS_MAX: u64 = 1_000;
 
 /// At so many prepared statements all are forgotten: each costs the server some 10 to 100 kB.
 const STATEMENTS_MAX: usize = 1_000;
@@ -49,10 +54,20 @@ struct Open {
     client: Arc<Client>,
     checkpoint: Arc<CheckpointStatements>,
     statements: HashMap<(u32, Query), Statement>,
-    stages: HashMap<(u32, Stage), String>,
+    stages: HashMap<(u32, Stage), Staged>,
     backend: Backend,
     /// Whether a transaction was begun that has not ended as far as is known.
     busy: bool,
+}
+
+/// A staging table. The numbers may be too high, after a transaction that was undone, and never too low.
+#[derive(Debug)]
+struct Staged {
+    name: String,
+    /// Rows that a statement would see.
+    rows: u64,
+    /// Deleted rows that it would step over.
+    dead: u64,
 }
 
 /// A server process; its number alone may be another's by now.
@@ -178,8 +193,26 @@ impl Session {
         made.map_err(|error| {
             error::of_server(&error, &format!("make a staging table for {}", target.relation))
         })?;
-        open.stages.insert((target.id, stage), target.stage(stage));
+        // It may be there from a call that was dropped half-way, rows and all.
+        open.stages.insert((target.id, stage), Staged { name: target.stage(stage), rows: 1, dead: 0 });
         Ok(())
+    }
+
+    /// The statement that a stage has to be cleared by before `rows` are copied into it, if any. What was there
+    /// is not removed before it is in the way: the table it was for may not come again.
+    pub(crate) fn clearing(&mut self, target: &Target, stage: Stage, rows: u64) -> Option<String> {
+        let staged = self.open.as_mut()?.stages.get_mut(&(target.id, stage))?;
+        let before = std::mem::replace(&mut staged.rows, rows);
+        if before == 0 {
+            return None;
+        }
+        staged.dead += before;
+        if staged.dead <= DELETED_ROWS_MAX {
+            return Some(format!("DELETE FROM {}", staged.name));
+        }
+        // Should the transaction be undone, the next clearing is a DELETE that has more to do.
+        staged.dead = 0;
+        Some(format!("TRUNCATE {}", staged.name))
     }
 
     /// Keeps the number of statements and staging tables within bounds. Between transactions.
@@ -189,7 +222,7 @@ impl Session {
             open.statements.clear();
         }
         if open.stages.len() > STAGES_MAX {
-            let mut names: Vec<String> = open.stages.drain().map(|(_, name)| name).collect();
+            let mut names: Vec<String> = open.stages.drain().map(|(_, staged)| staged.name).collect();
             names.sort_unstable();
             open.statements.clear();
             let dropped = open.client.batch_execute(&format!("DROP TABLE {}", names.join(", "))).await;

@@ -1,9 +1,11 @@
 use crate::support::Cell::{N, T};
 use crate::support::*;
 use replicator_config::Secret;
-use replicator_harness::{ClickHouse, ClickHouseOptions, Direction, Proxy};
+use replicator_harness::{ClickHouse, ClickHouseOptions, Direction, Proxy, Tls, scratch_dir};
 use replicator_sink::{ErrorKind, Sink};
 use replicator_types::Op;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +154,67 @@ async fn a_server_that_says_nothing_is_given_up_and_tried_again() {
         "0",
         "the insert that was given up came after all"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_dropped_while_it_is_written_to_stops_the_sink_and_is_named() {
+    let fixture = Fixture::new();
+    let orders = orders();
+    let mut lane = fixture.lane(&[&orders]).await;
+    fixture.query("DROP TABLE {db}.orders");
+    let error = try_write(&mut lane, batch(&[insert(&orders, (10, 0), &[T("1"), N, N])])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Halt);
+    assert!(error.to_string().contains("orders") && error.to_string().contains("dropped"), "{error}");
+}
+
+/// Lets TLS connections through to `upstream`.
+async fn tls_front(tls: &Tls, upstream: &'static str) -> u16 {
+    let pem = |path: std::path::PathBuf| std::fs::read(path).unwrap();
+    let certificates =
+        CertificateDer::pem_slice_iter(&pem(tls.server_cert_file())).collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&pem(tls.server_key_file())).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(client).await else { return };
+                let mut server = tokio::net::TcpStream::connect(upstream).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_is_spoken_to_servers_whose_authority_is_trusted_and_to_no_others() {
+    let mut fixture = Fixture::new();
+    let folder = scratch_dir("tls");
+    let tls = Tls::generate(&folder);
+    let port = tls_front(&tls, server().address()).await;
+    fixture.config.url = Secret::new(format!("https://localhost:{port}"));
+    fixture.config.ca_file = Some(tls.ca_file());
+    let orders = orders();
+    let mut lane = fixture.lane(&[&orders]).await;
+    write(&mut lane, large_batch(&orders, 10)).await;
+    assert_eq!(fixture.query("SELECT count() FROM {db}.orders"), "5000");
+
+    let others = folder.join("others");
+    std::fs::create_dir(&others).unwrap();
+    fixture.config.ca_file = Some(Tls::generate(&others).ca_file());
+    let error = fixture.sink().ping().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Halt, "{error}");
+    assert!(error.to_string().contains("ca_file"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

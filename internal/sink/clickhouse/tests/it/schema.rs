@@ -142,14 +142,47 @@ async fn a_table_that_is_there_already_is_used_when_it_fits_and_named_when_it_do
     fixture.query("CREATE OR REPLACE TABLE {db}.orders (id Int64) ENGINE = MergeTree ORDER BY id");
     assert!(fixture.try_lane(&[&orders]).await.is_err());
 
-    let fitting = "id Int128, state LowCardinality(String), extra String DEFAULT 'mine'";
-    let fitting = fitting.replace("Int128", "Int64");
+    let fitting = "id Int64, state LowCardinality(String), extra String DEFAULT 'mine'";
     fixture.query(&format!(
         "CREATE OR REPLACE TABLE {{db}}.orders ({fitting}, {own}) ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id"
     ));
     let mut lane = fixture.lane(&[&orders]).await;
     write(&mut lane, batch(&[insert(&orders, (10, 0), &[T("1"), T("s"), T("n")])])).await;
     assert_eq!(fixture.query("SELECT id, state, note, extra FROM {db}.orders FINAL"), "1\ts\tn\tmine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wider_columns_of_an_existing_table_are_written_to_as_they_are() {
+    let fixture = Fixture::new();
+    fixture.query("CREATE DATABASE {db}");
+    fixture.query(
+        "CREATE TABLE {db}.wide (id Int64, n String, r Nullable(Float64), j JSON, at DateTime64(6, 'Asia/Tokyo'), \
+         _version UInt128, _deleted UInt8, _commit_time DateTime64(6)) \
+         ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id",
+    );
+    let not_null = |column: Column| Column { not_null: true, ..column };
+    let wide = Arc::new(table(
+        "wide",
+        vec![
+            key("id", oid::INT4),
+            not_null(column("n", oid::NUMERIC)),
+            column("r", oid::FLOAT4),
+            not_null(column("j", oid::JSONB)),
+            not_null(column("at", oid::TIMESTAMP)),
+        ],
+    ));
+    let mut lane = fixture.lane(&[&wide]).await;
+    let row = [T("1"), T("1.50"), T("0.1"), T("{\"a\": {\"b\": [1, 2]}}"), T("2024-01-01 00:00:00")];
+    write(&mut lane, batch(&[insert(&wide, (10, 0), &row)])).await;
+    write(
+        &mut lane,
+        batch(&[update(&wide, (11, 0), &[T("1"), T("2.50"), T("0.1"), Cell::U, T("2024-01-01 00:00:00")])]),
+    )
+    .await;
+    assert_eq!(
+        fixture.query("SELECT id, n, r, j.a.b, toTimeZone(at, 'UTC') FROM {db}.wide FINAL"),
+        "1\t2.50\t0.1\t[1,2]\t2024-01-01 00:00:00.000000"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

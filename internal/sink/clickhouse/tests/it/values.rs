@@ -1,4 +1,4 @@
-use crate::support::Cell::{N, T};
+use crate::support::Cell::{self, N, T};
 use crate::support::*;
 use replicator_config::{ArrayColumns, OutOfRange};
 use replicator_sink::ErrorKind;
@@ -187,6 +187,54 @@ async fn what_a_type_has_no_room_for_is_clamped_or_null_or_rejected_as_asked() {
     // The lane goes on with the next batch.
     write(&mut lane, batch(&[insert(&edges, (11, 0), &[T("1"), N, N, N])])).await;
     assert_eq!(fixture.query("SELECT id FROM {db}.edges"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_never_clamped_into_one() {
+    let fixture = Fixture::new();
+    let days = Arc::new(table("days", vec![key("day", oid::DATE), column("v", oid::TEXT)]));
+    let mut lane = fixture.lane(&[&days]).await;
+    let error =
+        try_write(&mut lane, batch(&[insert(&days, (10, 0), &[T("infinity"), N])])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Reject);
+    assert!(error.to_string().contains("a key is not clamped"), "{error}");
+    // The way out that the error names.
+    fixture.query("DROP TABLE {db}.days");
+    fixture.query(
+        "CREATE TABLE {db}.days (day String, v Nullable(String), _version UInt128, _deleted UInt8, _commit_time DateTime64(6)) \
+         ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY day",
+    );
+    let mut lane = fixture.lane(&[&days]).await;
+    let rows = [insert(&days, (10, 0), &[T("infinity"), N]), insert(&days, (10, 1), &[T("9999-12-31"), N])];
+    write(&mut lane, batch(&rows)).await;
+    assert_eq!(fixture.query("SELECT day FROM {db}.days FINAL ORDER BY day"), "9999-12-31\ninfinity");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_clamped_or_not_found_is_counted() {
+    let metrics = replicator_telemetry::metrics::install().unwrap();
+    let fixture = Fixture::new();
+    let counted = Arc::new(table(
+        "counted",
+        vec![key("id", oid::INT4), column("day", oid::DATE), column("v", oid::TEXT)],
+    ));
+    let mut lane = fixture.lane(&[&counted]).await;
+    write(
+        &mut lane,
+        batch(&[
+            insert(&counted, (10, 0), &[T("1"), T("infinity"), N]),
+            insert(&counted, (10, 1), &[T("2"), T("-infinity"), N]),
+        ]),
+    )
+    .await;
+    write(&mut lane, batch(&[update(&counted, (11, 0), &[T("3"), T("2024-01-01"), Cell::U])])).await;
+    let text = metrics.render();
+    for line in [
+        "replicator_values_clamped_total{sink=\"analytics\",table=\"public.counted\",column=\"day\"} 2",
+        "replicator_values_missing_total{sink=\"analytics\",table=\"public.counted\",column=\"v\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

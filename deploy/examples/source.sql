@@ -1,0 +1,16 @@
+-- What the source needs, once, run by a superuser in the database that is to be replicated:
+--   psql -d shop -f source.sql
+-- wal_level = logical is needed too, and a restart for it:  ALTER SYSTEM SET wal_level = 'logical';
+
+-- The role. REPLICATION lets it read the stream; it gets no right on any table, and needs none.
+CREATE ROLE replicator LOGIN REPLICATION;
+-- \password replicator
+
+-- The publication, which says what is in the stream. It has to be there before the slot, which the replicator
+-- makes. Tables that are made later belong to this one too (TABLES IN SCHEMA: from PostgreSQL 15 on; before, and
+-- for a choice: FOR TABLE orders, customers).
+CREATE PUBLICATION replicator FOR TABLES IN SCHEMA public WITH (publish_via_partition_root = true);
+
+-- The bound on the disk that the slot can fill while nobody reads from it. Beyond it the slot is lost.
+ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';
+SELECT pg_reload_conf();
