@@ -18,6 +18,13 @@ fail() {
 }
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# passes NAME COMMAND…: ok, or FAIL with what the command said.
+passes() {
+  local name=$1
+  shift
+  if "$@" >"$scratch/out" 2>&1; then ok "$name"; else fail "$name: $(<"$scratch/out")"; fi
+}
+
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 
@@ -100,12 +107,9 @@ check_alerts() {
     note "alerts: promtool is not installed (Debian: prometheus), so rules were not parsed nor their tests run"
     return
   fi
-  promtool check config deploy/prometheus/prometheus.yml >"$scratch/out" 2>&1 && ok "promtool check config" ||
-    fail "promtool check config: $(<"$scratch/out")"
-  promtool check rules "$rules" >"$scratch/out" 2>&1 && ok "promtool check rules" ||
-    fail "promtool check rules: $(<"$scratch/out")"
-  promtool test rules deploy/prometheus/alerts_test.yml >"$scratch/out" 2>&1 && ok "promtool test rules" ||
-    fail "promtool test rules: $(<"$scratch/out")"
+  passes "promtool check config" promtool check config deploy/prometheus/prometheus.yml
+  passes "promtool check rules" promtool check rules "$rules"
+  passes "promtool test rules" promtool test rules deploy/prometheus/alerts_test.yml
 }
 
 # ------------------------------------------------------------------ dashboards
@@ -146,8 +150,7 @@ PYTHON
       { gsub(/\$__rate_interval/, "5m"); gsub(/\$[a-z]+/, ".*"); gsub(/\047/, "\047\047")
         printf "      - record: q:%d\n        expr: \047%s\047\n", NR, $0 }'
   } >"$scratch/queries.yml"
-  promtool check rules --lint=none "$scratch/queries.yml" >"$scratch/out" 2>&1 && ok "promtool parses the dashboards' queries" ||
-    fail "dashboards' queries: $(<"$scratch/out")"
+  passes "promtool reads the dashboards' queries" promtool check rules --lint=none "$scratch/queries.yml"
 }
 
 # ------------------------------------------------------------------ image and compose
@@ -220,8 +223,7 @@ PYTHON
     note "PyYAML is not installed (Debian: python3-yaml), so YAML was not parsed"
   fi
   if has docker && docker compose version >/dev/null 2>&1; then
-    docker compose -f $compose_file --profile load config --quiet >"$scratch/out" 2>&1 && ok "docker compose config" ||
-      fail "docker compose config: $(<"$scratch/out")"
+    passes "docker compose config" docker compose -f $compose_file --profile load config --quiet
   else
     note "docker compose is not installed, so it has not read $compose_file"
   fi

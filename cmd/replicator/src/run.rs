@@ -13,9 +13,12 @@ use replicator_telemetry::metrics::{SourceMetrics, install};
 use replicator_types::Budget;
 use slog::{Logger, error, info, o, warn};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// What a last acknowledgement is given even when the grace is used up.
+const FAREWELL_MIN: Duration = Duration::from_secs(1);
 
 /// Runs until stopped, or to the end position.
 ///
@@ -34,13 +37,21 @@ fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result
     let metrics = install()?;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
+        let mut signals = Signals::new()?;
         let ready = ReadyState::new(config.sinks.iter().map(|sink| sink.name.clone()));
         serve_admin(&config, metrics, &ready, logger).await?;
-        let run = Run::open(config, ready, logger.clone(), endpos).await?;
-        run.follow().await
+        let run = tokio::select! {
+            run = Run::open(config, ready, logger.clone(), endpos) => run?,
+            signal = signals.next() => {
+                info!(logger, "stopped before it had begun"; "signal" => signal);
+                return Ok(());
+            }
+        };
+        run.follow(signals).await
     });
-    // Lanes that wait for a sink would keep the process; what they hold was not acknowledged.
-    runtime.shutdown_background();
+    // Lanes may still be waiting for a sink, on this runtime. They end with the process, and not before it;
+    // what they hold was not acknowledged.
+    std::mem::forget(runtime);
     result
 }
 
@@ -86,7 +97,7 @@ impl Run {
             sinks::open_all(&config.sinks, &logger)?.into_iter().map(Arc::from).collect();
         let source = Source::new(config.source.clone(), logger.new(o!("part" => "source")))
             .map_err(|error| error.to_string())?;
-        let prepared = source.prepare().await.map_err(|error| format!("source: {error}"))?;
+        let prepared = prepare(&source, &config, &ready, &logger).await?;
         ready.set_source(Ok(()));
         // Before the sinks make tables: changes committed from here on need not be waited for.
         let stop_at = match endpos {
@@ -102,14 +113,10 @@ impl Run {
         let lanes = open_lanes(&config, &sinks, &prepared, &ready).await?;
 
         let budget = Budget::new(config.buffer.bytes_max.0);
-        let backoff_range = (
-            Duration::from_millis(config.retry.backoff_min_ms),
-            Duration::from_millis(config.retry.backoff_max_ms),
-        );
         let settings = Settings {
             watermark: prepared.confirmed_flush,
             budget: budget.clone(),
-            backoff: backoff_range,
+            backoff: backoff_range(&config),
             runtime: tokio::runtime::Handle::current(),
             logger: logger.clone(),
             alive: Box::new(ready.pipeline_guard()),
@@ -128,11 +135,12 @@ impl Run {
         let (stop_reading, stop) = watch::channel(false);
         let follower = Follower {
             source,
+            prepared,
             budget,
             pipeline: pipeline.input.clone(),
             watermark: pipeline.watermark.subscribe(),
             ready: ready.clone(),
-            backoff: Backoff::new(backoff_range.0, backoff_range.1),
+            backoff: backoff(&config),
             poll: stop_at.is_some(),
             stop,
             metrics: SourceMetrics::new(),
@@ -144,12 +152,14 @@ impl Run {
     }
 
     /// Until a signal, the end position, or a failure that needs a person.
-    async fn follow(mut self) -> Result<(), String> {
-        let mut signals = Signals::new()?;
+    async fn follow(mut self, mut signals: Signals) -> Result<(), String> {
         loop {
             tokio::select! {
                 event = self.pipeline.events.recv() => match event {
-                    Some(Event::Drained) => return self.finish().await,
+                    Some(Event::Drained) => {
+                        let grace = self.grace;
+                        return self.finish(grace).await;
+                    }
                     event => self.take(event)?,
                 },
                 ended = &mut self.follower => {
@@ -172,7 +182,7 @@ impl Run {
     async fn stop(mut self) -> Result<(), String> {
         let _ = self.stop_reading.send(true);
         let _ = self.pipeline.input.send(Input::Stop);
-        let grace = self.grace;
+        let (grace, begun) = (self.grace, Instant::now());
         let drained = async {
             loop {
                 match self.pipeline.events.recv().await {
@@ -182,7 +192,14 @@ impl Run {
             }
         };
         match tokio::time::timeout(grace, drained).await {
-            Ok(Ok(())) => self.finish().await,
+            Ok(Ok(())) => {
+                let logger = self.logger.clone();
+                // All is durable. If the source cannot be told of it now, it sends it again, and no harm is done.
+                if let Err(text) = self.finish(grace.saturating_sub(begun.elapsed())).await {
+                    warn!(logger, "{}", text);
+                }
+                Ok(())
+            }
             Ok(Err(text)) => Err(text),
             Err(_) => Err(format!(
                 "what was in flight is not durable after {} ms of grace; it was not acknowledged and comes again \
@@ -193,16 +210,19 @@ impl Run {
     }
 
     /// A last acknowledgement.
-    async fn finish(mut self) -> Result<(), String> {
+    async fn finish(mut self, grace: Duration) -> Result<(), String> {
         let _ = self.stop_reading.send(true);
         let watermark = *self.pipeline.watermark.borrow();
-        let acknowledged = match (&mut self.follower).await {
-            Ok(Ok(Some(connection))) => connection.finish().await.map_err(|error| error.to_string()),
-            Ok(Ok(None)) => Err("the source was not connected".into()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
+        let acknowledge = async {
+            match (&mut self.follower).await {
+                Ok(Ok(Some(connection))) => connection.finish().await.map_err(|error| error.to_string()),
+                Ok(Ok(None)) => Err("the source was not connected".into()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(error.to_string()),
+            }
         };
-        match acknowledged {
+        let acknowledged = tokio::time::timeout(grace.max(FAREWELL_MIN), acknowledge).await;
+        match acknowledged.unwrap_or_else(|_| Err("it did not answer in time".into())) {
             Ok(()) => {
                 info!(self.logger, "done"; "acknowledged" => %watermark);
                 Ok(())
@@ -231,6 +251,38 @@ impl Run {
             None => Err("the pipeline's thread ended; this is a bug, and the log above says more".into()),
         }
     }
+}
+
+/// Prepares the source. Waits while that is only a question of time: a slot that a killed predecessor still
+/// holds, a server that is starting. Anything else is an error at once.
+async fn prepare(
+    source: &Source,
+    config: &Config,
+    ready: &ReadyState,
+    logger: &Logger,
+) -> Result<Prepared, String> {
+    let mut backoff = backoff(config);
+    loop {
+        match source.prepare().await {
+            Ok(prepared) => return Ok(prepared),
+            Err(error) if error.is_busy() => {
+                let pause = backoff.pause();
+                ready.set_source(Err(error.to_string()));
+                warn!(logger, "waiting for the source"; "reason" => %error, "pause_ms" => pause.as_millis() as u64);
+                tokio::time::sleep(pause).await;
+            }
+            Err(error) => return Err(format!("source: {error}")),
+        }
+    }
+}
+
+fn backoff(config: &Config) -> Backoff {
+    let (min, max) = backoff_range(config);
+    Backoff::new(min, max)
+}
+
+fn backoff_range(config: &Config) -> (Duration, Duration) {
+    (Duration::from_millis(config.retry.backoff_min_ms), Duration::from_millis(config.retry.backoff_max_ms))
 }
 
 async fn open_lanes(

@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use replicator_admin::ReadyState;
 use replicator_pgconn::ErrorKind;
 use replicator_pipeline::{Backoff, Input};
-use replicator_source::{Feedback, FeedbackHandle, Reader, Source, SourceError};
+use replicator_source::{Feedback, FeedbackHandle, Prepared, Reader, Source, SourceError};
 use replicator_telemetry::metrics::SourceMetrics;
 use replicator_types::{Budget, Lsn};
 use slog::{Logger, info, warn};
@@ -28,6 +28,8 @@ const GOOD_STREAM: Duration = Duration::from_secs(30);
 
 pub(crate) struct Follower {
     pub(crate) source: Arc<Source>,
+    /// What the run began with.
+    pub(crate) prepared: Prepared,
     pub(crate) budget: Budget,
     pub(crate) pipeline: Sender<Input>,
     pub(crate) watermark: watch::Receiver<Lsn>,
@@ -96,14 +98,23 @@ impl Follower {
         }
     }
 
+    async fn open(&self, first: bool) -> Result<(Lsn, Reader, Feedback), SourceError> {
+        let from = *self.watermark.borrow();
+        if !first {
+            self.source.prepare_again(&self.prepared, from).await?;
+        }
+        let (reader, feedback) = self.source.stream(from, self.budget.clone()).await?;
+        Ok((from, reader, feedback))
+    }
+
     /// One stream from its beginning to its end.
     async fn stream(&mut self, first: bool) -> Result<Option<Connection>, SourceError> {
-        if !first {
-            // The server may be another one by now, or have lost the slot: everything is verified again.
-            self.source.prepare().await?;
-        }
-        let from = *self.watermark.borrow();
-        let (reader, feedback) = self.source.stream(from, self.budget.clone()).await?;
+        let mut stop = self.stop.clone();
+        let opened = tokio::select! {
+            opened = self.open(first) => opened?,
+            () = stopped(&mut stop) => return Ok(None),
+        };
+        let (from, reader, feedback) = opened;
         if !first {
             let _ = self.pipeline.send(Input::Reconnected);
             info!(self.logger, "source connected again"; "from" => %from);

@@ -85,6 +85,13 @@ impl ConnectError {
                 );
                 return Self::halt(text);
             }
+            // TLS 1.3 refuses a client's certificate only after the handshake.
+            (io::ErrorKind::InvalidData, Host::Tcp { .. }) if error.to_string().contains("fatal alert") => {
+                return Self::halt(format!(
+                    "cannot connect to Postgres at {place}: the server broke off TLS: {error}; it may want another \
+                     client certificate (sslcert, sslkey)"
+                ));
+            }
             (io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset, _) => {
                 "; the server hung up, its log says why"
             }

@@ -100,7 +100,8 @@ impl TlsClient {
         let roots = self.verifier.roots_described();
         let text = match tls {
             rustls::Error::InvalidCertificate(problem) => match problem {
-                CertificateError::UnknownIssuer => format!(
+                // The latter when another authority has the same name.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
                     "the server's certificate is not signed by an authority in {roots}; set sslrootcert to the \
                      file of the one that signed it"
                 ),

@@ -10,6 +10,10 @@
 //! queue is popped when it is sealed (its Commit was seen) and no fragment is outstanding; the watermark is
 //! the end LSN of the last one popped. A lane without fragments never holds anything back.
 //!
+//! While one sink is away, transactions that do not concern it become durable behind one that does. Runs of
+//! them are joined now and then, so the queue grows with what is outstanding (which the byte budget bounds)
+//! and not with what passes by.
+//!
 //! Invariants:
 //! - the watermark never goes down;
 //! - it never passes a transaction with an outstanding fragment, nor one that is not sealed;
@@ -23,16 +27,21 @@ use std::collections::VecDeque;
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    queue: VecDeque<Transaction>,
-    /// Number of the queue's front.
-    front: u64,
+    /// By rising id.
+    queue: VecDeque<Entry>,
+    /// Id of the next entry.
+    next: u64,
     /// Transactions in the queue, idle marks not counted.
     pending: usize,
+    /// Length of the queue at which runs are joined next.
+    join_at: usize,
     watermark: Lsn,
 }
 
+/// A transaction, several that were joined, or an idle mark.
 #[derive(Clone, Copy, Debug)]
-struct Transaction {
+struct Entry {
+    id: u64,
     /// End of the commit record, once sealed.
     sealed: Option<Lsn>,
     /// Fragments handed out and not yet durable.
@@ -41,44 +50,58 @@ struct Transaction {
     commit_time_us: Option<i64>,
 }
 
+impl Entry {
+    fn is_durable(&self) -> bool {
+        self.sealed.is_some() && self.outstanding == 0
+    }
+}
+
+/// Joining is not worth its walk over the queue below this length (some 160 kB).
+const JOIN_AT_LEAST: usize = 4096;
+
 impl Checkpoint {
     /// A checkpoint where everything up to `watermark` (an end, exclusive) is durable already.
     pub fn new(watermark: Lsn) -> Self {
-        Self { queue: VecDeque::new(), front: 0, pending: 0, watermark }
+        Self { queue: VecDeque::new(), next: 0, pending: 0, join_at: JOIN_AT_LEAST, watermark }
     }
 
     /// A transaction begins. The one before it must be sealed.
     pub fn begin(&mut self, commit_time_us: i64) -> TxnId {
         debug_assert!(self.queue.back().is_none_or(|last| last.sealed.is_some()));
         self.pending += 1;
-        self.push(Transaction { sealed: None, outstanding: 0, commit_time_us: Some(commit_time_us) })
+        self.push(None, Some(commit_time_us))
     }
 
-    fn push(&mut self, transaction: Transaction) -> TxnId {
-        self.queue.push_back(transaction);
-        TxnId(self.front + self.queue.len() as u64 - 1)
+    fn push(&mut self, sealed: Option<Lsn>, commit_time_us: Option<i64>) -> TxnId {
+        let id = self.next;
+        self.next += 1;
+        self.queue.push_back(Entry { id, sealed, outstanding: 0, commit_time_us });
+        if self.queue.len() >= self.join_at {
+            self.join();
+        }
+        TxnId(id)
     }
 
     /// A further batch has changes of the transaction.
     pub fn fragment(&mut self, id: TxnId) {
-        if let Some(transaction) = self.get(id) {
-            transaction.outstanding += 1;
+        if let Some(entry) = self.get(id) {
+            entry.outstanding += 1;
         }
     }
 
     /// All changes of the transaction have been handed out.
     pub fn seal(&mut self, id: TxnId, end_lsn: Lsn) {
-        if let Some(transaction) = self.get(id) {
-            transaction.sealed = Some(end_lsn);
+        if let Some(entry) = self.get(id) {
+            entry.sealed = Some(end_lsn);
         }
         self.pop();
     }
 
     /// A fragment of the transaction is durable.
     pub fn durable(&mut self, id: TxnId) {
-        if let Some(transaction) = self.get(id) {
-            debug_assert!(transaction.outstanding > 0, "more fragments durable than handed out");
-            transaction.outstanding = transaction.outstanding.saturating_sub(1);
+        if let Some(entry) = self.get(id) {
+            debug_assert!(entry.outstanding > 0, "more fragments durable than handed out");
+            entry.outstanding = entry.outstanding.saturating_sub(1);
         }
         self.pop();
     }
@@ -88,11 +111,11 @@ impl Checkpoint {
     pub fn idle(&mut self, lsn: Lsn) {
         match self.queue.back_mut() {
             None => self.watermark = self.watermark.max(lsn),
-            Some(Transaction { sealed: None, .. }) => {}
-            // An idle mark behind an idle mark replaces it, so an outage does not grow the queue.
-            Some(Transaction { sealed: Some(end), commit_time_us: None, .. }) => *end = lsn.max(*end),
+            Some(Entry { sealed: None, .. }) => {}
+            // Behind something that is durable and only waits for its turn, the mark replaces it.
+            Some(Entry { sealed: Some(end), outstanding: 0, .. }) => *end = lsn.max(*end),
             Some(_) => {
-                self.push(Transaction { sealed: Some(lsn), outstanding: 0, commit_time_us: None });
+                self.push(Some(lsn), None);
             }
         }
     }
@@ -102,7 +125,7 @@ impl Checkpoint {
         self.watermark
     }
 
-    /// Transactions that are not durable yet, the open one included.
+    /// Transactions that are not acknowledged yet, the open one included; joined ones count as one.
     pub fn pending(&self) -> usize {
         self.pending
     }
@@ -114,25 +137,46 @@ impl Checkpoint {
 
     /// Commit time of the oldest transaction that is not durable yet.
     pub fn oldest_commit_time_us(&self) -> Option<i64> {
-        self.queue.iter().find_map(|transaction| transaction.commit_time_us)
+        self.queue.iter().find_map(|entry| entry.commit_time_us)
     }
 
-    fn get(&mut self, id: TxnId) -> Option<&mut Transaction> {
-        let index = id.0.checked_sub(self.front);
-        debug_assert!(index.is_some(), "{id:?} was popped before its last fragment was durable");
-        self.queue.get_mut(usize::try_from(index?).ok()?)
+    fn get(&mut self, id: TxnId) -> Option<&mut Entry> {
+        // Without joins the place is the distance from the front.
+        let front = self.queue.front()?.id;
+        let guess = usize::try_from(id.0.checked_sub(front)?).ok()?;
+        let index = match self.queue.get(guess) {
+            Some(entry) if entry.id == id.0 => guess,
+            _ => self.queue.binary_search_by_key(&id.0, |entry| entry.id).ok()?,
+        };
+        self.queue.get_mut(index)
     }
 
     fn pop(&mut self) {
-        while let Some(Transaction { sealed: Some(end_lsn), outstanding: 0, commit_time_us }) =
-            self.queue.front().copied()
-        {
+        while let Some(entry) = self.queue.front().copied().filter(Entry::is_durable) {
             self.queue.pop_front();
-            self.pending -= usize::from(commit_time_us.is_some());
-            self.front += 1;
+            self.pending -= usize::from(entry.commit_time_us.is_some());
             // Commit ends grow; an idle mark's LSN may lie below one that came with a later status.
-            self.watermark = self.watermark.max(end_lsn);
+            self.watermark = self.watermark.max(entry.sealed.unwrap_or_default());
         }
+    }
+
+    /// Joins neighbours that are durable and wait for one before them. No fragment of theirs is outstanding,
+    /// so nobody asks for them by their ids any more.
+    fn join(&mut self) {
+        let mut joined: VecDeque<Entry> = VecDeque::with_capacity(self.queue.len() / 2);
+        for entry in self.queue.drain(..) {
+            match joined.back_mut() {
+                Some(last) if last.is_durable() && entry.is_durable() => {
+                    let both = last.commit_time_us.is_some() && entry.commit_time_us.is_some();
+                    self.pending -= usize::from(both);
+                    last.sealed = last.sealed.max(entry.sealed);
+                    last.commit_time_us = last.commit_time_us.or(entry.commit_time_us);
+                }
+                _ => joined.push_back(entry),
+            }
+        }
+        self.queue = joined;
+        self.join_at = JOIN_AT_LEAST.max(self.queue.len() * 2);
     }
 }
 
@@ -188,6 +232,30 @@ mod tests {
         checkpoint.durable(ids[0]);
         assert_eq!(checkpoint.watermark(), Lsn(30));
         assert!(checkpoint.is_drained());
+    }
+
+    #[test]
+    fn transactions_that_pass_by_while_one_waits_do_not_pile_up() {
+        let mut checkpoint = Checkpoint::new(Lsn(0));
+        let waiting = checkpoint.begin(0);
+        checkpoint.fragment(waiting);
+        checkpoint.seal(waiting, Lsn(1));
+        let mut open = Vec::new();
+        for n in 2..200_000 {
+            let id = checkpoint.begin(n as i64);
+            checkpoint.fragment(id);
+            checkpoint.seal(id, Lsn(n));
+            // A few wait a while for their turn, as batches do.
+            open.push(id);
+            if open.len() == 100 {
+                open.drain(..).for_each(|id| checkpoint.durable(id));
+            }
+        }
+        assert!(checkpoint.queue.len() <= 2 * JOIN_AT_LEAST, "{}", checkpoint.queue.len());
+        assert_eq!(checkpoint.watermark(), Lsn(0));
+        checkpoint.durable(waiting);
+        open.drain(..).for_each(|id| checkpoint.durable(id));
+        assert_eq!((checkpoint.watermark(), checkpoint.pending()), (Lsn(199_999), 0));
     }
 
     /// The naive model: remembers everything for ever and looks at all of it each time.
@@ -284,6 +352,7 @@ mod tests {
                         }
                     }
                 }
+                real.join();
                 prop_assert_eq!(real.watermark(), Lsn(model.watermark()));
                 prop_assert!(real.watermark() >= before);
                 before = real.watermark();

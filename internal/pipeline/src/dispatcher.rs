@@ -13,7 +13,8 @@
 //! - a truncate, and an update that changes the key of a row with unsent TOAST values, is fenced: every lane
 //!   of the sink is durable up to there before it is applied, and none goes on before it is durable.
 //!
-//! Sinks that keep a log ([`KeyChanges::Whole`]) get each change as it came.
+//! Sinks that keep a log ([`KeyChanges::Whole`]) get each change as it came; the second kind of fence is theirs
+//! too when they have several lanes, since the value they have to look up lies in another one.
 
 use crate::batcher::{BatchLimits, Batcher};
 use crate::checkpoint::Checkpoint;
@@ -163,7 +164,7 @@ impl Dispatcher {
                 }
             };
             match keys.old_hash {
-                Some(_) if split && keys.unresolved => {
+                Some(_) if keys.unresolved && (split || self.routes[sink].shards > 1) => {
                     let shard = shard_of(keys.hash, self.routes[sink].shards);
                     self.fence(
                         checkpoint,
@@ -295,11 +296,15 @@ struct Keys {
     needs_old: bool,
     /// Whether it has unsent TOAST values that nobody but the sink has.
     unresolved: bool,
+    /// Whether it is an update with the full old row.
+    full_update: bool,
 }
 
 impl Keys {
+    /// Under FULL always two for an update: what the key is the catalog says, as it is when it is asked, and
+    /// positions must not depend on that.
     fn ordinals(&self) -> u64 {
-        if self.old_hash.is_some() { 2 } else { 1 }
+        if self.old_hash.is_some() || self.full_update { 2 } else { 1 }
     }
 
     fn of(relation: &Relation, change: &RowChange<'_>) -> Result<Self, DispatchError> {
@@ -311,6 +316,7 @@ impl Keys {
                 old_hash: None,
                 needs_old: false,
                 unresolved: false,
+                full_update: false,
             }),
             (Op::Delete, Some(old), _) => {
                 if keyless && !change.old_is_full {
@@ -321,6 +327,7 @@ impl Keys {
                     old_hash: None,
                     needs_old: false,
                     unresolved: false,
+                    full_update: false,
                 })
             }
             (Op::Update, old, Some(new)) => {
@@ -334,6 +341,7 @@ impl Keys {
                     old_hash: old.filter(|_| changed).map(|old| hash(relation, old, None)),
                     needs_old: unchanged && old.is_some(),
                     unresolved: unchanged && !change.old_is_full,
+                    full_update: change.old_is_full,
                 })
             }
             _ => Err(no_key()),

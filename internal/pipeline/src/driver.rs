@@ -146,6 +146,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
     let driver = Driver {
         pipeline: Pipeline::new(routes, settings.watermark, &settings.budget),
         budget: settings.budget,
+        writes_down: vec![0; queues.len()],
         queues,
         watermark: watermark.clone(),
         events: events_out,
@@ -179,6 +180,8 @@ struct Driver {
     pipeline: Pipeline,
     budget: Budget,
     queues: Vec<Vec<Sender<LaneItem>>>,
+    /// For each sink, how many of its writes do not get through at the moment.
+    writes_down: Vec<usize>,
     watermark: watch::Sender<Lsn>,
     events: mpsc::UnboundedSender<Event>,
     stop_at: Lsn,
@@ -262,13 +265,17 @@ impl Driver {
                 Ok(())
             }
             LaneReport::Up(sink) => {
-                self.sink_metrics[sink].up.set(1.0);
-                self.tell(Event::SinkUp(sink));
+                self.writes_down[sink] = self.writes_down[sink].saturating_sub(1);
+                if self.writes_down[sink] == 0 {
+                    self.sink_metrics[sink].up.set(1.0);
+                    self.tell(Event::SinkUp(sink));
+                }
                 Ok(())
             }
-            LaneReport::Down(sink, text) => {
+            LaneReport::Down { sink, reason, first } => {
+                self.writes_down[sink] += usize::from(first);
                 self.sink_metrics[sink].up.set(0.0);
-                self.tell(Event::SinkDown(sink, text));
+                self.tell(Event::SinkDown(sink, reason));
                 Ok(())
             }
             LaneReport::Failed(lane, text) => {

@@ -30,10 +30,11 @@ pub(crate) enum LaneItem {
 pub(crate) enum LaneReport {
     /// A batch with changes of these transactions is durable.
     Durable(Vec<TxnId>),
-    /// The sink answers again.
+    /// A write that was down has got through.
     Up(usize),
-    /// The sink does not answer or refuses; the lane keeps trying.
-    Down(usize, String),
+    /// A write does not get through; it is tried again. Said once (`first`), and again with each new reason;
+    /// an `Up` follows it.
+    Down { sink: usize, reason: String, first: bool },
     /// The lane has stopped; a person is needed.
     Failed(LaneId, String),
 }
@@ -51,8 +52,33 @@ pub(crate) struct LaneContext {
     pub(crate) logger: Logger,
 }
 
+/// Reports the lane as failed unless it came to an orderly end: a panic must not look like a slow sink.
+struct Watch<'a> {
+    context: &'a LaneContext,
+    orderly: bool,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.orderly {
+            let text = format!(
+                "shard {} of the sink has panicked; nothing of its batch was acknowledged (a bug: the panic's message \
+                 is on stderr)",
+                self.context.id.shard
+            );
+            let _ = self.context.reports.send(LaneReport::Failed(self.context.id, text));
+        }
+    }
+}
+
 /// Runs until the queue is closed and what was in it is durable, or until the lane fails for good.
-pub(crate) fn run(context: &LaneContext, mut lane: Box<dyn Lane>, items: &Receiver<LaneItem>) {
+pub(crate) fn run(context: &LaneContext, lane: Box<dyn Lane>, items: &Receiver<LaneItem>) {
+    let mut watch = Watch { context, orderly: false };
+    work(context, lane, items);
+    watch.orderly = true;
+}
+
+fn work(context: &LaneContext, mut lane: Box<dyn Lane>, items: &Receiver<LaneItem>) {
     let in_flight_max = lane.in_flight_max().max(1);
     let slots = Slots { permits: Arc::new(Semaphore::new(in_flight_max)), count: in_flight_max as u32 };
     for item in items {
@@ -178,7 +204,14 @@ struct Delivery {
 }
 
 impl Delivery {
-    async fn run(mut self) {
+    async fn run(self) {
+        let context = self.context.clone();
+        let mut watch = Watch { context: &context, orderly: false };
+        self.deliver().await;
+        watch.orderly = true;
+    }
+
+    async fn deliver(mut self) {
         self.context.metrics.batches_in_flight.increment(1.0);
         let mut attempts = Attempts::new(&self.context);
         while let Err(error) = self.write.send().await {
@@ -239,7 +272,9 @@ impl<'a> Attempts<'a> {
                 warn!(context.logger, "sink failed, trying again"; "error" => &text,
                     "attempt" => self.failures, "pause_ms" => pause.as_millis() as u64);
                 if self.failures >= ATTEMPTS_UNTIL_DOWN {
-                    let _ = context.reports.send(LaneReport::Down(context.id.sink, text));
+                    let first = self.failures == ATTEMPTS_UNTIL_DOWN;
+                    let _ =
+                        context.reports.send(LaneReport::Down { sink: context.id.sink, reason: text, first });
                 }
                 Some(pause)
             }
@@ -257,7 +292,9 @@ impl<'a> Attempts<'a> {
         if self.failures > 0 {
             info!(self.context.logger, "sink works again";
                 "attempts" => self.failures, "after_ms" => self.since.elapsed().as_millis() as u64);
-            let _ = self.context.reports.send(LaneReport::Up(self.context.id.sink));
+            if self.failures >= ATTEMPTS_UNTIL_DOWN {
+                let _ = self.context.reports.send(LaneReport::Up(self.context.id.sink));
+            }
         }
     }
 }

@@ -28,6 +28,8 @@ enum Step {
     FailAfter,
     /// Fails for good.
     Halt,
+    /// Has a bug.
+    Panic,
     /// Waits until the test lets it go.
     Wait(Receiver<()>),
 }
@@ -41,6 +43,7 @@ struct TestLane {
     held: Held,
     script: Arc<Mutex<Vec<Step>>>,
     prepare_failures: u32,
+    prepare_panics: bool,
 }
 
 struct TestWrite {
@@ -57,6 +60,7 @@ impl Lane for TestLane {
     }
 
     async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
+        assert!(!self.prepare_panics, "on purpose");
         if self.prepare_failures > 0 {
             self.prepare_failures -= 1;
             return Err(SinkError::retry("not now"));
@@ -89,6 +93,7 @@ impl Write for TestWrite {
         match step {
             Some(Step::FailBefore) => return Err(SinkError::retry("connection refused")),
             Some(Step::Halt) => return Err(SinkError::halt("wrong password; set it")),
+            Some(Step::Panic) => panic!("on purpose"),
             Some(Step::FailAfter) => {
                 self.write();
                 return Err(SinkError::retry("connection reset before the answer"));
@@ -119,17 +124,26 @@ struct Sink {
     rows_max: usize,
     script: Vec<Step>,
     prepare_failures: u32,
+    prepare_panics: bool,
 }
 
 impl Default for Sink {
     fn default() -> Self {
-        Self { shards: 1, in_flight_max: 1, rows_max: 1, script: Vec::new(), prepare_failures: 0 }
+        Self {
+            shards: 1,
+            in_flight_max: 1,
+            rows_max: 1,
+            script: Vec::new(),
+            prepare_failures: 0,
+            prepare_panics: false,
+        }
     }
 }
 
 impl Bench {
     fn new(mut sink: Sink) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let held = Held::default();
         sink.script.reverse();
         let script = Arc::new(Mutex::new(sink.script));
@@ -140,6 +154,7 @@ impl Bench {
                 held: Arc::clone(&held),
                 script: Arc::clone(&script),
                 prepare_failures: sink.prepare_failures,
+                prepare_panics: sink.prepare_panics,
             })
         };
         let config = SinkConfig {
@@ -158,7 +173,8 @@ impl Bench {
             logger: slog::Logger::root(slog::Discard, slog::o!()),
             alive: Box::new(()),
         };
-        let lanes = SinkLanes { config, key_changes: KeyChanges::Split, lanes: (0..sink.shards).map(lane).collect() };
+        let lanes =
+            SinkLanes { config, key_changes: KeyChanges::Split, lanes: (0..sink.shards).map(lane).collect() };
         let running = start(settings, vec![lanes]).unwrap();
         Self { runtime, running, held, budget }
     }
@@ -235,6 +251,17 @@ fn a_failure_for_good_ends_the_run_with_its_remedy_and_is_never_acknowledged() {
 }
 
 #[test]
+fn a_lane_that_panics_ends_the_run_instead_of_standing_still() {
+    for prepare_panics in [true, false] {
+        let mut bench = Bench::new(Sink { script: vec![Step::Panic], prepare_panics, ..Sink::default() });
+        bench.send(inserts(table().begin(10), &KEYS[..1]).commit(10));
+        let event = bench.event();
+        assert!(matches!(&event, Event::Failed(text) if text.contains("panicked")), "{event:?}");
+        assert_eq!(bench.watermark(), lsn(1));
+    }
+}
+
+#[test]
 fn a_sink_that_keeps_failing_is_reported_down_and_then_up() {
     let mut bench = Bench::new(Sink { script: vec![Step::FailBefore; 3], ..Sink::default() });
     bench.send(inserts(table().begin(10), &KEYS[..1]).commit(10));
@@ -253,7 +280,11 @@ fn a_fence_waits_for_every_lane_and_holds_every_lane() {
     bench.send(inserts(wire, &KEYS).commit(10));
     bench.wait_for("all but one row before the truncate", |bench| bench.held().len() == 5);
     std::thread::sleep(Duration::from_millis(30));
-    assert!(bench.held().iter().all(|(_, op, ordinal)| *op == Op::Insert && *ordinal < 6), "{:?}", bench.held());
+    assert!(
+        bench.held().iter().all(|(_, op, ordinal)| *op == Op::Insert && *ordinal < 6),
+        "{:?}",
+        bench.held()
+    );
     go.send(()).unwrap();
     bench.wait_for("the watermark", |bench| bench.watermark() == lsn(18));
     let held = bench.held();

@@ -168,6 +168,36 @@ fn a_key_update_with_a_value_only_the_sink_has_is_fenced_and_whole() {
 }
 
 #[test]
+fn a_log_of_several_lanes_is_fenced_too_where_a_value_lies_in_another_lane() {
+    let mut pipeline = pipeline(vec![route("history", 3, KeyChanges::Whole)]);
+    let old: [Text; 2] = [Some("1"), None];
+    let wire = table(Wire::new().begin(10)).insert(T, &[Some("1"), Some("big")]);
+    feed(&mut pipeline, wire.update(T, Some((b'K', &old)), &[Some("2"), UNCHANGED]).commit(10));
+    let fences: Vec<_> =
+        flushed(&mut pipeline).iter().map(|(_, fenced, changes, _)| (*fenced, changes.len())).collect();
+    assert_eq!(fences, [(false, 1), (true, 1)]);
+}
+
+#[test]
+fn positions_under_full_do_not_depend_on_what_the_catalog_calls_the_key() {
+    let old: [Text; 2] = [Some("1"), Some("a")];
+    let mut positions = Vec::new();
+    // The same bytes, once with the first column known as the key and once without any key.
+    for identity in [b'i', b'f'] {
+        let mut pipeline = pipeline(state(1));
+        let wire = Wire::new()
+            .relation(T, "t", identity, &[("k", oid::INT8, true), ("v", oid::TEXT, false)])
+            .begin(10)
+            .update(T, Some((b'O', &old)), &[Some("1"), Some("b")])
+            .insert(T, &[Some("9"), None])
+            .commit(10);
+        feed(&mut pipeline, wire);
+        positions.push(flushed(&mut pipeline)[0].2.last().map(|change| change.2));
+    }
+    assert_eq!(positions, [Some(2), Some(2)]);
+}
+
+#[test]
 fn a_full_old_row_supplies_what_was_not_sent_so_no_fence_is_needed() {
     let mut pipeline = pipeline(state(3));
     let old: [Text; 2] = [Some("1"), Some("big")];

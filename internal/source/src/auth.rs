@@ -154,3 +154,6 @@ fn scram_error(error: std::io::Error) -> StartupError {
         "the SCRAM exchange failed ({error}): the server does not know this password, or is not the one it says it is"
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,12 @@ const COLUMN_LISTS_SINCE: u32 = 150_000;
 /// Types made by extensions and users have oids from here on (`FirstNormalObjectId`).
 const FIRST_USER_OID: u32 = 16_384;
 
-/// The query around a `published(oid, columns)`: NULL columns are all but generated ones.
+/// From this version on a publication can have generated columns sent, and the catalog tells whether it does.
+/// Before, they are never sent, whatever the catalog says.
+const GENERATED_COLUMNS_SINCE: u32 = 180_000;
+
+/// The query around a `published(oid, columns, generated)`: NULL columns are all, `generated` tells whether
+/// generated ones are among them.
 const COLUMNS: &str = "
 , domain AS (
     SELECT t.oid, t.typbasetype AS base, t.typtypmod AS modifier FROM pg_type t WHERE t.typtype = 'd'
@@ -47,7 +52,7 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmediate AND pk.indisvalid
 LEFT JOIN pg_index ri ON ri.indrelid = c.oid AND ri.indisreplident AND ri.indisvalid
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    AND CASE WHEN p.columns IS NULL THEN a.attgenerated = '' ELSE a.attname = ANY (p.columns) END
+    AND (p.columns IS NULL OR a.attname = ANY (p.columns)) AND (p.generated OR a.attgenerated = '')
 LEFT JOIN resolved d ON d.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)
 LEFT JOIN pg_type ae ON ae.oid = b.typelem AND ae.typarray = b.oid
@@ -64,9 +69,10 @@ pub(crate) async fn published(
     server_version_num: u32,
 ) -> Result<Vec<TableCatalog>, SourceError> {
     let columns = if server_version_num >= COLUMN_LISTS_SINCE { "t.attnames" } else { "NULL::name[]" };
+    let generated = server_version_num >= GENERATED_COLUMNS_SINCE;
     let query = format!(
         "WITH RECURSIVE published AS (
-            SELECT c.oid, {columns} AS columns FROM pg_publication_tables t
+            SELECT c.oid, {columns} AS columns, {generated} AS generated FROM pg_publication_tables t
             JOIN pg_namespace n ON n.nspname = t.schemaname
             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
             WHERE t.pubname = $1){COLUMNS}"
@@ -80,7 +86,7 @@ pub(crate) async fn published(
 pub(crate) async fn by_oid(sql: &Sql, oids: &[u32]) -> Result<Vec<TableCatalog>, SourceError> {
     let query = format!(
         "WITH RECURSIVE published AS (
-            SELECT o.oid, (SELECT array_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = o.oid) AS columns
+            SELECT o.oid, NULL::name[] AS columns, true AS generated
             FROM unnest($1::oid[]) AS o(oid)){COLUMNS}"
     );
     tables(sql, "reading the tables of the stream", &query, &[(&oids, Type::OID_ARRAY)]).await
@@ -91,7 +97,8 @@ pub(crate) async fn by_oid(sql: &Sql, oids: &[u32]) -> Result<Vec<TableCatalog>,
 pub(crate) async fn candidates(sql: &Sql) -> Result<Vec<TableCatalog>, SourceError> {
     let query = format!(
         "WITH RECURSIVE published AS (
-            SELECT c.oid, NULL::name[] AS columns FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            SELECT c.oid, NULL::name[] AS columns, false AS generated
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
               AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'){COLUMNS}"
     );

@@ -5,18 +5,30 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceError {
     kind: ErrorKind,
+    busy: bool,
     text: String,
 }
 
 impl SourceError {
     /// It may pass by itself, or nothing is known of it: connect again, with growing pauses.
     pub fn retry(text: impl AsRef<str>) -> Self {
-        Self { kind: ErrorKind::Retry, text: one_line(text.as_ref()) }
+        Self { kind: ErrorKind::Retry, busy: false, text: one_line(text.as_ref()) }
+    }
+
+    /// All is as it should be, but not yet: the slot is still in use, or the server is starting. As
+    /// [`SourceError::retry`], and worth waiting for even before anything has begun.
+    pub fn busy(text: impl AsRef<str>) -> Self {
+        Self { busy: true, ..Self::retry(text) }
+    }
+
+    /// See [`SourceError::busy`].
+    pub fn is_busy(&self) -> bool {
+        self.busy
     }
 
     /// Nothing will help but a person.
     pub fn halt(text: impl AsRef<str>) -> Self {
-        Self { kind: ErrorKind::Halt, text: one_line(text.as_ref()) }
+        Self { kind: ErrorKind::Halt, busy: false, text: one_line(text.as_ref()) }
     }
 
     /// What is to be done.
@@ -30,7 +42,7 @@ impl SourceError {
         // values (22), no such database (3D). 42P01 and the like can also mean "not any more".
         let halts = matches!(error.code.get(..2), Some("0A" | "22" | "28" | "3D" | "42"));
         let kind = if halts { ErrorKind::Halt } else { ErrorKind::Retry };
-        Self { kind, text: one_line(&format!("{doing}: {error}")) }
+        Self { kind, busy: false, text: one_line(&format!("{doing}: {error}")) }
     }
 
     /// Of a query over the SQL connection.
@@ -48,7 +60,7 @@ impl SourceError {
     /// Of the stream itself: what the walsender says when it gives up.
     pub(crate) fn of_stream(error: &ServerError, slot: &str, publication: &str) -> Self {
         match error.code.as_str() {
-            "55006" => Self::retry(format!(
+            "55006" => Self::busy(format!(
                 "slot {slot}: {error}; another process reads it. It gets free when that one ends or, if it is \
                  gone without a word, after wal_sender_timeout; `SELECT pg_terminate_backend(<that pid>)` ends it \
                  at once"
@@ -76,7 +88,8 @@ pub(crate) fn lost_slot_remedy(slot: &str) -> String {
 
 impl From<ConnectError> for SourceError {
     fn from(error: ConnectError) -> Self {
-        Self { kind: error.kind(), text: error.to_string() }
+        // 57P03: the server is starting up, or recovering.
+        Self { kind: error.kind(), busy: error.code() == Some("57P03"), text: error.to_string() }
     }
 }
 

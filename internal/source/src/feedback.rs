@@ -20,7 +20,9 @@
 use crate::SourceError;
 use crate::signals::Signals;
 use bytes::{BufMut, BytesMut};
+use metrics::gauge;
 use replicator_pgconn::PgStream;
+use replicator_telemetry::metrics::ACKNOWLEDGED_LSN;
 use replicator_types::{Lsn, POSTGRES_EPOCH_UNIX_MICROS};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -124,7 +126,9 @@ impl Feedback {
 
     async fn update(&mut self, acknowledged: Lsn, reply: bool) -> Result<(), SourceError> {
         let message = status_update(acknowledged, reply);
-        self.write(&message).await
+        self.write(&message).await?;
+        gauge!(ACKNOWLEDGED_LSN).set(acknowledged.0 as f64);
+        Ok(())
     }
 
     /// CopyDone and Terminate.

@@ -129,7 +129,7 @@ impl Slot {
         let Some(pid) = self.status.active_pid else { return Ok(()) };
         // Not ended from here, not even when it calls itself as we do: it may be another replicator at work.
         // One that is really gone is noticed by the server when its connection breaks, or by the time-out.
-        Err(SourceError::retry(format!(
+        Err(SourceError::busy(format!(
             "slot {name} is in use by process {pid} of the source ({}): end the other reader, or wait until \
              wal_sender_timeout ends one that is gone; `SELECT pg_terminate_backend({pid})` ends it at once",
             self.reader

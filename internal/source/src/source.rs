@@ -54,6 +54,8 @@ pub struct Prepared {
     /// Everything before it is acknowledged: the end of a transaction. The stream begins there, or later if
     /// asked to.
     pub confirmed_flush: Lsn,
+    /// Whether the slot was made just now: what was committed before is not in it.
+    pub slot_is_new: bool,
     /// The published tables, as published.
     pub tables: Vec<TableCatalog>,
     /// The server ends a connection it has not heard of for this long; 0 for never.
@@ -196,17 +198,32 @@ impl Source {
     }
 
     /// Sees to it that publication and slot are there – made, where they may be – and can be streamed from.
-    /// To be called before every [`Source::stream`]: a slot may be lost, or the cluster another, since.
+    /// To be called before the first [`Source::stream`].
     ///
     /// # Errors
-    /// One line with the remedy. The slot being in use is [`ErrorKind::Retry`](crate::ErrorKind::Retry).
+    /// One line with the remedy. The slot being in use is [`SourceError::is_busy`].
     pub async fn prepare(&self) -> Result<Prepared, SourceError> {
+        self.prepare_with(self.config.create).await
+    }
+
+    /// [`Source::prepare`] before any further stream of a run that began with `first` and has acknowledged
+    /// `watermark`: the cluster may be another one by now, or the slot gone. Makes nothing: a new slot in the
+    /// place of a lost one would pass over everything between the two in silence.
+    ///
+    /// # Errors
+    /// As [`Source::prepare`]; and a cluster or slot that is not the one the run began with.
+    pub async fn prepare_again(&self, first: &Prepared, watermark: Lsn) -> Result<(), SourceError> {
+        let now = self.prepare_with(false).await?;
+        verify_same(first, &now, watermark)
+    }
+
+    async fn prepare_with(&self, create: bool) -> Result<Prepared, SourceError> {
         let server = Server::read(&self.sql).await?;
         server.verify_version()?;
         server.verify_wal_level()?;
         let (mut connection, system) = self.connect_replication().await?;
-        let publication = self.prepare_publication(&server).await?;
-        let confirmed_flush = self.prepare_slot(&mut connection, &server).await?;
+        let publication = self.prepare_publication(&server, create).await?;
+        let (confirmed_flush, slot_is_new) = self.prepare_slot(&mut connection, &server, create).await?;
         connection.close().await;
         let tables = catalog::published(&self.sql, &self.config.publication, server.version_num).await?;
         publication.verify(&self.config.publication, &tables)?;
@@ -225,17 +242,18 @@ impl Source {
             database: system.database,
             server_version_num: server.version_num,
             confirmed_flush,
+            slot_is_new,
             tables,
             wal_sender_timeout_ms: server.wal_sender_timeout_ms,
         })
     }
 
-    async fn prepare_publication(&self, server: &Server) -> Result<Publication, SourceError> {
+    async fn prepare_publication(&self, server: &Server, create: bool) -> Result<Publication, SourceError> {
         let name = &self.config.publication;
         if let Some(publication) = Publication::find(&self.sql, name).await? {
             return Ok(publication);
         }
-        if !self.config.create {
+        if !create {
             return Err(absent(name, &self.config.tables));
         }
         let plan = Plan::of(&self.sql, server, name, &self.config.tables).await?;
@@ -255,23 +273,24 @@ impl Source {
         &self,
         connection: &mut ReplicationConnection,
         server: &Server,
-    ) -> Result<Lsn, SourceError> {
+        create: bool,
+    ) -> Result<(Lsn, bool), SourceError> {
         let name = &self.config.slot;
         let Some(slot) = Slot::find(&self.sql, name).await? else {
-            if !self.config.create {
+            if !create {
                 return Err(absent_slot(name));
             }
             server.verify_room_for_a_slot(name)?;
             let options = SlotOptions::default();
-            return slot::create(connection, &self.sql, server, name, options, &self.log).await;
+            let made = slot::create(connection, &self.sql, server, name, options, &self.log).await?;
+            return Ok((made, true));
         };
         slot.verify(name, self.options.database())?;
         slot.verify_free(name)?;
-        slot.status.confirmed_flush.ok_or_else(|| {
-            SourceError::retry(format!(
-                "slot {name} is being made by another session and has no position yet"
-            ))
-        })
+        let confirmed_flush = slot.status.confirmed_flush.ok_or_else(|| {
+            SourceError::busy(format!("slot {name} is being made by another session and has no position yet"))
+        })?;
+        Ok((confirmed_flush, false))
     }
 
     async fn verify_identities(&self, tables: &[TableCatalog]) -> Result<(), SourceError> {
@@ -385,6 +404,27 @@ impl Source {
         };
         Ok((connection, System { identifier, timeline, database }))
     }
+}
+
+/// Whether a run that began with `first` may go on with `now`.
+fn verify_same(first: &Prepared, now: &Prepared, watermark: Lsn) -> Result<(), SourceError> {
+    let slot = &first.identity.slot;
+    let (was, is) = (first.identity.system_identifier, now.identity.system_identifier);
+    if was != is {
+        return Err(SourceError::halt(format!(
+            "the source is another cluster now ({is}, it was {was}): positions of the two are not comparable; point \
+             source.url at the old one, or start anew with empty sinks"
+        )));
+    }
+    if now.confirmed_flush > watermark {
+        return Err(SourceError::halt(format!(
+            "slot {slot} stands at {}, beyond {watermark}, up to where the sinks have everything: it was made anew or \
+             moved by somebody else, and what lies between is lost to it; {}",
+            now.confirmed_flush,
+            crate::error::lost_slot_remedy(slot)
+        )));
+    }
+    Ok(())
 }
 
 fn item(what: &str, result: Result<String, SourceError>) -> CheckItem {

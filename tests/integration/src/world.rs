@@ -1,6 +1,6 @@
 use crate::archive_state::assert_archive_folds_to;
 use replicator_harness::{
-    ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Rows, S3, archive_events,
+    ClickHouse, ClickHouseOptions, Column, Config, PgOptions, PgVersion, Postgres, Rows, S3, archive_events,
     assert_each_event_once, assert_same_rows, source_columns,
 };
 
@@ -56,22 +56,27 @@ impl World {
         archive_events(&self.s3.folder(BUCKET).join("prefix"))
     }
 
+    /// Compares one table of the source with both databases, to the last byte.
+    pub async fn assert_databases_equal(&self, table: &Table) -> (Vec<Column>, Rows) {
+        let source = self.source.client("shop").await;
+        let target = self.target.client("copy").await;
+        let name = format!("public.\"{}\"", table.name.replace('"', "\"\""));
+        let columns = source_columns(&source, &name).await;
+        let expected = Rows::of_postgres(&source, &name, &columns).await;
+        let copy = Rows::of_postgres(&target, &name, &columns).await;
+        assert_same_rows(&format!("{name} in Postgres"), &expected, &copy);
+        let mirror = Rows::of_clickhouse(&self.clickhouse, self.clickhouse.database(), table.name, &columns);
+        assert_same_rows(&format!("{name} in ClickHouse"), &expected, &mirror);
+        (columns, expected)
+    }
+
     /// Compares the tables of the source with both databases, to the last byte, and the archive's events, each
     /// there once, folded, with the source.
     pub async fn assert_equal(&self, tables: &[Table]) {
-        let source = self.source.client("shop").await;
-        let target = self.target.client("copy").await;
         let events = self.archive();
         assert_each_event_once(&events);
         for table in tables {
-            let name = format!("public.{}", table.name);
-            let columns = source_columns(&source, &name).await;
-            let expected = Rows::of_postgres(&source, &name, &columns).await;
-            let copy = Rows::of_postgres(&target, &name, &columns).await;
-            assert_same_rows(&format!("{name} in Postgres"), &expected, &copy);
-            let database = self.clickhouse.database();
-            let mirror = Rows::of_clickhouse(&self.clickhouse, database, table.name, &columns);
-            assert_same_rows(&format!("{name} in ClickHouse"), &expected, &mirror);
+            let (columns, expected) = self.assert_databases_equal(table).await;
             assert_archive_folds_to(&events, table, &columns, &expected);
         }
     }

@@ -41,7 +41,9 @@ fn alternative_names_decide_where_there_are_any() {
     for host in ["db.example", "DB.Example", "a.pool.example", "10.0.0.7", "::1"] {
         assert!(subject.is_for(host), "{host}");
     }
-    for host in ["ignored.example", "pool.example", "a.b.pool.example", ".pool.example", "10.0.0.8", "example", ""] {
+    for host in
+        ["ignored.example", "pool.example", "a.b.pool.example", ".pool.example", "10.0.0.8", "example", ""]
+    {
         assert!(!subject.is_for(host), "{host}");
     }
     assert_eq!(subject.described(), "db.example, *.pool.example, 10.0.0.7, ::1");

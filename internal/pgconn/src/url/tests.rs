@@ -106,8 +106,13 @@ fn every_known_parameter_is_understood() {
     assert_eq!(options.channel_binding, ChannelBinding::Require);
     let seconds = Duration::from_secs;
     assert_eq!(options.connect_timeout, Some(seconds(3)));
-    let keepalive =
-        Keepalive { enabled: false, idle: seconds(4), interval: seconds(5), count: 6, user_timeout: seconds(7) };
+    let keepalive = Keepalive {
+        enabled: false,
+        idle: seconds(4),
+        interval: seconds(5),
+        count: 6,
+        user_timeout: seconds(7),
+    };
     assert_eq!(options.keepalive, keepalive);
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(options.settings, [setting("geqo", "off"), setting("work_mem", "1 MB")]);

@@ -17,7 +17,6 @@ use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::de::DeserializeOwned;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use url::Url;
@@ -40,10 +39,9 @@ pub(crate) struct Client {
     endpoint: String,
     timeout: Duration,
     name: String,
-    /// What the ids of this sink's inserts begin with, whichever process sends them; known with the slot.
-    query_prefix: OnceLock<String>,
-    queries: AtomicU64,
-    run: u64,
+    /// What this sink's inserts are marked with (`log_comment`), whichever process sends them; known with the
+    /// slot.
+    mark: OnceLock<String>,
 }
 
 impl Client {
@@ -110,17 +108,12 @@ impl Client {
         for (key, value) in settings {
             inner = inner.with_setting(key, value);
         }
-        let run = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_micros() as u64);
         Ok(Self {
             inner,
             endpoint,
             timeout: Duration::from_millis(config.request_timeout_ms),
             name: name.to_owned(),
-            query_prefix: OnceLock::new(),
-            queries: AtomicU64::new(0),
-            run,
+            mark: OnceLock::new(),
         })
     }
 
@@ -131,8 +124,8 @@ impl Client {
 
     /// Says whose changes are written. Sinks of the same name at other slots are others.
     pub(crate) fn identify(&self, identity: &SlotIdentity) {
-        let prefix = format!("replicator/{}/{}/{}/", self.name, identity.system_identifier, identity.slot);
-        self.query_prefix.get_or_init(|| prefix);
+        let mark = format!("replicator/{}/{}/{}", self.name, identity.system_identifier, identity.slot);
+        self.mark.get_or_init(|| mark);
     }
 
     /// Runs a statement. `what` completes "ClickHouse at host:port, …".
@@ -184,7 +177,7 @@ impl Client {
             .inner
             .insert_formatted_with(sql)
             .with_timeouts(Some(self.timeout), Some(self.timeout))
-            .with_setting("query_id", self.next_query_id())
+            .with_setting("log_comment", self.mark.get().map_or("replicator", String::as_str))
             .with_setting("decompress", "1")
             .with_setting("wait_end_of_query", "1")
             // The answer comes when the part is written, not when the rows are queued.
@@ -213,10 +206,10 @@ impl Client {
     /// Waits until no query of this sink runs on the server any more: one that was given up here, or was
     /// sent by a process that has died, may still be at work there. Does without when the user may not look.
     pub(crate) async fn wait_for_own_queries(&self) -> Result<(), SinkError> {
-        let Some(prefix) = self.query_prefix.get() else { return Ok(()) };
+        let Some(mark) = self.mark.get() else { return Ok(()) };
         let sql = format!(
-            "SELECT count() FROM system.processes WHERE startsWith(query_id, {})",
-            crate::names::literal(prefix)
+            "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {}",
+            crate::names::literal(mark)
         );
         let deadline = Instant::now() + self.timeout;
         loop {
@@ -240,11 +233,6 @@ impl Client {
 
     fn query(&self, sql: &str) -> Query {
         self.inner.query_raw(sql)
-    }
-
-    fn next_query_id(&self) -> String {
-        let prefix = self.query_prefix.get().map_or("replicator/", String::as_str);
-        format!("{prefix}{:x}-{}", self.run, self.queries.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn within<T>(

@@ -162,7 +162,7 @@ fn report(session: &Session, plan: &Plan, noticed: &Noticed) {
         warn!(session.connector().logger(),
             "updates or deletes of rows that the target does not have, which nothing here could complete, were left \
              out; copy the table again if it was not being copied just now";
-            "rows" => rows, "table" => &noticed.table, "position" => %plan.last);
+            "rows" => rows, "last_table" => &noticed.table, "position" => %plan.last);
     }
 }
 

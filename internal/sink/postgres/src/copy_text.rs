@@ -8,6 +8,8 @@ pub(crate) struct Rows {
     pub(crate) lines: Bytes,
     /// How many.
     pub(crate) count: u64,
+    /// Memory that the lines take.
+    pub(crate) held_bytes: usize,
 }
 
 impl Rows {
@@ -60,7 +62,8 @@ impl CopyText {
     }
 
     pub(crate) fn finish(self) -> Rows {
-        Rows { lines: Bytes::from(self.bytes), count: self.rows }
+        let held_bytes = self.bytes.capacity();
+        Rows { lines: Bytes::from(self.bytes), count: self.rows, held_bytes }
     }
 
     #[inline]

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! # Invariants
-//! - A step's rows of one table are of one version of it: a second version begins a new step.
+//! - A step's rows of one table are of one version of it: a second version (or another table of the source that
+//!   has taken the name) begins a new step.
 //! - Within a step a keyed table's keys are distinct (see `fold`).
 //! - What is encoded here is what is sent, at the first attempt and at each later one.
 
@@ -111,17 +112,17 @@ impl Plan {
         })
     }
 
-    /// Bytes of rows in it.
+    /// Bytes of memory that its rows take.
     pub(crate) fn held_bytes(&self) -> usize {
         let of_table = |table: &Table| match table {
             Table::Keyed(keyed) => [&keyed.deletes, &keyed.upserts, &keyed.partials, &keyed.inserts]
-                .map(|rows| rows.lines.len())
+                .map(|rows| rows.held_bytes)
                 .iter()
                 .sum(),
             Table::Keyless(_, runs) => runs
                 .iter()
                 .map(|run| match run {
-                    Run::Insert(rows) => rows.lines.len(),
+                    Run::Insert(rows) => rows.held_bytes,
                     Run::OneByOne(indexes) => indexes.len() * size_of::<u32>(),
                 })
                 .sum::<usize>(),
@@ -197,11 +198,9 @@ impl Planner<'_> {
         let relation_index = change.relation_index;
         let mut place = self.open.iter().rposition(|open| open.relation_index == relation_index);
         if place.is_none() {
-            let is_other_version = |open: &Open| {
-                self.targets
-                    .get(open.relation_index)
-                    .is_some_and(|target| target.relation.oid == change.relation.oid)
-            };
+            let table = self.targets.get(relation_index).map(|target| &target.table);
+            let is_other_version =
+                |open: &Open| self.targets.get(open.relation_index).map(|target| &target.table) == table;
             if self.open.iter().any(is_other_version) {
                 self.close()?;
             }

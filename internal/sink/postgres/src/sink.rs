@@ -135,3 +135,38 @@ impl PostgresSink {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replicator_config::Secret;
+    use replicator_sink::ErrorKind;
+    use slog::Discard;
+
+    fn open_with(url: &str, password_file: Option<&str>) -> Result<PostgresSink, SinkError> {
+        let config = PostgresSinkConfig {
+            url: Secret::new(url),
+            password: Secret::default(),
+            password_file: password_file.map(Into::into),
+            create_tables: true,
+            connect_timeout_ms: 1_000,
+        };
+        open("copy".into(), config, 0, Logger::root(Discard, o!()))
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_configuration_halts_without_showing_secrets() {
+        let error = open_with("postgres://u:hunter2@h/d?sslmode=sometimes", None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Halt);
+        assert!(error.to_string().contains("sslmode") && !error.to_string().contains("hunter2"), "{error}");
+        let error = open_with("postgres://u@h/d", Some("/nowhere/password")).unwrap_err();
+        assert!(error.to_string().contains("password_file /nowhere/password"), "{error}");
+    }
+
+    #[test]
+    fn a_sink_has_at_least_one_lane_and_hides_its_password() {
+        let sink = open_with("postgres://u:hunter2@h/d", None).unwrap();
+        assert_eq!(sink.shards(), 1);
+        assert!(!format!("{sink:?}").contains("hunter2"));
+    }
+}

@@ -168,6 +168,14 @@ impl Rows {
         Self { columns: columns.iter().map(|column| column.name.clone()).collect(), lines }
     }
 
+    /// Rows from elsewhere: for each the values' texts in Postgres' spelling, in the order of `columns`.
+    pub fn of_texts(rows: impl IntoIterator<Item = Vec<Option<String>>>, columns: &[Column]) -> Self {
+        let line = |row: Vec<Option<String>>| text::canonical_texts(&row, columns);
+        let mut lines: Vec<String> = rows.into_iter().map(line).collect();
+        lines.sort_unstable();
+        Self { columns: columns.iter().map(|column| column.name.clone()).collect(), lines }
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.lines.len()

@@ -37,6 +37,22 @@ pub(super) fn canonical_row(line: &str, dialect: Dialect, columns: &[Column]) ->
     row
 }
 
+/// A line of values that are not escaped.
+pub(super) fn canonical_texts(values: &[Option<String>], columns: &[Column]) -> String {
+    assert_eq!(values.len(), columns.len(), "a row of other columns than {columns:?}: {values:?}");
+    let mut row = String::new();
+    for (index, (value, column)) in values.iter().zip(columns).enumerate() {
+        if index > 0 {
+            row.push('\t');
+        }
+        match value {
+            Some(value) => canonical(value, column, &mut row),
+            None => row.push_str("\\N"),
+        }
+    }
+    row
+}
+
 fn unescape(field: &str) -> String {
     let mut out = String::with_capacity(field.len());
     let mut chars = field.chars();

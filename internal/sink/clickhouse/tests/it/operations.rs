@@ -122,7 +122,9 @@ async fn a_connection_cut_anywhere_is_tried_again_and_no_row_of_a_history_is_dou
         assert_eq!(error.kind(), ErrorKind::Retry, "{name}: {error}");
         proxy.accept();
         sent.send().await.unwrap();
+        let forwarded = proxy.forwarded_bytes(Direction::ToUpstream);
         sent.send().await.unwrap();
+        assert_eq!(proxy.forwarded_bytes(Direction::ToUpstream), forwarded, "what is done is not sent again");
         let rows = (commit - 9) * 5000;
         assert_eq!(
             fixture.query("SELECT count(), uniqExact(id) FROM {db}.orders"),
@@ -154,6 +156,30 @@ async fn a_server_that_says_nothing_is_given_up_and_tried_again() {
         "0",
         "the insert that was given up came after all"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_waits_for_an_insert_that_was_given_up_and_still_runs() {
+    let mut fixture = Fixture::new();
+    fixture.query("CREATE DATABASE {db}");
+    fixture.query(
+        "CREATE TABLE {db}.orders (id Int64, state String, note String, slow UInt8 MATERIALIZED sleepEachRow(2), \
+         _version UInt128, _deleted UInt8, _commit_time DateTime64(6)) \
+         ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id",
+    );
+    fixture.config.request_timeout_ms = 500;
+    let orders = orders();
+    let mut lane = fixture.lane(&[&orders]).await;
+    let insert = batch(&[insert(&orders, (10, 0), &[T("1"), T("s"), T("n")])]);
+    let error = try_write(&mut lane, insert).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    let truncate = fenced(&[event(&orders, Op::Truncate, (11, 0))]);
+    let mut truncate = lane.prepare(Arc::new(truncate)).await.unwrap();
+    while let Err(error) = truncate.send().await {
+        assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(fixture.query("SELECT count() FROM {db}.orders"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,10 +24,6 @@ fn fresh_name() -> String {
     format!("{}_{}", server().database(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-pub(crate) fn slot() -> SlotIdentity {
-    SlotIdentity { system_identifier: 7_000_000_000_000_000_001, slot: "replicator".into() }
-}
-
 /// A sink in a database of its own.
 pub(crate) struct Fixture {
     pub(crate) config: ClickHouseConfig,
@@ -78,7 +74,11 @@ impl Fixture {
     pub(crate) async fn try_lane(&self, tables: &[&Arc<Relation>]) -> Result<Box<dyn Lane>, SinkError> {
         let sink = self.sink();
         let stream = StreamInfo {
-            identity: slot(),
+            // A slot of the test's own: sinks of one name and slot wait for each other's inserts.
+            identity: SlotIdentity {
+                system_identifier: 7_000_000_000_000_000_001,
+                slot: self.config.database.clone(),
+            },
             database: "shop".into(),
             tables: tables.iter().map(|table| Arc::clone(table)).collect(),
         };

@@ -117,13 +117,17 @@ async fn a_change_of_the_key_takes_the_unchanged_values_along_also_when_replayed
     let docs = docs();
     let mut lane = fixture.lane(&[&docs]).await;
     write(&mut lane, batch(&[insert(&docs, (10, 0), &row("1", "a"))])).await;
+    // The new key had another row once.
+    write(&mut lane, batch(&[insert(&docs, (10, 1), &[T("2"), T("en"), N, T("other"), N, T("{}"), N])]))
+        .await;
+    write(&mut lane, batch(&[delete(&docs, (10, 2), &[T("2"), T("en"), N, N, N, N, N])])).await;
     let old = [T("1"), T("en"), N, N, N, N, N];
     let moved = [update(&docs, (11, 0), &touched("2", "b")).moved_from(&old)];
     let later = [insert(&docs, (12, 0), &row("1", "again"))];
     write(&mut lane, fenced(&moved)).await;
     same(&fixture.query(ROWS), &[expected(2, "b")]);
     assert_eq!(
-        fixture.query("SELECT id, _version, _deleted FROM {db}.docs ORDER BY _version"),
+        fixture.query("SELECT id, _version, _deleted FROM {db}.docs WHERE _version NOT IN (toUInt128('184467440737095516161'), toUInt128('184467440737095516162')) ORDER BY _version"),
         format!("1\t{}\t0\n1\t{}\t1\n2\t{}\t0", 10_u128 << 64, 11_u128 << 64, (11_u128 << 64) + 1)
     );
     // After a crash: the old key's newest row is a tombstone, later one of another row.
