@@ -12,17 +12,18 @@
 //!             └─ the window closes, the sender goes on into its own buffer and is not held up
 //! ```
 //!
-//! The numbers were chosen by `examples/drain.rs` (Linux 6.18, loopback, W1: messages of about 200 bytes), by
-//! the processor time of both sides, which does not depend on what else the machine does. For a million
-//! changes: reading at once 1.1–1.6 s here and 3.2–3.7 s at the sender (`pg_recvlogical`: 1.7 s and 3.6 s);
-//! in bursts 0.2–0.3 s and 2.7–2.8 s, where decoding and the system calls alone are 2.6 s. A fixed pause after
-//! every read either falls back into small packets, when it is shorter than the window takes to fill, or
-//! limits the rate to a window a pause.
+//! The numbers were chosen by `examples/drain.rs` (Linux 6.18, two cores, loopback, messages of about 200
+//! bytes), by the processor time of both sides, which hardly depends on what else the machine does. For a
+//! million changes: reading at once 1.1 to 1.6 s here and 3.2 to 3.7 s at the sender (`pg_recvlogical`: 1.7 to
+//! 3 s, and 3.5 to 6.5 s); in bursts 0.15 to 0.35 s, and 2.7 to 2.8 s, of which decoding and the system calls
+//! alone are 2.6 s. A fixed pause after every read either falls back into small packets, when it is shorter
+//! than the window takes to fill, or limits the rate to one window a pause.
 
 use std::time::Duration;
 
-/// A read that brings less has emptied the socket: a single message, or a few.
-pub(crate) const DRAINED_BYTES: usize = 4 << 10;
+/// Reading until nothing is there has emptied the sender's buffer, too, when it brings less than this: a single
+/// message, or a few. When it brings more, the window may have been full, and opens now for what was held back.
+const DRAINED_BYTES: usize = 4 << 10;
 
 /// Below this rate, bytes a second, there is nothing to gain: 20,000 small changes a second cost a reader
 /// that wakes for each about a tenth of a processor.
@@ -74,11 +75,10 @@ impl Pace {
         Self { pause_max, pause: Duration::ZERO, since: Duration::ZERO, bytes: 0 }
     }
 
-    /// After a read of that many bytes that ended `now`: how long to wait before the next. `drained` tells
-    /// whether the socket is empty.
-    pub(crate) fn after_read(&mut self, bytes: usize, drained: bool, now: Duration) -> Duration {
+    /// After reading what was there, that many bytes, until `now`: how long to wait before the next time.
+    pub(crate) fn after_read(&mut self, bytes: usize, now: Duration) -> Duration {
         self.bytes = self.bytes.saturating_add(bytes);
-        if !drained {
+        if bytes >= DRAINED_BYTES {
             return Duration::ZERO;
         }
         let elapsed = now.saturating_sub(self.since);
@@ -112,7 +112,7 @@ mod tests {
             unread += step * bytes_per_second;
             let bytes = f64::min(unread, 128e3) as usize;
             unread -= bytes as f64;
-            let pause = pace.after_read(bytes, bytes < DRAINED_BYTES, Duration::from_secs_f64(now));
+            let pause = pace.after_read(bytes, Duration::from_secs_f64(now));
             now += pause.as_secs_f64();
             unread += pause.as_secs_f64() * bytes_per_second;
             paused += pause.as_secs_f64();
@@ -139,7 +139,12 @@ mod tests {
     #[test]
     fn the_faster_it_comes_the_shorter_the_pause() {
         let mut pace = Pace::new(Peer::Near);
-        let pause = pace.after_read(10_000_000, true, Duration::from_millis(10));
+        assert_eq!(
+            pace.after_read(10_000_000, Duration::from_millis(9)),
+            Duration::ZERO,
+            "there may be more"
+        );
+        let pause = pace.after_read(0, Duration::from_millis(10));
         assert_eq!(pause, Duration::from_millis(1));
     }
 
@@ -151,8 +156,9 @@ mod tests {
     #[test]
     fn when_the_load_ends_the_pauses_end() {
         let mut pace = Pace::new(Peer::Near);
-        assert!(pace.after_read(1_000_000, true, Duration::from_millis(10)) > Duration::ZERO);
-        assert_eq!(pace.after_read(200, true, Duration::from_millis(40)), Duration::ZERO);
-        assert_eq!(pace.after_read(200, true, Duration::from_millis(41)), Duration::ZERO);
+        pace.after_read(1_000_000, Duration::from_millis(10));
+        assert!(pace.after_read(200, Duration::from_millis(10)) > Duration::ZERO);
+        assert_eq!(pace.after_read(200, Duration::from_millis(40)), Duration::ZERO);
+        assert_eq!(pace.after_read(200, Duration::from_millis(41)), Duration::ZERO);
     }
 }

@@ -17,7 +17,7 @@
 use crate::SourceError;
 use crate::catalog;
 use crate::frames::{Splitter, Step};
-use crate::pace::{DRAINED_BYTES, Pace, Peer};
+use crate::pace::{Pace, Peer};
 use crate::replication::server_error;
 use crate::signals::Signals;
 use crate::sql::Sql;
@@ -155,19 +155,19 @@ impl Reader {
                     return Ok(Chunk { bytes, catalogs, charge });
                 }
             }
-            if let Some(error) = &self.ended {
-                return Err(error.clone());
-            }
             match self.cut() {
                 Ok(Cut::Data(bytes, relations)) => self.pending = Some((bytes, relations)),
                 Ok(Cut::Other(message)) => self.take_other(message),
                 Ok(Cut::Nothing) => {
+                    if let Some(error) = &self.ended {
+                        return Err(error.clone());
+                    }
                     while self.budget.is_full() {
                         tokio::time::sleep(BUDGET_POLL).await;
                     }
                     self.read().await;
                 }
-                Err(error) => self.ended = Some(error),
+                Err(error) => return Err(self.ended.get_or_insert(error).clone()),
             }
         }
     }
@@ -198,44 +198,37 @@ impl Reader {
         }
         let mut last = self.stream.read_buf(&mut self.incoming.buffer).await;
         let mut bytes = 0;
-        let drained = loop {
+        loop {
             match last {
-                Ok(0) => {
-                    self.ended = Some(self.closed("the server closed the connection"));
-                    return;
-                }
-                Ok(more) => {
-                    bytes += more;
-                    if more < DRAINED_BYTES {
-                        break true;
-                    }
-                }
-                Err(error) => {
-                    self.ended = Some(self.closed(&error.to_string()));
-                    return;
-                }
+                Ok(0) => return self.end(self.closed("the server closed the connection")),
+                Ok(more) => bytes += more,
+                Err(error) => return self.end(self.closed(&error.to_string())),
             }
             if bytes >= CHUNK_BYTES || !self.incoming.has_room() {
-                break false;
+                break;
             }
+            // Through TLS a read brings a few records, however much there is.
             last = tokio::select! {
                 biased;
                 more = self.stream.read_buf(&mut self.incoming.buffer) => more,
-                // Not drained: a window that was full opens with this read, and what the sender held back
-                // is on its way.
-                () = std::future::ready(()) => break false,
+                () = std::future::ready(()) => break,
             };
-        };
+        }
         let now = Instant::now();
-        let pause = self.pace.after_read(bytes, drained, now - self.began);
+        let pause = self.pace.after_read(bytes, now - self.began);
         self.read_at = (!pause.is_zero()).then(|| now + pause);
+    }
+
+    /// The first reason stays.
+    fn end(&mut self, error: SourceError) {
+        self.ended.get_or_insert(error);
     }
 
     fn take_other(&mut self, mut message: BytesMut) {
         match Message::parse(&mut message) {
             Ok(Some(Message::ErrorResponse(body))) => {
                 let error = server_error(body.fields());
-                self.ended = Some(SourceError::of_stream(&error, &self.slot, &self.publication));
+                self.end(SourceError::of_stream(&error, &self.slot, &self.publication));
             }
             Ok(Some(Message::NoticeResponse(body))) => {
                 let notice = server_error(body.fields());
@@ -246,12 +239,12 @@ impl Reader {
                 debug!(self.log, "setting of the source changed"; "name" => name);
             }
             Ok(Some(Message::CopyDone | Message::CommandComplete(_))) => {
-                self.ended = Some(self.closed("the server ended the stream, as it does when it shuts down"));
+                self.end(self.closed("the server ended the stream, as it does when it shuts down"));
             }
             Ok(_) => {
                 self.ended = Some(self.closed("the server sent a message that has no place in a stream"))
             }
-            Err(error) => self.ended = Some(self.closed(&error.to_string())),
+            Err(error) => self.end(self.closed(&error.to_string())),
         }
     }
 

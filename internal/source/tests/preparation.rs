@@ -217,11 +217,8 @@ async fn a_slot_in_use_is_waited_for_and_its_reader_named() {
         &text,
         &[&format!("process {pid}"), "application replicator", "127.0.0.1", "pg_terminate_backend"],
     );
-    let error = source
-        .stream(replicator_types::Lsn::ZERO, first.budget.clone())
-        .await
-        .err()
-        .expect("one reader only");
+    let error =
+        source.stream(replicator_types::Lsn::ZERO, first.budget.clone()).await.expect_err("one reader only");
     assert_eq!(error.kind(), ErrorKind::Retry);
     assert_says(&error.to_string(), &[&pid, "55006"]);
     first.finish().await;

@@ -28,7 +28,7 @@ async fn read_to_the_end(streaming: &mut Streaming) -> SourceError {
 }
 
 fn confirmed(postgres: &Postgres) -> Lsn {
-    postgres.sql("postgres", "SELECT confirmed_flush_lsn FROM pg_replication_slots").parse().unwrap()
+    postgres.sql("postgres", "SELECT confirmed_flush_lsn FROM pg_replication_slots").parse().expect("an LSN")
 }
 
 #[tokio::test]
@@ -372,7 +372,7 @@ async fn a_publication_or_slot_that_is_gone_needs_a_person() {
 
     let drop = "SELECT pg_drop_replication_slot('replicator')";
     eventually(PATIENCE, "the slot is dropped", || async { postgres.try_sql("postgres", drop) }).await;
-    let error = source.stream(Lsn::ZERO, Budget::new(1)).await.err().expect("no slot");
+    let error = source.stream(Lsn::ZERO, Budget::new(1)).await.expect_err("no slot");
     assert_eq!(error.kind(), ErrorKind::Halt);
     assert_says(&error.to_string(), &["42704", "slot replicator"]);
     assert_eq!(source.slot_status().await.unwrap_err().kind(), ErrorKind::Halt);
@@ -393,7 +393,7 @@ async fn a_stream_of_another_cluster_does_not_begin() {
     let source = source(config(format!("postgres://postgres@{hosts}/postgres?sslmode=disable")));
     source.prepare().await.unwrap();
     first.stop_fast();
-    let error = source.stream(Lsn::ZERO, Budget::new(1)).await.err().expect("another cluster");
+    let error = source.stream(Lsn::ZERO, Budget::new(1)).await.expect_err("another cluster");
     assert_eq!(error.kind(), ErrorKind::Retry);
     assert_says(&error.to_string(), &["cluster"]);
 }

@@ -64,8 +64,8 @@ fn round(r: u32) -> String {
         DELETE FROM amounts WHERE amount = {r}.250;
         -- TRUNCATE over two tables, with rows before and after.
         INSERT INTO parents VALUES ({r}); INSERT INTO children VALUES ({r}, {r});
-        BEGIN; TRUNCATE parents CASCADE; INSERT INTO parents VALUES ({r} + 1); COMMIT;
-        INSERT INTO children VALUES ({r} + 1, {r} + 1);
+        BEGIN; TRUNCATE parents CASCADE; INSERT INTO parents VALUES ({r} + 100); COMMIT;
+        INSERT INTO children VALUES ({r} + 1, {r} + 100);
         TRUNCATE children; INSERT INTO children VALUES ({r} + 2, NULL);
         -- The whole old row comes along.
         INSERT INTO full_rows SELECT {base} + n, {BIG}, n FROM generate_series(1, 5) n;

@@ -18,13 +18,13 @@
 //!   nothing, and one of its operating system what the page cache held.
 //!
 //! # Kinds of tables
-//! See [`layout`]. A table without a key is sorted by `_version`: every insert is a row of its own, and an
+//! See `layout.rs`. A table without a key is sorted by `_version`: every insert is a row of its own, and an
 //! update or delete is refused, since nothing says which of equal rows it means. In a history an update of the
 //! key is two rows, a `delete` of the old key and an `update` with the new one, at consecutive versions; a
 //! truncate is a row without values.
 //!
 //! # Values
-//! See [`types`] for types, `OutOfRange` and `ArrayColumns` in the configuration for what does not fit them.
+//! See `types.rs` for types, `OutOfRange` and `ArrayColumns` in the configuration for what does not fit them.
 //!
 //! Sources: <https://clickhouse.com/docs/engines/table-engines/mergetree-family/replacingmergetree>,
 //! <https://clickhouse.com/docs/interfaces/http>,

@@ -344,8 +344,9 @@ impl Truncate {
         });
         let names: Vec<String> = names.collect();
         let restart = if self.restart_identity { " RESTART IDENTITY" } else { "" };
-        let cascade = if self.cascade { " CASCADE" } else { "" };
-        format!("TRUNCATE {}{restart}{cascade}", names.join(", "))
+        // Never CASCADE: the source lists every published table it reached, and what else refers to them here
+        // is not ours to empty (as Postgres' own apply worker has it).
+        format!("TRUNCATE {}{restart}", names.join(", "))
     }
 }
 

@@ -94,12 +94,13 @@ impl Owner {
         Ok(())
     }
 
-    /// The position of the lane's row.
+    /// The position of the lane's row. Locked for the moment of reading: a COMMIT of a process that was killed
+    /// may still be under way, and is waited for.
     ///
     /// # Errors
     /// Halt when the row is gone.
     pub(crate) async fn read(&self, client: &Client) -> Result<Position, SinkError> {
-        let sql = format!("SELECT commit_lsn, ordinal FROM replicator.checkpoint WHERE {MINE}");
+        let sql = format!("SELECT commit_lsn, ordinal FROM replicator.checkpoint WHERE {MINE} FOR UPDATE");
         let row =
             client.query_opt(&sql, &self.parameters()?.refs()).await.map_err(|error| self.failed(&error))?;
         let row = row.ok_or_else(|| {

@@ -18,7 +18,7 @@ pub(crate) const SERVER_VERSION_MIN: i32 = 120_000;
 const SETTINGS: &str = "
     SELECT pg_catalog.set_config(s.name, v.value, false)
       FROM (VALUES ('client_encoding', 'UTF8'), ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'),
-                   ('timezone', 'UTC'), ('bytea_output', 'hex'), ('extra_float_digits', '3'),
+                   ('timezone', 'UTC'), ('lc_monetary', 'C'), ('bytea_output', 'hex'), ('extra_float_digits', '3'),
                    ('xmloption', 'content'), ('standard_conforming_strings', 'on'),
                    ('search_path', ''), ('synchronous_commit', 'on'),
                    ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),

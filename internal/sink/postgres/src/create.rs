@@ -81,9 +81,10 @@ async fn create_table(client: &Client, relation: &Relation, doing: &str) -> Resu
     Ok(statements)
 }
 
+/// NOT NULL only where the key makes it so. The catalog tells what holds today; the stream may still hold rows
+/// from before a `SET NOT NULL`, and the source guards the rule anyway.
 fn column_definition(column: &Column) -> String {
-    let not_null = if column.not_null { " NOT NULL" } else { "" };
-    format!("{} {}{not_null}", ident(&column.name), column.type_sql)
+    format!("{} {}", ident(&column.name), column.type_sql)
 }
 
 /// New columns take NULL: what the rows that are there have in them is not known here.

@@ -72,7 +72,6 @@ pub(crate) enum Run {
 #[derive(Debug)]
 pub(crate) struct Truncate {
     pub(crate) targets: Vec<Arc<Target>>,
-    pub(crate) cascade: bool,
     pub(crate) restart_identity: bool,
 }
 
@@ -218,7 +217,6 @@ impl Planner<'_> {
     fn truncate(&mut self, change: &Change<'_>, target: &Arc<Target>) -> Result<(), SinkError> {
         self.close()?;
         if let Some(Step::Truncate(truncate)) = self.plan.steps.last_mut()
-            && truncate.cascade == change.cascade
             && truncate.restart_identity == change.restart_identity
         {
             truncate.targets.push(Arc::clone(target));
@@ -226,7 +224,6 @@ impl Planner<'_> {
         }
         self.plan.steps.push(Step::Truncate(Truncate {
             targets: vec![Arc::clone(target)],
-            cascade: change.cascade,
             restart_identity: change.restart_identity,
         }));
         Ok(())

@@ -84,7 +84,7 @@ fn two(text: &[u8]) -> Option<(i64, &[u8])> {
 #[inline]
 fn civil_date(text: &[u8]) -> Option<(i64, &[u8])> {
     let year_digits = text.iter().position(|byte| !byte.is_ascii_digit())?;
-    if !(4..=6).contains(&year_digits) {
+    if !(4..=7).contains(&year_digits) {
         return None;
     }
     let (year, rest) = text.split_at_checked(year_digits)?;
@@ -191,6 +191,7 @@ mod tests {
             ("1899-12-31", Err(Misfit::Below)),
             ("2300-01-01", Err(Misfit::Above)),
             ("294276-12-31", Err(Misfit::Above)),
+            ("5874897-12-31", Err(Misfit::Above)),
             ("0044-03-15 BC", Err(Misfit::Below)),
             ("4713-01-01 BC", Err(Misfit::Below)),
             ("infinity", Err(Misfit::Above)),
@@ -250,7 +251,7 @@ mod tests {
             "2024-1-1",
             "2024-01-01x",
             "2024-01-01 AD",
-            "9999999-01-01",
+            "99999999-01-01",
             "Infinity",
         ] {
             assert_eq!(date_days(text.as_bytes()), Err(Misfit::Malformed), "{text}");

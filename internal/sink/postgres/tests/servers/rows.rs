@@ -113,7 +113,7 @@ async fn truncates_happen_where_they_are_in_the_stream() {
             "target",
             "CREATE TABLE a (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY);
              CREATE TABLE b (id bigint PRIMARY KEY, a bigint REFERENCES a);
-             CREATE TABLE c (id bigint PRIMARY KEY, a bigint REFERENCES a);",
+             CREATE TABLE c (id bigint PRIMARY KEY);",
         );
         let mut lane = lane(&server).await;
         let a = Arc::new(relation("a", &[("*id", "bigint")]));
@@ -123,16 +123,37 @@ async fn truncates_happen_where_they_are_in_the_stream() {
         feed.insert(&b, &[Some("1"), Some("1")]);
         feed.truncate(&[&a, &b], true, false);
         feed.insert(&a, &[Some("2")]);
-        server.sql("target", "INSERT INTO c VALUES (1, NULL)");
+        server.sql("target", "INSERT INTO c VALUES (1)");
         send(&mut lane, &mut feed).await;
-        // CASCADE reaches what refers to the table in the target alone.
-        assert_eq!((count(&server, "a"), count(&server, "b"), count(&server, "c")), (1, 0, 0));
+        assert_eq!((count(&server, "a"), count(&server, "b"), count(&server, "c")), (1, 0, 1));
 
         server.sql("target", "SELECT setval('a_id_seq', 50); DROP TABLE c");
         feed.truncate(&[&a, &b], false, true);
         send(&mut lane, &mut feed).await;
         assert_eq!(server.sql("target", "SELECT nextval('a_id_seq')"), "1");
         assert_eq!(count(&server, "a"), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_truncate_with_cascade_does_not_empty_what_only_the_target_has() {
+    for version in VERSIONS {
+        let server = server(version);
+        server.sql(
+            "target",
+            "CREATE TABLE a (id bigint PRIMARY KEY);
+             CREATE TABLE own (id bigint PRIMARY KEY, a bigint REFERENCES a);
+             INSERT INTO a VALUES (1); INSERT INTO own VALUES (1, 1)",
+        );
+        let mut lane = lane(&server).await;
+        let a = Arc::new(relation("a", &[("*id", "bigint")]));
+        let mut feed = Feed::new();
+        feed.truncate(&[&a], true, false);
+        let mut write = lane.prepare(Arc::new(feed.batch())).await.unwrap();
+        let error = write.send().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Halt, "{error}");
+        assert!(error.to_string().contains("own"), "{error}");
+        assert_eq!((count(&server, "a"), count(&server, "own")), (1, 1));
     }
 }
 
