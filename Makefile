@@ -35,6 +35,7 @@ lint: ## Format, clippy and documentation, warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	bash deploy/check.sh
 
 .PHONY: fmt
 fmt: ## Format the code

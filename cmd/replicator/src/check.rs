@@ -43,7 +43,9 @@ fn print(what: &str, items: &[CheckItem]) -> usize {
             Ok(found) => ("ok  ", found),
             Err(remedy) => ("FAIL", remedy),
         };
-        println!("{word} {what}: {}: {}", item.what, one_line(text));
+        // The source's items say themselves whose they are.
+        let of = if item.what.starts_with(what) { String::new() } else { format!("{what}: ") };
+        println!("{word} {of}{}: {}", item.what, one_line(text));
     }
     items.iter().filter(|item| item.result.is_err()).count()
 }

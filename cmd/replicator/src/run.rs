@@ -110,7 +110,17 @@ impl Run {
         info!(logger, "source ready"; "slot" => &prepared.identity.slot, "database" => &prepared.database,
             "cluster" => prepared.identity.system_identifier, "confirmed" => %prepared.confirmed_flush,
             "tables" => prepared.tables.len(), "server_version" => prepared.server_version_num);
-        let lanes = open_lanes(&config, &sinks, &prepared, &ready).await?;
+        let lanes = match open_lanes(&config, &sinks, &prepared, &ready).await {
+            Ok(lanes) => lanes,
+            Err(text) => {
+                if prepared.slot_is_new
+                    && let Err(error) = source.drop_new_slot().await
+                {
+                    warn!(logger, "the slot just made could not be dropped"; "error" => %error);
+                }
+                return Err(text);
+            }
+        };
 
         let budget = Budget::new(config.buffer.bytes_max.0);
         let settings = Settings {
@@ -296,6 +306,7 @@ async fn open_lanes(
         let wanted = |schema: &str, table: &str| sink_config.tables.matches(schema, table);
         let stream = StreamInfo {
             identity: prepared.identity.clone(),
+            slot_is_new: prepared.slot_is_new,
             database: prepared.database.clone(),
             tables: prepared
                 .tables

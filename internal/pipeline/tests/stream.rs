@@ -1,5 +1,7 @@
 //! What the pipeline makes of a stream: which lanes get what, in which order, and what may be acknowledged.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod wire;
 
 use replicator_config::TablePatterns;

@@ -81,8 +81,8 @@ impl SourceError {
 /// What to do when the changes after a slot's position can't be had any more.
 pub(crate) fn lost_slot_remedy(slot: &str) -> String {
     format!(
-        "the sinks lack the changes since its position: drop it (`SELECT pg_drop_replication_slot('{slot}')`), start \
-         again so that it is made anew, and copy the tables once more"
+        "the sinks lack the changes since its position: drop it where it is still there (`SELECT \
+         pg_drop_replication_slot('{slot}')`), start again so that it is made anew, and copy the tables once more"
     )
 }
 

@@ -1,4 +1,5 @@
 use crate::command::{SlotOptions, start};
+use crate::error::lost_slot_remedy;
 use crate::feedback::FeedbackTimes;
 use crate::publication::{
     IdentityFinding, Plan, Publication, absent, absent_slot, identity_findings, partitions_of_other_identity,
@@ -16,6 +17,7 @@ use replicator_types::{Budget, CheckItem, Lsn, SlotIdentity, TableCatalog};
 use slog::{Logger, info, warn};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio_postgres::types::Type;
 
 /// What the sessions call themselves in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "replicator";
@@ -278,7 +280,7 @@ impl Source {
         let name = &self.config.slot;
         let Some(slot) = Slot::find(&self.sql, name).await? else {
             if !create {
-                return Err(absent_slot(name));
+                return Err(if self.config.create { gone(name) } else { absent_slot(name) });
             }
             server.verify_room_for_a_slot(name)?;
             let options = SlotOptions::default();
@@ -371,6 +373,19 @@ impl Source {
             .ok_or_else(|| SourceError::retry(format!("{doing}: the server has none")))
     }
 
+    /// Drops the slot that [`Source::prepare`] has just made ([`Prepared::slot_is_new`]), when the run cannot begin:
+    /// it would keep WAL for nobody, and at the next start it would pass for one that was followed all along.
+    ///
+    /// # Errors
+    /// The connection, or the slot is in use.
+    pub async fn drop_new_slot(&self) -> Result<(), SourceError> {
+        let name = &self.config.slot;
+        let query = "SELECT pg_drop_replication_slot($1::text::name)::text AS dropped";
+        self.sql.row("dropping the slot just made", query, &[(name, Type::TEXT)]).await?;
+        info!(self.log, "slot dropped again"; "slot" => name);
+        Ok(())
+    }
+
     /// Where the slot stands.
     ///
     /// # Errors
@@ -379,10 +394,7 @@ impl Source {
         let name = &self.config.slot;
         match Slot::find(&self.sql, name).await? {
             Some(slot) => Ok(slot.status),
-            None => Err(SourceError::halt(format!(
-                "slot {name} is gone; {}",
-                crate::error::lost_slot_remedy(name)
-            ))),
+            None => Err(gone(name)),
         }
     }
 
@@ -404,6 +416,11 @@ impl Source {
         };
         Ok((connection, System { identifier, timeline, database }))
     }
+}
+
+/// For a slot that was there when the run began.
+fn gone(slot: &str) -> SourceError {
+    SourceError::halt(format!("slot {slot} is gone; {}", lost_slot_remedy(slot)))
 }
 
 /// Whether a run that began with `first` may go on with `now`.

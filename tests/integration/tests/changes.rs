@@ -158,6 +158,25 @@ fn a_slot_that_is_dropped_while_it_is_away_is_not_made_again() {
 }
 
 #[test]
+fn a_slot_that_was_lost_between_two_runs_is_not_replaced_in_silence() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql("shop", "CREATE TABLE t (id bigint PRIMARY KEY)");
+    let config = world.config();
+    drain(&config);
+    world.source.sql("shop", "INSERT INTO t VALUES (1)");
+    drain(&config);
+    world.source.sql("shop", "SELECT pg_drop_replication_slot('replicator'); INSERT INTO t VALUES (2)");
+    // Again and again, as a service manager starts it.
+    for _ in 0..2 {
+        let refused = Replicator::run_to_end(&config, &["--endpos", "current"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+        let last = refused.stderr.lines().last().unwrap_or_default();
+        assert!(last.contains("made anew") && last.contains("replicator.checkpoint"), "{last}");
+        assert_eq!(world.source.sql("shop", "SELECT count(*) FROM pg_replication_slots"), "0");
+    }
+}
+
+#[test]
 fn a_slot_in_use_is_waited_for() {
     let world = World::start(PgVersion::V15);
     world.source.sql("shop", "CREATE TABLE t (id bigint PRIMARY KEY)");

@@ -49,6 +49,9 @@ pub enum KeyChanges {
 pub struct StreamInfo {
     /// The slot that positions belong to.
     pub identity: SlotIdentity,
+    /// Whether the slot was made just now. A sink that holds state of an earlier slot of the same identity must
+    /// refuse then: what was committed between the two never comes.
+    pub slot_is_new: bool,
     /// The source database's name.
     pub database: String,
     /// The tables published when the run began, for creating their counterparts early. The list may be

@@ -130,7 +130,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sink = replicator_sink_postgres::open("apply_speed".into(), config, 1, logger)?;
     let micros = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros();
     let identity = SlotIdentity { system_identifier: 1, slot: format!("apply_speed_{micros}") };
-    let stream = StreamInfo { identity, database: "shop".into(), tables: vec![Arc::clone(&relation)] };
+    let stream = StreamInfo {
+        identity,
+        slot_is_new: false,
+        database: "shop".into(),
+        tables: vec![Arc::clone(&relation)],
+    };
     sink.prepare(&stream).await?;
     let mut lane = sink.open_lane(0, &stream).await?;
     let mut lsn = 1000;

@@ -58,6 +58,19 @@ pub(crate) async fn exists(client: &Client) -> Result<bool, tokio_postgres::Erro
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
+/// Whether a sink of this name has applied any change of the slot here.
+pub(crate) async fn has_begun(
+    client: &Client,
+    sink: &str,
+    identity: &SlotIdentity,
+) -> Result<bool, SinkError> {
+    let sql = "SELECT EXISTS (SELECT FROM replicator.checkpoint \
+               WHERE sink = $1 AND system_identifier::text = $2 AND slot = $3 AND commit_lsn > '0/0')";
+    let system_identifier = identity.system_identifier.to_string();
+    let row = client.query_one(sql, &[&sink, &system_identifier, &identity.slot]).await;
+    Ok(row.map_err(|error| error::of_server(&error, "read replicator.checkpoint"))?.get(0))
+}
+
 /// Other slots whose changes a sink of this name has applied here.
 pub(crate) async fn other_identities(
     client: &Client,

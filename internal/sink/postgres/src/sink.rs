@@ -10,7 +10,7 @@ use replicator_config::PostgresSinkConfig;
 use replicator_pgconn::ConnectOptions;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo};
 use replicator_types::{CheckItem, Relation};
-use slog::{Logger, o, warn};
+use slog::{Logger, warn};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -53,7 +53,7 @@ pub fn open(
         .map_err(|error| SinkError::halt(format!("sink {name}: {error}")))?
         .or_application_name("replicator")
         .or_connect_timeout(ping_timeout);
-    let connector = Arc::new(Connector::new(options, logger.new(o!("sink" => name.clone()))));
+    let connector = Arc::new(Connector::new(options, logger));
     Ok(PostgresSink {
         name,
         shards: shards.max(1),
@@ -95,6 +95,15 @@ impl Sink for PostgresSink {
             return Err(SinkError::halt(check::too_old(version)));
         }
         checkpoint::create(&client).await?;
+        if stream.slot_is_new && checkpoint::has_begun(&client, &self.name, &stream.identity).await? {
+            return Err(SinkError::halt(format!(
+                "slot {slot} was made anew, and the target already holds changes of an earlier slot of that name; what \
+                 was committed in between never comes. Empty the tables, `DELETE FROM replicator.checkpoint WHERE sink = \
+                 '{sink}' AND slot = '{slot}'`, and load them anew; or use another source.slot",
+                slot = stream.identity.slot,
+                sink = self.name,
+            )));
+        }
         for other in checkpoint::other_identities(&client, &self.name, &stream.identity).await? {
             warn!(self.connector.logger(),
                 "the target has a checkpoint of this sink for another slot, which is left alone: all changes of the slot \
@@ -151,7 +160,7 @@ mod tests {
             create_tables: true,
             connect_timeout_ms: 1_000,
         };
-        open("copy".into(), config, 0, Logger::root(Discard, o!()))
+        open("copy".into(), config, 0, Logger::root(Discard, slog::o!()))
     }
 
     #[test]

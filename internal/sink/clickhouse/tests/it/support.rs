@@ -74,6 +74,7 @@ impl Fixture {
     pub(crate) async fn try_lane(&self, tables: &[&Arc<Relation>]) -> Result<Box<dyn Lane>, SinkError> {
         let sink = self.sink();
         let stream = StreamInfo {
+            slot_is_new: false,
             // A slot of the test's own: sinks of one name and slot wait for each other's inserts.
             identity: SlotIdentity {
                 system_identifier: 7_000_000_000_000_000_001,
