@@ -286,3 +286,21 @@ async fn slot_creation_waits_for_a_long_transaction_and_names_it() {
     client.batch_execute("COMMIT").await.unwrap();
     preparation.await.unwrap().expect("prepared when the transaction has ended");
 }
+
+#[tokio::test]
+async fn a_slot_that_was_just_made_can_be_dropped_again_and_one_that_was_found_is_told_from_it() {
+    let postgres = shop(PgVersion::V15);
+    let source = plain(&postgres);
+    assert!(source.prepare().await.expect("prepared").slot_is_new);
+    source.drop_new_slot().await.expect("dropped");
+    assert_eq!(postgres.sql("postgres", "SELECT count(*) FROM pg_replication_slots"), "0");
+    let first = source.prepare().await.expect("prepared");
+    assert!(first.slot_is_new && !source.prepare().await.expect("prepared").slot_is_new);
+
+    // A run that goes on makes no slot in the place of one that is lost.
+    source.prepare_again(&first, first.confirmed_flush).await.expect("prepared again");
+    postgres.sql("postgres", "SELECT pg_drop_replication_slot('replicator')");
+    let error = source.prepare_again(&first, first.confirmed_flush).await.expect_err("the slot is gone");
+    assert_eq!(error.kind(), ErrorKind::Halt);
+    assert_says(&error.to_string(), &["slot replicator is gone", "copy the tables"]);
+}

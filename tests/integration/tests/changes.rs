@@ -35,7 +35,7 @@ const SCHEMA: &str = r#"
     CREATE TABLE kinds (id int PRIMARY KEY, flag boolean, small smallint, big bigint, price numeric(12,2),
         any_numeric numeric, real4 real, real8 double precision, code char(5), name varchar(20), note text,
         raw bytea, day date, at_time time, stamp timestamp, stamp_tz timestamptz, span interval, u uuid,
-        doc json, docb jsonb, addr inet, words text[], numbers int[]);
+        doc json, docb jsonb, addr inet, words text[] NOT NULL DEFAULT '{}', numbers int[] NOT NULL DEFAULT '{}');
 "#;
 
 /// One round of changes; `r` numbers it.
