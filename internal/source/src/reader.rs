@@ -228,7 +228,8 @@ impl Reader {
         match Message::parse(&mut message) {
             Ok(Some(Message::ErrorResponse(body))) => {
                 let error = server_error(body.fields());
-                self.end(SourceError::of_stream(&error, &self.slot, &self.publication));
+                // Also when it is known already that the connection was closed behind it.
+                self.ended = Some(SourceError::of_stream(&error, &self.slot, &self.publication));
             }
             Ok(Some(Message::NoticeResponse(body))) => {
                 let notice = server_error(body.fields());
@@ -241,9 +242,8 @@ impl Reader {
             Ok(Some(Message::CopyDone | Message::CommandComplete(_))) => {
                 self.end(self.closed("the server ended the stream, as it does when it shuts down"));
             }
-            Ok(_) => {
-                self.ended = Some(self.closed("the server sent a message that has no place in a stream"))
-            }
+            // As ReadyForQuery does, behind an error.
+            Ok(_) => self.end(self.closed("the server sent a message that has no place in a stream")),
             Err(error) => self.end(self.closed(&error.to_string())),
         }
     }

@@ -367,7 +367,7 @@ async fn a_publication_or_slot_that_is_gone_needs_a_person() {
     let mut streaming = Streaming::begin(&source).await;
     postgres.sql("postgres", "DROP PUBLICATION replicator; INSERT INTO orders VALUES (1, 'a')");
     let error = read_to_the_end(&mut streaming).await;
-    assert_eq!(error.kind(), ErrorKind::Halt);
+    assert_eq!(error.kind(), ErrorKind::Halt, "{error}");
     assert_says(&error.to_string(), &["42704", "publication replicator", "pg_drop_replication_slot"]);
 
     let drop = "SELECT pg_drop_replication_slot('replicator')";

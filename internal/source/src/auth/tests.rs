@@ -73,7 +73,7 @@ impl Server {
         heard.mechanism = String::from_utf8(first[..end].to_vec()).unwrap();
         let first = String::from_utf8(first[end + 5..].to_vec()).unwrap();
         let bare = first.splitn(3, ',').nth(2).unwrap().to_owned();
-        let nonce = format!("{}server", bare.split("r=").nth(1).unwrap());
+        let nonce = format!("{}server", bare.split_once(",r=").unwrap().1);
         let server_first = format!("r={nonce},s={},i={ITERATIONS}", BASE64.encode(SALT));
 
         let last = String::from_utf8(sent(client.next(request(11, server_first.as_bytes()))?)).unwrap();
