@@ -1,6 +1,8 @@
 //! What cannot work says so in one line with the remedy, in `check` and in `run`, and ends with exit code 1.
 
-use replicator_harness::{ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Replicator};
+use replicator_harness::{
+    ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Replicator, replicator_binary,
+};
 
 const PASSWORD: &str = "correct-horse-7731";
 
@@ -153,7 +155,13 @@ fn a_key_that_is_not_known_names_the_nearest() {
 }
 
 #[test]
-fn the_default_configuration_is_printed_and_can_be_loaded() {
-    let printed = Replicator::output("", &["config"], &[]);
-    assert!(printed.status.success() && printed.stdout.contains("[source]"));
+fn the_default_configuration_is_printed_and_is_one() {
+    let printed =
+        std::process::Command::new(replicator_binary()).arg("config").output().expect("replicator config");
+    let text = String::from_utf8_lossy(&printed.stdout);
+    assert!(printed.status.success() && text.contains("[source]") && text.contains("[[sink]]"), "{text}");
+    // Taken back as a configuration it is about a source that is not there; every key of it is known.
+    let checked = Replicator::output(&text, &["check"], &[]);
+    assert_eq!(checked.status.code(), Some(1), "{}", checked.stderr);
+    assert!(checked.stdout.contains("FAIL source"), "{}{}", checked.stdout, checked.stderr);
 }
