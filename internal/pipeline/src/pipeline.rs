@@ -357,11 +357,6 @@ impl Pipeline {
             <= usize::from(self.transaction.is_some_and(|open| !open.skip) || self.cut_off.is_some())
     }
 
-    /// Whether the stream stands between two transactions.
-    pub fn is_between_transactions(&self) -> bool {
-        self.transaction.is_none()
-    }
-
     /// Counts for metrics.
     pub fn counts(&self) -> Counts {
         self.counts

@@ -7,4 +7,4 @@ mod world;
 
 pub use archive_state::assert_archive_folds_to;
 pub use supervisor::Supervisor;
-pub use world::{Table, World};
+pub use world::{Table, World, drain};

@@ -1,7 +1,7 @@
 use crate::archive_state::assert_archive_folds_to;
 use replicator_harness::{
-    ClickHouse, ClickHouseOptions, Column, Config, PgOptions, PgVersion, Postgres, Rows, S3, archive_events,
-    assert_each_event_once, assert_same_rows, source_columns,
+    ClickHouse, ClickHouseOptions, Column, Config, PgOptions, PgVersion, Postgres, Replicator, Rows, S3,
+    archive_events, assert_each_event_once, assert_same_rows, source_columns,
 };
 
 /// A table to compare.
@@ -23,6 +23,15 @@ pub struct World {
     pub clickhouse: ClickHouse,
     /// The object store; bucket `bucket`.
     pub s3: S3,
+}
+
+/// Reads what is left, to where the source is now, and ends.
+///
+/// # Panics
+/// When it does not end with exit code 0.
+pub fn drain(config: &Config) {
+    let finished = Replicator::run_to_end(config, &["--endpos", "current"]);
+    assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
 }
 
 /// Bucket of the archive.

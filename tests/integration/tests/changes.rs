@@ -1,15 +1,10 @@
 //! Every way a row can change, through all three sinks at once, with crashes in between.
 
-use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Supervisor, Table, World};
+use replicator_harness::{PgVersion, Replicator, eventually_blocking};
+use replicator_integration::{Supervisor, Table, World, drain};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
-
-fn drain(config: &Config) {
-    let finished = Replicator::run_to_end(config, &["--endpos", "current"]);
-    assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
-}
 
 /// A value of 20 kB that does not compress: stored out of line, and not sent when an update leaves it alone.
 const BIG: &str = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 640))";

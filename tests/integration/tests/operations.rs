@@ -25,6 +25,14 @@ fn confirmed_flush(source: &Postgres) -> String {
     source.sql("shop", "SELECT confirmed_flush_lsn FROM pg_replication_slots")
 }
 
+/// Until `/readyz` says that ClickHouse is away.
+fn wait_until_outage_is_noticed(replicator: &Replicator) {
+    eventually_blocking(SOON, "the outage noticed", || match replicator.try_http("/readyz") {
+        Ok((503, body)) if body.contains("analytics") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 /// 20 seconds, or what OUTAGE_SECONDS says.
 fn outage() -> Duration {
     let seconds = std::env::var("OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
@@ -51,10 +59,7 @@ async fn with_a_sink_away_under_load_memory_stays_bounded_the_slot_stands_still_
     world.clickhouse.stop();
     insert_events(&world.source, 1001, 1002);
     // Until the outage is noticed, what was under way may still be acknowledged.
-    eventually_blocking(SOON, "the outage noticed", || match replicator.try_http("/readyz") {
-        Ok((503, body)) if body.contains("analytics") => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    wait_until_outage_is_noticed(&replicator);
     assert_eq!(replicator.http("/healthz").0, 200, "a sink's outage is no reason to restart the process");
     let standing = confirmed_flush(&world.source);
     let (start, mut next) = (Instant::now(), 1003);
@@ -126,10 +131,7 @@ fn a_second_sigterm_ends_at_once() {
     replicator.wait_until_ready(SOON);
     world.clickhouse.stop();
     insert_events(&world.source, 1, 10);
-    eventually_blocking(SOON, "the outage noticed", || match replicator.try_http("/readyz") {
-        Ok((503, _)) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    wait_until_outage_is_noticed(&replicator);
     replicator.sigterm();
     std::thread::sleep(Duration::from_millis(500));
     assert!(replicator.is_running(), "it gave up before its grace was over: {}", replicator.stderr());
@@ -147,10 +149,7 @@ fn a_shutdown_that_outlives_its_grace_ends_with_1_and_acknowledges_nothing_more(
     replicator.wait_until_ready(SOON);
     world.clickhouse.stop();
     insert_events(&world.source, 1, 10);
-    eventually_blocking(SOON, "the outage noticed", || match replicator.try_http("/readyz") {
-        Ok((503, _)) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    wait_until_outage_is_noticed(&replicator);
     let before = confirmed_flush(&world.source);
     replicator.sigterm();
     let status = replicator.wait(Duration::from_secs(20));

@@ -1,7 +1,7 @@
 //! pgbench into three sinks, through crashes of everything.
 
-use replicator_harness::{Config, PgVersion, Replicator};
-use replicator_integration::{Supervisor, Table, World};
+use replicator_harness::{PgVersion, Replicator};
+use replicator_integration::{Supervisor, Table, World, drain};
 use std::time::{Duration, Instant};
 
 const TABLES: [Table; 4] = [
@@ -10,12 +10,6 @@ const TABLES: [Table; 4] = [
     Table { name: "pgbench_tellers", key: &["tid"] },
     Table { name: "pgbench_history", key: &[] },
 ];
-
-/// Reads what is left, to where the source is now, and ends.
-fn drain(config: &Config) {
-    let finished = Replicator::run_to_end(config, &["--endpos", "current"]);
-    assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
-}
 
 /// Seconds of load: 60 unless PGBENCH_SECONDS says otherwise.
 fn load_seconds() -> u64 {
