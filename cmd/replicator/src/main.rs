@@ -4,6 +4,7 @@
 //! 2 the command line was wrong.
 
 mod check;
+mod resync;
 mod run;
 mod signals;
 mod sinks;
@@ -41,6 +42,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Have tables copied anew, by the replicator that runs or at its next start
+    Resync {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// A table, as schema.name; may be given several times
+        #[arg(long = "table", value_name = "SCHEMA.NAME", required = true)]
+        tables: Vec<String>,
+    },
     /// Print the commented default configuration
     Config,
 }
@@ -68,6 +78,9 @@ fn main() -> ExitCode {
         Command::Run { config, endpos } => load(&config).and_then(|config| run::run(config, endpos)),
         Command::Check { config } => {
             load(&config).and_then(|config| check::check(&config).map_err(Failure::NotSaid))
+        }
+        Command::Resync { config, tables } => {
+            load(&config).and_then(|config| resync::resync(&config, &tables).map_err(Failure::NotSaid))
         }
         Command::Config => {
             print!("{}", replicator_config::reference());

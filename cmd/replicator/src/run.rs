@@ -6,15 +6,17 @@ use crate::stream::{Connection, Follower};
 use crate::{Endpos, Failure, runtime, sinks};
 use replicator_admin::{Endpoints, ReadyState};
 use replicator_config::Config;
-use replicator_pipeline::{Backoff, Event, Input, Running, Settings, SinkLanes, start};
+use replicator_copy::{CopySink, Outcome, Setup};
+use replicator_pipeline::{Backoff, Event, Input, Notice, Running, Settings, SinkLanes, start};
 use replicator_sink::{Sink, StreamInfo};
-use replicator_source::{Prepared, Source, SourceError};
+use replicator_source::{Prepared, Source, SourceError, Streaming};
 use replicator_telemetry::metrics::{SourceMetrics, install};
-use replicator_types::Budget;
+use replicator_spill::Shelf;
+use replicator_types::{Budget, Relation};
 use slog::{Logger, error, info, o, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// What a last acknowledgement is given even when the grace is used up.
@@ -81,6 +83,9 @@ struct Run {
     ready: ReadyState,
     pipeline: Running,
     follower: JoinHandle<Result<Option<Connection>, SourceError>>,
+    copying: JoinHandle<Outcome>,
+    /// To it.
+    notices: mpsc::UnboundedSender<Notice>,
     stop_reading: watch::Sender<bool>,
     grace: Duration,
     logger: Logger,
@@ -110,8 +115,12 @@ impl Run {
         info!(logger, "source ready"; "slot" => &prepared.identity.slot, "database" => &prepared.database,
             "cluster" => prepared.identity.system_identifier, "confirmed" => %prepared.confirmed_flush,
             "tables" => prepared.tables.len(), "server_version" => prepared.server_version_num);
-        let lanes = match open_lanes(&config, &sinks, &prepared, &ready).await {
-            Ok(lanes) => lanes,
+        let relations: Vec<Arc<Relation>> =
+            prepared.tables.iter().map(|table| Arc::new(table.relation())).collect();
+        let source = Arc::new(source);
+        let opened = open_sinks(&config, &source, &sinks, &prepared, &relations, &ready, &logger).await;
+        let (lanes, setup) = match opened {
+            Ok(opened) => opened,
             Err(text) => {
                 if prepared.slot_is_new
                     && let Err(error) = source.drop_new_slot().await
@@ -126,6 +135,12 @@ impl Run {
         let settings = Settings {
             watermark: prepared.confirmed_flush,
             budget: budget.clone(),
+            shelf: Shelf::new(&config.buffer.spill_folder, config.buffer.waiting_bytes_max.0),
+            relations,
+            standings: setup.standings(),
+            unknown_wait: setup.unknown_wait(),
+            parallel_streaming: prepared.stream_options.streaming == Streaming::Parallel,
+            request_prefix: request_prefix(&config.source.slot),
             backoff: backoff_range(&config),
             runtime: tokio::runtime::Handle::current(),
             logger: logger.clone(),
@@ -136,7 +151,12 @@ impl Run {
             let _ = pipeline.input.send(Input::StopAt(lsn));
         }
 
-        let source = Arc::new(source);
+        let (notices, notices_out) = mpsc::unbounded_channel();
+        let copying = tokio::spawn(setup.run(pipeline.input.clone(), notices_out));
+        if config.source.heartbeat_interval_ms > 0 {
+            let interval = Duration::from_millis(config.source.heartbeat_interval_ms);
+            tokio::spawn(beat(Arc::clone(&source), interval, logger.clone()));
+        }
         let lanes_up: Vec<LanesUp> = sinks.iter().map(|_| LanesUp::new()).collect();
         for (sink, lanes) in sinks.iter().zip(&lanes_up) {
             tokio::spawn(watch_sink(Arc::clone(sink), lanes.clone(), ready.clone()));
@@ -158,7 +178,7 @@ impl Run {
         };
         let follower = tokio::spawn(follower.run());
         let grace = Duration::from_millis(config.shutdown_grace_ms);
-        Ok(Self { sinks, lanes_up, ready, pipeline, follower, stop_reading, grace, logger })
+        Ok(Self { sinks, lanes_up, ready, pipeline, follower, copying, notices, stop_reading, grace, logger })
     }
 
     /// Until a signal, the end position, or a failure that needs a person.
@@ -179,6 +199,14 @@ impl Run {
                         Err(error) => format!("the task that reads the source ended: {error}"),
                     });
                 }
+                ended = &mut self.copying => match ended {
+                    Ok(Outcome::Finished) => {
+                        info!(self.logger, "everything is copied");
+                        return self.stop().await;
+                    }
+                    Ok(Outcome::Failed(text)) => return Err(text),
+                    Err(error) => return Err(format!("the task that copies tables ended: {error}")),
+                },
                 signal = signals.next() => {
                     info!(self.logger, "stopping"; "signal" => signal, "grace_ms" => self.grace.as_millis() as u64);
                     signals.exit_at_next(self.logger.clone());
@@ -256,6 +284,11 @@ impl Run {
                 self.ready.set_sink(self.sinks[sink].name(), Ok(()));
                 Ok(())
             }
+            Some(Event::Table(notice)) => {
+                // Nobody listens when the copying has failed; its error ends the run.
+                let _ = self.notices.send(notice);
+                Ok(())
+            }
             Some(Event::Failed(text)) => Err(text),
             Some(Event::Drained) => Ok(()),
             None => Err("the pipeline's thread ended; this is a bug, and the log above says more".into()),
@@ -295,25 +328,25 @@ fn backoff_range(config: &Config) -> (Duration, Duration) {
     (Duration::from_millis(config.retry.backoff_min_ms), Duration::from_millis(config.retry.backoff_max_ms))
 }
 
-async fn open_lanes(
+/// Prepares the sinks, opens their lanes, and reads what they know of copies.
+async fn open_sinks(
     config: &Config,
+    source: &Arc<Source>,
     sinks: &[Arc<dyn Sink>],
     prepared: &Prepared,
+    relations: &[Arc<Relation>],
     ready: &ReadyState,
-) -> Result<Vec<SinkLanes>, String> {
+    logger: &Logger,
+) -> Result<(Vec<SinkLanes>, Setup), String> {
     let mut opened = Vec::new();
+    let mut copy_sinks = Vec::new();
     for (sink, sink_config) in sinks.iter().zip(&config.sinks) {
-        let wanted = |schema: &str, table: &str| sink_config.tables.matches(schema, table);
+        let wanted = |table: &&Arc<Relation>| sink_config.tables.matches(&table.schema, &table.name);
         let stream = StreamInfo {
             identity: prepared.identity.clone(),
             slot_is_new: prepared.slot_is_new,
             database: prepared.database.clone(),
-            tables: prepared
-                .tables
-                .iter()
-                .filter(|table| wanted(&table.schema, &table.name))
-                .map(|table| Arc::new(table.relation()))
-                .collect(),
+            tables: relations.iter().filter(wanted).cloned().collect(),
         };
         let failed = |error: replicator_sink::SinkError| format!("sink {}: {error}", sink.name());
         sink.prepare(&stream).await.map_err(failed)?;
@@ -322,7 +355,41 @@ async fn open_lanes(
             lanes.push(sink.open_lane(shard, &stream).await.map_err(failed)?);
         }
         ready.set_sink(sink.name(), Ok(()));
-        opened.push(SinkLanes { config: sink_config.clone(), key_changes: sink.key_changes(), lanes });
+        opened.push(SinkLanes {
+            config: sink_config.clone(),
+            key_changes: sink.key_changes(),
+            messages: config.source.messages && sink.wants_messages(),
+            lanes,
+        });
+        copy_sinks.push(CopySink { sink: Arc::clone(sink), stream, tables: sink_config.tables.clone() });
     }
-    Ok(opened)
+    let settings = replicator_copy::Settings {
+        source: Arc::clone(source),
+        sinks: copy_sinks,
+        config: config.copy.clone(),
+        snapshot: config.source.snapshot,
+        catalog_interval: Some(Duration::from_millis(config.source.catalog_interval_ms))
+            .filter(|interval| !interval.is_zero()),
+        backoff: backoff_range(config),
+        logger: logger.new(o!("part" => "copy")),
+    };
+    let setup = Setup::load(settings, &prepared.tables).await?;
+    Ok((opened, setup))
+}
+
+/// Logical messages with this prefix are requests to the replicator that follows the slot.
+pub(crate) fn request_prefix(slot: &str) -> String {
+    format!("replicator/{slot}")
+}
+
+/// Writes something to the source's WAL now and then, so that the slot moves on while its own tables are idle.
+async fn beat(source: Arc<Source>, interval: Duration, logger: Logger) {
+    let mut interval = tokio::time::interval(interval);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if let Err(error) = source.heartbeat().await {
+            warn!(logger, "the heartbeat could not be written"; "error" => %error);
+        }
+    }
 }

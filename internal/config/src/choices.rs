@@ -82,3 +82,63 @@ choice! {
         Text = "text",
     }
 }
+
+choice! {
+    /// What of the rows that are there before the stream begins is copied.
+    pub enum Snapshot {
+        /// Every table that a sink has not been given yet, beside the stream; tables added later likewise.
+        Initial = "initial",
+        /// None: only changes.
+        Never = "never",
+        /// As `initial`, and the run ends when the copy is durable. The stream goes on at the next run.
+        Only = "only",
+    }
+}
+
+choice! {
+    /// Whether values are sent in the types' binary forms.
+    pub enum BinaryValues {
+        /// Where every published column has a type whose binary form is understood, and the server gains by it.
+        Auto = "auto",
+        /// The same, whether or not the server gains.
+        On = "on",
+        /// As text.
+        Off = "off",
+    }
+}
+
+choice! {
+    /// Whether the server sends transactions before they commit.
+    pub enum StreamingMode {
+        /// What suits the server's version.
+        Auto = "auto",
+        /// Whole transactions, after they commit. The server keeps large ones on its disk until then.
+        Off = "off",
+        /// In pieces, once they outgrow `logical_decoding_work_mem`; kept here until they commit. Postgres 14.
+        On = "on",
+        /// The same, with what Postgres 16 tells of aborts.
+        Parallel = "parallel",
+    }
+}
+
+choice! {
+    /// Which changes are read, by where they were made first.
+    pub enum OriginFilter {
+        /// All.
+        Any = "any",
+        /// Those made at the source itself, and none that a replication brought there. Postgres 16.
+        None = "none",
+    }
+}
+
+choice! {
+    /// What becomes of a column whose type changes to one that its counterpart can't be changed to.
+    pub enum TypeChanges {
+        /// The sink stops, and says what to do.
+        Error = "error",
+        /// The counterpart stays; values that do not fit it are treated as any that do not fit.
+        Keep = "keep",
+        /// The counterpart becomes text, which has room for everything.
+        String = "string",
+    }
+}

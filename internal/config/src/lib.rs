@@ -37,11 +37,14 @@ mod units;
 mod url;
 mod validate;
 
-pub use choices::{ArrayColumns, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OutOfRange, SchemaNaming};
+pub use choices::{
+    ArrayColumns, BinaryValues, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OriginFilter, OutOfRange,
+    SchemaNaming, Snapshot, StreamingMode, TypeChanges,
+};
 pub use environment::Environment;
 pub use load::{ConfigError, load, load_file, load_str};
 pub use model::{
-    BufferConfig, ClickHouseConfig, Config, HttpConfig, LogConfig, ObjectStoreConfig, PostgresSinkConfig,
+    BufferConfig, ClickHouseConfig, Config, CopyConfig, HttpConfig, LogConfig, ObjectStoreConfig, PostgresSinkConfig,
     RetryConfig, SourceConfig,
 };
 pub use patterns::TablePatterns;

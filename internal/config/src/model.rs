@@ -1,5 +1,6 @@
 use crate::choices::{
-    ArrayColumns, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OutOfRange, SchemaNaming,
+    ArrayColumns, BinaryValues, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OriginFilter, OutOfRange,
+    SchemaNaming, Snapshot, StreamingMode, TypeChanges,
 };
 use crate::schema::section;
 use crate::sink::SinkConfig;
@@ -18,6 +19,9 @@ section! {
         /// How much of the changes may be in memory.
         #[serde(default)]
         pub buffer: BufferConfig,
+        /// The copy of rows that are there before the stream begins.
+        #[serde(default)]
+        pub copy: CopyConfig,
         /// The admin listener: metrics, health, readiness.
         #[serde(default)]
         pub http: HttpConfig,
@@ -67,6 +71,33 @@ section! {
         /// `shop.order_?`. All when empty.
         #[serde(default)]
         pub tables: TablePatterns,
+        /// What is copied before and beside the stream.
+        #[serde(default = "defaults::snapshot")]
+        pub snapshot: Snapshot,
+        /// Whether values come in binary form.
+        #[serde(default = "defaults::binary")]
+        pub binary: BinaryValues,
+        /// Whether large transactions come before they commit.
+        #[serde(default = "defaults::streaming")]
+        pub streaming: StreamingMode,
+        /// Whether a slot made here decodes `PREPARE TRANSACTION` when it happens; the changes reach the sinks at
+        /// `COMMIT PREPARED` either way. Postgres 15.
+        #[serde(default)]
+        pub two_phase: bool,
+        /// Whether logical messages (`pg_logical_emit_message`) are read, for the sinks that keep them.
+        #[serde(default)]
+        pub messages: bool,
+        /// Which changes are read, by origin.
+        #[serde(default = "defaults::origin")]
+        pub origin: OriginFilter,
+        /// How often a message is written to the source's WAL while the slot's tables are idle, so that the slot
+        /// moves on where keepalives do not move it; 0 for never, which is enough as long as the connection stands.
+        #[serde(default)]
+        pub heartbeat_interval_ms: u64,
+        /// How often the catalog is asked for new tables and changed columns that no change has told of yet; 0 for
+        /// never.
+        #[serde(default = "defaults::catalog_interval_ms")]
+        pub catalog_interval_ms: u64,
         /// How often the server hears of the progress at least; must stay below its `wal_sender_timeout`.
         #[serde(default = "defaults::status_interval_ms")]
         pub status_interval_ms: u64,
@@ -83,6 +114,31 @@ section! {
     pub struct BufferConfig {
         /// Memory for changes, of the whole process. When it is full the source is not read, until sinks have
         /// made room.
+        pub bytes_max: ByteSize,
+        /// Memory for changes that have to wait: of transactions in progress and of tables being copied. What is
+        /// more goes to files.
+        pub waiting_bytes_max: ByteSize,
+        /// Folder for those files, which are gone when the process is; the system's folder for temporary files when
+        /// empty.
+        pub spill_folder: PathBuf,
+    }
+}
+
+section! {
+    /// `[copy]`
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct CopyConfig {
+        /// How many connections read from the source side by side.
+        pub workers: u32,
+        /// How much of a table is read at a time, as it lies on the source's disk; after a crash the copy goes on
+        /// behind the last such piece that was durable.
+        pub range_bytes: ByteSize,
+        /// Rows in a batch.
+        pub batch_rows_max: usize,
+        /// Bytes of row data in a batch.
+        pub batch_bytes_max: ByteSize,
+        /// Memory for copied rows on their way, beside `buffer.bytes_max`.
         pub bytes_max: ByteSize,
     }
 }
@@ -181,6 +237,9 @@ section! {
         /// Whether new tables write through to the disk (`fsync_after_insert`) before an insert counts as done.
         #[serde(default = "defaults::yes")]
         pub fsync: bool,
+        /// What becomes of a column whose type changes to one that its counterpart can't be changed to.
+        #[serde(default = "defaults::type_changes")]
+        pub type_changes: TypeChanges,
         /// PEM file of the authorities to trust for `https`, instead of the system's.
         #[example("/etc/ssl/clickhouse-ca.pem")]
         pub ca_file: Option<PathBuf>,
@@ -206,6 +265,9 @@ section! {
         /// Whether absent tables are made.
         #[serde(default = "defaults::yes")]
         pub create_tables: bool,
+        /// What becomes of a column whose type changes to one that its counterpart can't be changed to.
+        #[serde(default = "defaults::type_changes")]
+        pub type_changes: TypeChanges,
         /// How long connecting may take.
         #[serde(default = "defaults::connect_timeout_ms")]
         pub connect_timeout_ms: u64,
@@ -276,6 +338,30 @@ mod defaults {
         25_000
     }
 
+    pub(super) fn snapshot() -> Snapshot {
+        Snapshot::Initial
+    }
+
+    pub(super) fn binary() -> BinaryValues {
+        BinaryValues::Auto
+    }
+
+    pub(super) fn streaming() -> StreamingMode {
+        StreamingMode::Auto
+    }
+
+    pub(super) fn origin() -> OriginFilter {
+        OriginFilter::Any
+    }
+
+    pub(super) fn catalog_interval_ms() -> u64 {
+        10_000
+    }
+
+    pub(super) fn type_changes() -> TypeChanges {
+        TypeChanges::Error
+    }
+
     pub(super) fn mode() -> ClickHouseMode {
         ClickHouseMode::Mirror
     }
@@ -319,7 +405,23 @@ mod defaults {
 
     impl Default for BufferConfig {
         fn default() -> Self {
-            Self { bytes_max: ByteSize(256 << 20) }
+            Self {
+                bytes_max: ByteSize(256 << 20),
+                waiting_bytes_max: ByteSize(64 << 20),
+                spill_folder: PathBuf::new(),
+            }
+        }
+    }
+
+    impl Default for CopyConfig {
+        fn default() -> Self {
+            Self {
+                workers: 2,
+                range_bytes: ByteSize(32 << 20),
+                batch_rows_max: 100_000,
+                batch_bytes_max: ByteSize(8 << 20),
+                bytes_max: ByteSize(64 << 20),
+            }
         }
     }
 

@@ -85,10 +85,11 @@ pub(crate) type Shown = (&'static Field, Option<String>);
 /// Name and keys of each `[section]`.
 pub(crate) fn sections(config: &Config) -> Vec<(&'static str, Vec<Shown>)> {
     // Taken apart so that a section added to the model cannot be forgotten.
-    let Config { source, buffer, http, log, retry, shutdown_grace_ms: _, sinks: _ } = config;
+    let Config { source, buffer, copy, http, log, retry, shutdown_grace_ms: _, sinks: _ } = config;
     vec![
         ("source", shown(source)),
         ("buffer", shown(buffer)),
+        ("copy", shown(copy)),
         ("http", shown(http)),
         ("log", shown(log)),
         ("retry", shown(retry)),

@@ -22,6 +22,9 @@ const BATCH_BYTES: RangeInclusive<u64> = 1..=1 << 30;
 /// Room for one ordinary batch.
 const BUFFER_BYTES_MIN: usize = 8 << 20;
 
+/// A block of Postgres at least.
+const COPY_RANGE_BYTES: RangeInclusive<u64> = 8192..=1 << 40;
+
 /// An hour: nobody waits longer on purpose.
 const DURATION_MS: RangeInclusive<u64> = 1..=3_600_000;
 
@@ -42,6 +45,11 @@ pub(crate) fn validate(config: &Config, document: &Document) -> Result<(), Confi
             document.error("buffer.bytes_max", format!("`buffer.bytes_max` must be at least \"{least}\""))
         );
     }
+    check.range("copy.workers", u64::from(config.copy.workers), SHARDS)?;
+    check.range("copy.range_bytes", config.copy.range_bytes.0 as u64, COPY_RANGE_BYTES)?;
+    check.range("copy.batch_rows_max", config.copy.batch_rows_max as u64, BATCH_ROWS)?;
+    check.range("copy.batch_bytes_max", config.copy.batch_bytes_max.0 as u64, BATCH_BYTES)?;
+    check.range("copy.bytes_max", config.copy.bytes_max.0 as u64, BUFFER_BYTES_MIN as u64..=u64::MAX)?;
     check.listen(&config.http.listen)?;
     check.range("retry.backoff_min_ms", config.retry.backoff_min_ms, DURATION_MS)?;
     check.range("retry.backoff_max_ms", config.retry.backoff_max_ms, DURATION_MS)?;
@@ -80,6 +88,8 @@ impl Check<'_> {
             return self.fault("source.publication", publication, "must have 1 to 63 bytes");
         }
         self.patterns("source.tables", &source.tables)?;
+        self.range("source.heartbeat_interval_ms", source.heartbeat_interval_ms, 0..=*DURATION_MS.end())?;
+        self.range("source.catalog_interval_ms", source.catalog_interval_ms, 0..=*DURATION_MS.end())?;
         self.range("source.status_interval_ms", source.status_interval_ms, STATUS_INTERVAL_MS)?;
         self.range("source.connect_timeout_ms", source.connect_timeout_ms, DURATION_MS)
     }

@@ -1,6 +1,6 @@
 //! Collects a lane's changes until there are enough of them, or they have waited long enough.
 
-use replicator_types::{Batch, BatchBuilder, Budget, NewChange, Relation, TransactionMeta};
+use replicator_types::{Batch, BatchBuilder, Budget, NewChange, Phase, Relation, TransactionMeta};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ pub(crate) struct Batcher {
 }
 
 impl Batcher {
-    pub(crate) fn new(limits: BatchLimits, budget: Budget) -> Self {
-        Self { limits, builder: BatchBuilder::new(budget), due: None }
+    pub(crate) fn new(limits: BatchLimits, budget: Budget, phase: Phase) -> Self {
+        Self { limits, builder: BatchBuilder::of_phase(budget, phase), due: None }
     }
 
     /// Adds a change; says whether it begins a fragment, and gives the batch if that filled it.

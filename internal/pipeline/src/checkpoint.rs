@@ -14,9 +14,17 @@
 //! them are joined now and then, so the queue grows with what is outstanding (which the byte budget bounds)
 //! and not with what passes by.
 //!
+//! A prepared transaction is sent at its PREPARE only, and a source that has been told of that sends nothing but the
+//! COMMIT PREPARED later. So the watermark passes a PREPARE together with the commit that ends it, or not at all:
+//!
+//! ```text
+//!   [P1 ✓ until C1] [T2 ✓] [T3 outstanding 1] [C1 ✓]        stays before P1 until T3 is durable, then is behind C1
+//! ```
+//!
 //! Invariants:
 //! - the watermark never goes down;
 //! - it never passes a transaction with an outstanding fragment, nor one that is not sealed;
+//! - it never lies between a PREPARE and the end of its commit;
 //! - a fragment is registered before the batch that holds it can be reported durable.
 //!
 //! No I/O, no clock, no runtime: the same code runs under the tests' model.
@@ -27,7 +35,7 @@ use std::collections::VecDeque;
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// By rising id.
+    /// By rising id; joined ones have the id of the last of them.
     queue: VecDeque<Entry>,
     /// Id of the next entry.
     next: u64,
@@ -46,6 +54,8 @@ struct Entry {
     sealed: Option<Lsn>,
     /// Fragments handed out and not yet durable.
     outstanding: u32,
+    /// The watermark passes it only together with the transaction of this id: 0 for any, [`UNDECIDED`] for none.
+    until: u64,
     /// Commit time, microseconds since 2000-01-01 UTC; none for an idle mark.
     commit_time_us: Option<i64>,
 }
@@ -54,7 +64,14 @@ impl Entry {
     fn is_durable(&self) -> bool {
         self.sealed.is_some() && self.outstanding == 0
     }
+
+    fn may_be_joined(&self) -> bool {
+        self.is_durable() && self.until == 0
+    }
 }
+
+/// It is not known yet what becomes of what was prepared.
+const UNDECIDED: u64 = u64::MAX;
 
 /// Joining is not worth its walk over the queue below this length (some 160 kB).
 const JOIN_AT_LEAST: usize = 4096;
@@ -75,7 +92,7 @@ impl Checkpoint {
     fn push(&mut self, sealed: Option<Lsn>, commit_time_us: Option<i64>) -> TxnId {
         let id = self.next;
         self.next += 1;
-        self.queue.push_back(Entry { id, sealed, outstanding: 0, commit_time_us });
+        self.queue.push_back(Entry { id, sealed, outstanding: 0, until: 0, commit_time_us });
         if self.queue.len() >= self.join_at {
             self.join();
         }
@@ -93,6 +110,31 @@ impl Checkpoint {
     pub fn seal(&mut self, id: TxnId, end_lsn: Lsn) {
         if let Some(entry) = self.get(id) {
             entry.sealed = Some(end_lsn);
+        }
+        self.pop();
+    }
+
+    /// A transaction was prepared, and the end of the prepare record is `end_lsn`.
+    pub fn prepare(&mut self, prepare_time_us: i64, end_lsn: Lsn) -> TxnId {
+        self.pending += 1;
+        let id = self.push(Some(end_lsn), Some(prepare_time_us));
+        if let Some(entry) = self.queue.back_mut() {
+            entry.until = UNDECIDED;
+        }
+        id
+    }
+
+    /// What was prepared commits as the transaction `commit`: the watermark passes both at once.
+    pub fn commit_prepared(&mut self, prepare: TxnId, commit: TxnId) {
+        if let Some(entry) = self.get(prepare) {
+            entry.until = commit.0;
+        }
+    }
+
+    /// What was prepared came to nothing.
+    pub fn rollback_prepared(&mut self, prepare: TxnId) {
+        if let Some(entry) = self.get(prepare) {
+            entry.until = 0;
         }
         self.pop();
     }
@@ -152,23 +194,34 @@ impl Checkpoint {
     }
 
     fn pop(&mut self) {
-        while let Some(entry) = self.queue.front().copied().filter(Entry::is_durable) {
-            self.queue.pop_front();
+        let mut until = 0;
+        let mut passable = 0;
+        for (index, entry) in self.queue.iter().enumerate() {
+            until = until.max(entry.until);
+            if until == UNDECIDED || !entry.is_durable() {
+                break;
+            }
+            if entry.id >= until {
+                passable = index + 1;
+            }
+        }
+        for entry in self.queue.drain(..passable) {
             self.pending -= usize::from(entry.commit_time_us.is_some());
             // Commit ends grow; an idle mark's LSN may lie below one that came with a later status.
             self.watermark = self.watermark.max(entry.sealed.unwrap_or_default());
         }
     }
 
-    /// Joins neighbours that are durable and wait for one before them. No fragment of theirs is outstanding,
-    /// so nobody asks for them by their ids any more.
+    /// Joins neighbours that are durable and wait for one before them. No fragment of theirs is outstanding, and
+    /// none is a PREPARE that is asked for, so nobody asks for them by their ids any more.
     fn join(&mut self) {
         let mut joined: VecDeque<Entry> = VecDeque::with_capacity(self.queue.len() / 2);
         for entry in self.queue.drain(..) {
             match joined.back_mut() {
-                Some(last) if last.is_durable() && entry.is_durable() => {
+                Some(last) if last.may_be_joined() && entry.may_be_joined() => {
                     let both = last.commit_time_us.is_some() && entry.commit_time_us.is_some();
                     self.pending -= usize::from(both);
+                    last.id = entry.id;
                     last.sealed = last.sealed.max(entry.sealed);
                     last.commit_time_us = last.commit_time_us.or(entry.commit_time_us);
                 }

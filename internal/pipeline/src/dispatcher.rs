@@ -16,12 +16,12 @@
 //! Sinks that keep a log ([`KeyChanges::Whole`]) get each change as it came; the second kind of fence is theirs
 //! too when they have several lanes, since the value they have to look up lies in another one.
 
+use crate::accounts::Accounts;
 use crate::batcher::{BatchLimits, Batcher};
-use crate::checkpoint::Checkpoint;
 use replicator_config::TablePatterns;
 use replicator_sink::KeyChanges;
 use replicator_types::{
-    Batch, Budget, KeyHasher, NewChange, Op, Relation, TransactionMeta, Tuple, Value, shard_of,
+    Batch, Budget, KeyHasher, NewChange, Op, Phase, Relation, TransactionMeta, Tuple, Value, shard_of,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,8 +38,44 @@ pub struct Route {
     pub shards: u32,
     /// When a lane's batch is full.
     pub limits: BatchLimits,
-    /// Whether key changes are split.
+    /// Whether key changes are split: a sink that holds state by key, rather than a log.
     pub key_changes: KeyChanges,
+    /// Whether it takes logical messages.
+    pub messages: bool,
+}
+
+impl Route {
+    fn is_log(&self) -> bool {
+        self.key_changes == KeyChanges::Whole
+    }
+}
+
+/// Which of a table's sinks a change goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum To {
+    /// All of them.
+    All,
+    /// The logs: the others get it when the table's copy is durable.
+    Logs,
+    /// The others, catching up.
+    States,
+}
+
+impl To {
+    fn includes(self, route: &Route) -> bool {
+        match self {
+            Self::All => true,
+            Self::Logs => route.is_log(),
+            Self::States => !route.is_log(),
+        }
+    }
+
+    fn phase(self) -> Phase {
+        match self {
+            Self::All | Self::Logs => Phase::Stream,
+            Self::States => Phase::CatchUp,
+        }
+    }
 }
 
 /// One shard of one sink, by their numbers in configuration order.
@@ -89,11 +125,37 @@ pub enum DispatchError {
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     routes: Vec<Route>,
-    lanes: Vec<Vec<Batcher>>,
+    lanes: Vec<Vec<OpenBatches>>,
     /// For each table name: the sinks that get it. A rename makes a new entry.
     targets: HashMap<(String, String), Arc<[usize]>>,
     budget: Budget,
+    /// A key's text.
+    scratch: Vec<u8>,
     pub(crate) outputs: Vec<Output>,
+}
+
+/// What a lane gets next.
+#[derive(Debug)]
+struct OpenBatches {
+    stream: Batcher,
+    catch_up: Batcher,
+}
+
+impl OpenBatches {
+    fn new(limits: BatchLimits, budget: &Budget) -> Self {
+        Self {
+            stream: Batcher::new(limits, budget.clone(), Phase::Stream),
+            catch_up: Batcher::new(limits, budget.clone(), Phase::CatchUp),
+        }
+    }
+
+    fn of(&mut self, phase: Phase) -> &mut Batcher {
+        if phase == Phase::Stream { &mut self.stream } else { &mut self.catch_up }
+    }
+
+    fn both(&mut self) -> [&mut Batcher; 2] {
+        [&mut self.catch_up, &mut self.stream]
+    }
 }
 
 /// A table version with the sinks it goes to: looked up once a run of changes, not once a change.
@@ -106,9 +168,16 @@ pub(crate) struct Target {
 impl Dispatcher {
     pub(crate) fn new(routes: Vec<Route>, budget: &Budget) -> Self {
         let lane =
-            |route: &Route| (0..route.shards).map(|_| Batcher::new(route.limits, budget.clone())).collect();
+            |route: &Route| (0..route.shards).map(|_| OpenBatches::new(route.limits, budget)).collect();
         let lanes = routes.iter().map(lane).collect();
-        Self { routes, lanes, targets: HashMap::new(), budget: budget.clone(), outputs: Vec::new() }
+        Self {
+            routes,
+            lanes,
+            targets: HashMap::new(),
+            budget: budget.clone(),
+            scratch: Vec::new(),
+            outputs: Vec::new(),
+        }
     }
 
     /// The sinks that a table goes to.
@@ -123,22 +192,28 @@ impl Dispatcher {
     }
 
     /// How many ordinals a change takes.
-    pub(crate) fn ordinals(target: &Target, change: &RowChange<'_>) -> Result<u64, DispatchError> {
-        Keys::of(&target.relation, change).map(|keys| keys.ordinals())
+    pub(crate) fn ordinals(
+        &mut self,
+        target: &Target,
+        change: &RowChange<'_>,
+    ) -> Result<u64, DispatchError> {
+        Keys::of(&target.relation, change, &mut self.scratch).map(|keys| keys.ordinals())
     }
 
     /// Routes a change; returns how many ordinals it took.
+    #[allow(clippy::too_many_arguments, reason = "a change with its place in the stream")]
     pub(crate) fn row(
         &mut self,
-        checkpoint: &mut Checkpoint,
+        accounts: &mut Accounts,
         transaction: &TransactionMeta,
         target: &Target,
+        to: To,
         change: RowChange<'_>,
         ordinal: u64,
         now: Instant,
     ) -> Result<u64, DispatchError> {
         let relation = &target.relation;
-        let keys = Keys::of(relation, &change)?;
+        let keys = Keys::of(relation, &change, &mut self.scratch)?;
         let new_change = NewChange {
             op: change.op,
             ordinal,
@@ -151,13 +226,16 @@ impl Dispatcher {
             restart_identity: false,
         };
         for &sink in target.sinks.iter() {
-            let split = self.routes[sink].key_changes == KeyChanges::Split;
+            if !to.includes(&self.routes[sink]) {
+                continue;
+            }
+            let split = !self.routes[sink].is_log();
             let mut push = |shard_hash: u64, part: NewChange<'_>| {
                 let shard = shard_of(shard_hash, self.routes[sink].shards);
-                let batcher = &mut self.lanes[sink][shard as usize];
+                let batcher = self.lanes[sink][shard as usize].of(to.phase());
                 let (new_fragment, full) = batcher.push(transaction, relation, part, now);
                 if new_fragment {
-                    checkpoint.fragment(transaction.id);
+                    accounts.fragment(transaction.id);
                 }
                 if let Some(batch) = full {
                     self.outputs.push(Output::Batch(LaneId { sink, shard }, batch));
@@ -166,13 +244,8 @@ impl Dispatcher {
             match keys.old_hash {
                 Some(_) if keys.unresolved && (split || self.routes[sink].shards > 1) => {
                     let shard = shard_of(keys.hash, self.routes[sink].shards);
-                    self.fence(
-                        checkpoint,
-                        transaction,
-                        LaneId { sink, shard },
-                        [(relation, new_change)],
-                        now,
-                    );
+                    let lane = LaneId { sink, shard };
+                    self.fence(accounts, transaction, lane, to.phase(), [(relation, new_change)], now);
                 }
                 Some(old_hash) if split => {
                     let removal = NewChange { op: Op::Delete, new: None, key_hash: old_hash, ..new_change };
@@ -194,43 +267,83 @@ impl Dispatcher {
     /// Routes one TRUNCATE statement over `targets`; returns how many ordinals it took.
     pub(crate) fn truncate(
         &mut self,
-        checkpoint: &mut Checkpoint,
+        accounts: &mut Accounts,
         transaction: &TransactionMeta,
-        targets: &[Target],
+        targets: &[(Target, To)],
         (cascade, restart_identity): (bool, bool),
         ordinal: u64,
         now: Instant,
     ) -> u64 {
         for sink in 0..self.routes.len() {
             let mut changes = Vec::new();
-            for (index, target) in targets.iter().enumerate() {
-                if target.sinks.contains(&sink) {
-                    let change = NewChange {
-                        op: Op::Truncate,
-                        ordinal: ordinal + index as u64,
-                        old: None,
-                        old_is_full: false,
-                        new: None,
-                        key_hash: 0,
-                        key_changed: false,
-                        cascade,
-                        restart_identity,
-                    };
+            let mut phase = Phase::Stream;
+            for (index, (target, to)) in targets.iter().enumerate() {
+                if target.sinks.contains(&sink) && to.includes(&self.routes[sink]) {
+                    phase = to.phase();
+                    let ordinal = ordinal + index as u64;
+                    let change =
+                        NewChange { cascade, restart_identity, ..without_row(Op::Truncate, ordinal) };
                     changes.push((&target.relation, change));
                 }
             }
             if !changes.is_empty() {
-                self.fence(checkpoint, transaction, LaneId { sink, shard: 0 }, changes, now);
+                self.fence(accounts, transaction, LaneId { sink, shard: 0 }, phase, changes, now);
             }
         }
         targets.len() as u64
     }
 
+    /// Tells the sinks of a table, behind a fence, what it looks like from here on.
+    pub(crate) fn schema(
+        &mut self,
+        accounts: &mut Accounts,
+        transaction: &TransactionMeta,
+        target: &Target,
+        to: To,
+        ordinal: u64,
+        now: Instant,
+    ) {
+        for &sink in target.sinks.iter() {
+            if !to.includes(&self.routes[sink]) {
+                continue;
+            }
+            let change = without_row(Op::Schema, ordinal);
+            let lane = LaneId { sink, shard: 0 };
+            self.fence(accounts, transaction, lane, to.phase(), [(&target.relation, change)], now);
+        }
+    }
+
+    /// Hands a logical message to the sinks that take them.
+    pub(crate) fn message(
+        &mut self,
+        accounts: &mut Accounts,
+        transaction: &TransactionMeta,
+        relation: &Arc<Relation>,
+        message: Tuple<'_>,
+        ordinal: u64,
+        now: Instant,
+    ) {
+        for sink in 0..self.routes.len() {
+            if !self.routes[sink].messages {
+                continue;
+            }
+            let change = NewChange { new: Some(message), ..without_row(Op::Message, ordinal) };
+            let (new_fragment, full) = self.lanes[sink][0].stream.push(transaction, relation, change, now);
+            if new_fragment {
+                accounts.fragment(transaction.id);
+            }
+            if let Some(batch) = full {
+                self.outputs.push(Output::Batch(LaneId { sink, shard: 0 }, batch));
+            }
+        }
+    }
+
     fn fence<'a>(
         &mut self,
-        checkpoint: &mut Checkpoint,
+        accounts: &mut Accounts,
         transaction: &TransactionMeta,
         lane: LaneId,
+        phase: Phase,
         changes: impl IntoIterator<Item = (&'a Arc<Relation>, NewChange<'a>)>,
         now: Instant,
     ) {
@@ -238,10 +351,10 @@ impl Dispatcher {
         // No limits: a fenced batch is one statement.
         let limits =
             BatchLimits { rows_max: usize::MAX, bytes_max: usize::MAX, ..self.routes[lane.sink].limits };
-        let mut batcher = Batcher::new(limits, self.budget.clone());
+        let mut batcher = Batcher::new(limits, self.budget.clone(), phase);
         for (relation, change) in changes {
             if batcher.push(transaction, relation, change, now).0 {
-                checkpoint.fragment(transaction.id);
+                accounts.fragment(transaction.id);
             }
         }
         if let Some(batch) = batcher.cut(true) {
@@ -250,9 +363,22 @@ impl Dispatcher {
     }
 
     fn cut_sink(&mut self, sink: usize) {
-        for (shard, batcher) in self.lanes[sink].iter_mut().enumerate() {
-            if let Some(batch) = batcher.cut(false) {
-                self.outputs.push(Output::Batch(LaneId { sink, shard: shard as u32 }, batch));
+        for (shard, open) in self.lanes[sink].iter_mut().enumerate() {
+            for batcher in open.both() {
+                if let Some(batch) = batcher.cut(false) {
+                    self.outputs.push(Output::Batch(LaneId { sink, shard: shard as u32 }, batch));
+                }
+            }
+        }
+    }
+
+    /// Cuts what tables catch up with, so that their later changes come behind it.
+    pub(crate) fn cut_catch_up(&mut self) {
+        for (sink, lanes) in self.lanes.iter_mut().enumerate() {
+            for (shard, open) in lanes.iter_mut().enumerate() {
+                if let Some(batch) = open.catch_up.cut(false) {
+                    self.outputs.push(Output::Batch(LaneId { sink, shard: shard as u32 }, batch));
+                }
             }
         }
     }
@@ -265,11 +391,13 @@ impl Dispatcher {
     /// Cuts the batches that have waited long enough.
     pub(crate) fn cut_due(&mut self, now: Instant) {
         for (sink, lanes) in self.lanes.iter_mut().enumerate() {
-            for (shard, batcher) in lanes.iter_mut().enumerate() {
-                if batcher.due().is_some_and(|due| due <= now)
-                    && let Some(batch) = batcher.cut(false)
-                {
-                    self.outputs.push(Output::Batch(LaneId { sink, shard: shard as u32 }, batch));
+            for (shard, open) in lanes.iter_mut().enumerate() {
+                for batcher in open.both() {
+                    if batcher.due().is_some_and(|due| due <= now)
+                        && let Some(batch) = batcher.cut(false)
+                    {
+                        self.outputs.push(Output::Batch(LaneId { sink, shard: shard as u32 }, batch));
+                    }
                 }
             }
         }
@@ -277,12 +405,27 @@ impl Dispatcher {
 
     /// When the next open batch is due.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.lanes.iter().flatten().filter_map(Batcher::due).min()
+        let open = self.lanes.iter().flatten().flat_map(|open| [&open.stream, &open.catch_up]);
+        open.filter_map(Batcher::due).min()
     }
 
     /// Charges the budget with what the open batches hold.
     pub(crate) fn settle_charges(&mut self) {
-        self.lanes.iter_mut().flatten().for_each(Batcher::settle_charge);
+        self.lanes.iter_mut().flatten().flat_map(OpenBatches::both).for_each(Batcher::settle_charge);
+    }
+}
+
+fn without_row(op: Op, ordinal: u64) -> NewChange<'static> {
+    NewChange {
+        op,
+        ordinal,
+        old: None,
+        old_is_full: false,
+        new: None,
+        key_hash: 0,
+        key_changed: false,
+        cascade: false,
+        restart_identity: false,
     }
 }
 
@@ -307,12 +450,16 @@ impl Keys {
         if self.old_hash.is_some() || self.full_update { 2 } else { 1 }
     }
 
-    fn of(relation: &Relation, change: &RowChange<'_>) -> Result<Self, DispatchError> {
+    fn of(
+        relation: &Relation,
+        change: &RowChange<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Self, DispatchError> {
         let no_key = || DispatchError::NoKey { op: change.op, table: relation.qualified_name() };
         let keyless = !relation.has_key();
         match (change.op, change.old, change.new) {
             (Op::Insert, _, Some(new)) => Ok(Self {
-                hash: hash(relation, new, None),
+                hash: hash(relation, new, None, scratch),
                 old_hash: None,
                 needs_old: false,
                 unresolved: false,
@@ -323,7 +470,7 @@ impl Keys {
                     return Err(no_key());
                 }
                 Ok(Self {
-                    hash: hash(relation, old, None),
+                    hash: hash(relation, old, None, scratch),
                     old_hash: None,
                     needs_old: false,
                     unresolved: false,
@@ -337,8 +484,8 @@ impl Keys {
                 let unchanged = new.has_unchanged();
                 let changed = old.is_some_and(|old| keyless || key_differs(relation, old, new));
                 Ok(Self {
-                    hash: hash(relation, new, old),
-                    old_hash: old.filter(|_| changed).map(|old| hash(relation, old, None)),
+                    hash: hash(relation, new, old, scratch),
+                    old_hash: old.filter(|_| changed).map(|old| hash(relation, old, None, scratch)),
                     needs_old: unchanged && old.is_some(),
                     unresolved: unchanged && !change.old_is_full,
                     full_update: change.old_is_full,
@@ -351,7 +498,7 @@ impl Keys {
 
 /// Hash of a row's key, of the whole row where there is none. An unsent key value is taken from `old`: the
 /// source sends the old key whenever a key column is stored out of line.
-fn hash(relation: &Relation, row: Tuple<'_>, old: Option<Tuple<'_>>) -> u64 {
+fn hash(relation: &Relation, row: Tuple<'_>, old: Option<Tuple<'_>>, scratch: &mut Vec<u8>) -> u64 {
     let mut hasher = KeyHasher::new(u64::from(relation.oid));
     if !relation.key_text_is_identity {
         return hasher.finish();
@@ -364,9 +511,17 @@ fn hash(relation: &Relation, row: Tuple<'_>, old: Option<Tuple<'_>>) -> u64 {
             continue;
         }
         let value = if value == Value::Unchanged { before.unwrap_or(value) } else { value };
-        match value.bytes() {
-            Some(bytes) => hasher.value(bytes),
-            None => hasher.null(),
+        match value {
+            Value::Text(bytes) => hasher.value(bytes),
+            Value::Binary(bytes) => {
+                // By its text, so that a key stays in its shard whichever way values are sent.
+                scratch.clear();
+                match pgvalue::write_text(column, bytes, scratch) {
+                    Ok(()) => hasher.value(scratch),
+                    Err(_) => hasher.value(bytes),
+                }
+            }
+            Value::Null | Value::Unchanged => hasher.null(),
         }
     }
     hasher.finish()

@@ -11,14 +11,15 @@
 
 use crate::batcher::BatchLimits;
 use crate::dispatcher::{LaneId, Output, Route};
-use crate::pipeline::{Counts, Pipeline};
+use crate::pipeline::{Counts, Notice, Pipeline, Standing};
 use crate::worker::{self, LaneContext, LaneItem, LaneReport, seconds_since_commit};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use replicator_config::{BatchConfig, SinkConfig};
 use replicator_sink::{KeyChanges, Lane};
 use replicator_telemetry::metrics::{PipelineMetrics, SinkMetrics, SourceMetrics};
-use replicator_types::{Budget, Charge, Lsn, TableCatalog};
+use replicator_spill::Shelf;
+use replicator_types::{Budget, Charge, Lsn, Relation, TableCatalog, TxnId};
 use slog::{Logger, o};
 use std::any::Any;
 use std::sync::{Arc, Barrier};
@@ -41,6 +42,20 @@ pub enum Input {
     },
     /// What follows comes from a new connection, beginning at or before the watermark.
     Reconnected,
+    /// Tables as the catalog has them now.
+    Catalog(Vec<TableCatalog>),
+    /// A table is to be copied anew: its changes wait. [`Notice::Held`] answers.
+    Hold(u32),
+    /// The copy of the table stands at this snapshot.
+    CopiedAt(u32, Lsn),
+    /// See [`Pipeline::copied_until`].
+    CopiedUntil(u32, Lsn),
+    /// The copy of the table is durable. [`Notice::CaughtUp`] answers.
+    Release(u32),
+    /// That answer is written down.
+    Settled(u32),
+    /// A [`Notice::Request`] is written down.
+    Answered(TxnId),
     /// Stop taking changes at the first end of a transaction at or behind this LSN, then drain.
     StopAt(Lsn),
     /// Take no more changes; make durable what was taken.
@@ -54,6 +69,8 @@ pub enum Event {
     SinkDown(usize, String),
     /// It answers again.
     SinkUp(usize),
+    /// Something about a table.
+    Table(Notice),
     /// After a stop: every complete transaction taken is durable. The last event.
     Drained,
     /// It cannot go on; the text says why and what to do. The last event.
@@ -66,6 +83,8 @@ pub struct SinkLanes {
     pub config: SinkConfig,
     /// How it takes key changes.
     pub key_changes: KeyChanges,
+    /// Whether it takes logical messages.
+    pub messages: bool,
     /// Its lanes, by shard.
     pub lanes: Vec<Box<dyn Lane>>,
 }
@@ -78,6 +97,18 @@ pub struct Settings {
     pub budget: Budget,
     /// Shortest and longest pause between a lane's attempts.
     pub backoff: (Duration, Duration),
+    /// Where changes wait that have to.
+    pub shelf: Shelf,
+    /// The tables as the sinks were told of them.
+    pub relations: Vec<Arc<Relation>>,
+    /// How the tables stand towards their copies.
+    pub standings: Vec<(u32, Standing)>,
+    /// Whether tables that are not among these wait to be copied.
+    pub unknown_wait: bool,
+    /// Whether `streaming 'parallel'` is asked for.
+    pub parallel_streaming: bool,
+    /// Prefix of logical messages that are requests to the replicator.
+    pub request_prefix: String,
     /// Where waiting writes run.
     pub runtime: Handle,
     /// Log.
@@ -114,7 +145,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
     let mut routes = Vec::new();
     let mut queues = Vec::new();
     let mut metrics = Vec::new();
-    for (sink, SinkLanes { config, key_changes, lanes }) in sinks.into_iter().enumerate() {
+    for (sink, SinkLanes { config, key_changes, messages, lanes }) in sinks.into_iter().enumerate() {
         let sink_metrics = SinkMetrics::new(&config.name);
         sink_metrics.up.set(1.0);
         routes.push(Route {
@@ -123,6 +154,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
             shards: lanes.len() as u32,
             limits: BatchLimits::from(config.batch),
             key_changes,
+            messages,
         });
         let mut sink_queues = Vec::new();
         for (shard, lane) in lanes.into_iter().enumerate() {
@@ -144,7 +176,14 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
         metrics.push(sink_metrics);
     }
     let driver = Driver {
-        pipeline: Pipeline::new(routes, settings.watermark, &settings.budget),
+        pipeline: Pipeline::new(routes, settings.watermark, &settings.budget)
+            .with_shelf(settings.shelf)
+            .with_relations(settings.relations)
+            .with_standings(settings.standings, settings.unknown_wait)
+            .with_parallel_streaming(settings.parallel_streaming)
+            .with_request_prefix(settings.request_prefix),
+        charge: None,
+        out_bytes: 0,
         budget: settings.budget,
         writes_down: vec![0; queues.len()],
         queues,
@@ -178,6 +217,10 @@ impl From<BatchConfig> for BatchLimits {
 
 struct Driver {
     pipeline: Pipeline,
+    /// Of the chunk that is being worked through.
+    charge: Option<Charge>,
+    /// Bytes of batches that are with the lanes.
+    out_bytes: usize,
     budget: Budget,
     queues: Vec<Vec<Sender<LaneItem>>>,
     /// For each sink, how many of its writes do not get through at the moment.
@@ -195,21 +238,40 @@ struct Driver {
 
 impl Driver {
     fn run(mut self, inputs: &Receiver<Input>, reports: &Receiver<LaneReport>) {
+        let never = crossbeam_channel::never();
         let outcome = loop {
             let now = Instant::now();
             let wait = self.pipeline.due().map_or(METRICS_INTERVAL, |due| due.saturating_duration_since(now));
-            // A sender that is gone leaves its channel ready for ever; the process is ending then.
-            let step = select! {
-                recv(inputs) -> input => match input {
-                    Ok(input) => self.input(input),
-                    Err(_) => return,
-                },
-                recv(reports) -> report => match report {
-                    Ok(report) => self.report(report),
-                    Err(_) => return,
-                },
-                default(wait.min(METRICS_INTERVAL)) => Ok(()),
+            let wait = wait.min(METRICS_INTERVAL);
+            // What waited in files is handed on as the lanes get rid of it; the budget alone would not do, since
+            // received chunks that come behind it hold that.
+            let may_hand_on = self.out_bytes < self.budget.bytes_max() / 2;
+            let busy = self.pipeline.is_busy();
+            let step = if busy && may_hand_on {
+                self.work()
+            } else {
+                let idle = if may_hand_on && self.pipeline.is_releasing() { Duration::ZERO } else { wait };
+                // Nothing is taken in that can't be worked on yet.
+                let inputs = if busy { &never } else { inputs };
+                // A sender that is gone leaves its channel ready for ever; the process is ending then.
+                select! {
+                    recv(inputs) -> input => match input {
+                        Ok(input) => self.input(input),
+                        Err(_) => return,
+                    },
+                    recv(reports) -> report => match report {
+                        Ok(report) => self.report(report),
+                        Err(_) => return,
+                    },
+                    default(idle) => Ok(()),
+                }
             };
+            let step = step.and_then(|()| {
+                if may_hand_on && self.pipeline.is_releasing() {
+                    self.pipeline.release_some(now).map_err(|error| error.to_string())?;
+                }
+                Ok(())
+            });
             // What else is there is taken along before anybody is told.
             let step = step.and_then(|()| reports.try_iter().try_for_each(|report| self.report(report)));
             if let Err(text) = step {
@@ -217,6 +279,9 @@ impl Driver {
             }
             self.pipeline.tick(Instant::now());
             self.hand_out();
+            for notice in self.pipeline.take_notices() {
+                self.tell(Event::Table(notice));
+            }
             self.publish();
             if self.stopping && self.pipeline.is_drained() {
                 break Event::Drained;
@@ -231,13 +296,23 @@ impl Driver {
         match input {
             Input::Chunk { bytes, catalogs, charge } => {
                 if !self.stopping {
-                    let result = self.pipeline.chunk(&bytes, catalogs, Instant::now());
-                    drop((bytes, charge));
+                    self.charge = Some(charge);
+                    let result = self.pipeline.chunk(bytes, catalogs, Instant::now());
                     result.map_err(|error| error.to_string())?;
-                    self.stop_if_passed();
+                    self.worked();
                 }
             }
             Input::Reconnected => self.pipeline.reconnected(),
+            Input::Catalog(tables) => self.pipeline.catalog(tables),
+            Input::Hold(oid) => self.pipeline.hold(oid, Instant::now()),
+            Input::CopiedAt(oid, snapshot) => self.pipeline.copied_at(oid, snapshot),
+            Input::CopiedUntil(oid, snapshot) => self.pipeline.copied_until(oid, snapshot),
+            Input::Release(oid) => self.pipeline.release(oid),
+            Input::Answered(id) => self.pipeline.answered(id),
+            Input::Settled(oid) => {
+                self.pipeline.settled(oid);
+                self.stop_if_passed();
+            }
             Input::StopAt(lsn) => {
                 self.stop_at = lsn;
                 self.stop_if_passed();
@@ -247,8 +322,22 @@ impl Driver {
         Ok(())
     }
 
+    fn work(&mut self) -> Result<(), String> {
+        self.pipeline.work(Instant::now()).map_err(|error| error.to_string())?;
+        self.worked();
+        Ok(())
+    }
+
+    fn worked(&mut self) {
+        if !self.pipeline.is_busy() {
+            self.charge = None;
+            self.stop_if_passed();
+        }
+    }
+
+    /// A table that is being copied is waited for.
     fn stop_if_passed(&mut self) {
-        if self.pipeline.passed() >= self.stop_at {
+        if self.pipeline.passed() >= self.stop_at && !self.pipeline.is_busy() && self.pipeline.waiting() == 0 {
             self.stop();
         }
     }
@@ -260,7 +349,8 @@ impl Driver {
 
     fn report(&mut self, report: LaneReport) -> Result<(), String> {
         match report {
-            LaneReport::Durable(transactions) => {
+            LaneReport::Durable { transactions, bytes } => {
+                self.out_bytes = self.out_bytes.saturating_sub(bytes);
                 self.pipeline.durable(transactions);
                 Ok(())
             }
@@ -294,13 +384,16 @@ impl Driver {
             // A queue whose lane has failed takes nothing; the failure is on its way here.
             match output {
                 Output::Batch(lane, batch) => {
+                    let batch = Arc::new(batch);
+                    self.out_bytes += batch.charged_bytes();
                     let _ = self.queues[lane.sink][lane.shard as usize].send(LaneItem::Batch(batch));
                 }
                 Output::Fence(lane, batch) => {
                     self.sink_metrics[lane.sink].fences.increment(1);
                     let queues = &self.queues[lane.sink];
                     let barrier = Arc::new(Barrier::new(queues.len()));
-                    let mut batch = Some(batch);
+                    self.out_bytes += batch.charged_bytes();
+                    let mut batch = Some(Arc::new(batch));
                     for (shard, queue) in queues.iter().enumerate() {
                         let batch = if shard == lane.shard as usize { batch.take() } else { None };
                         let _ = queue.send(LaneItem::Fence(Arc::clone(&barrier), batch));
@@ -338,6 +431,10 @@ impl Driver {
         self.metrics.buffer_bytes.set(self.budget.held() as f64);
         self.metrics.buffer_bytes_max.set(self.budget.bytes_max() as f64);
         self.metrics.buffer_bytes_peak.set(self.budget.peak() as f64);
+        let (memory, files) = self.pipeline.waiting_bytes();
+        self.metrics.waiting_memory_bytes.set(memory as f64);
+        self.metrics.waiting_file_bytes.set(files as f64);
+        self.metrics.transactions_unfinished.set(self.pipeline.unfinished() as f64);
         self.source_metrics.received_bytes.increment(counts.bytes - before.bytes);
         self.source_metrics.received_lsn.set(self.pipeline.received().0 as f64);
         let oldest = self.pipeline.oldest_commit_time_us();

@@ -3,7 +3,7 @@
 
 use pgoutput::{ColumnMessage, RelationMessage};
 use replicator_types::{
-    Column, ColumnKind, Relation, ReplicaIdentity, TableCatalog, indexes_of_key, key_text_is_identity, oid,
+    Column, ColumnKind, Lsn, Relation, ReplicaIdentity, TableCatalog, indexes_of_key, key_text_is_identity, oid,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,50 +13,120 @@ use std::sync::Arc;
 pub(crate) struct Relations {
     current: HashMap<u32, Arc<Relation>>,
     catalogs: HashMap<u32, TableCatalog>,
+    /// Described where that is not to be told: in what is passed over after a reconnect, or in a transaction that is only
+    /// prepared. The source does not describe the table again before its next change, so it is told with that.
+    announced: HashMap<u32, Arc<Relation>>,
 }
 
 impl Relations {
     /// Remembers what the catalog says of a table, for its next Relation message.
     pub(crate) fn learn(&mut self, catalog: TableCatalog) {
-        self.catalogs.insert(catalog.oid, catalog);
+        if self.catalogs.get(&catalog.oid).is_none_or(|known| known.read_at <= catalog.read_at) {
+            self.catalogs.insert(catalog.oid, catalog);
+        }
     }
 
-    /// Takes in a Relation message; returns the table's version, a new one only if something changed.
-    pub(crate) fn apply(&mut self, message: &RelationMessage<'_>) -> Arc<Relation> {
-        let mut relation = join(message, self.catalogs.get(&message.oid));
-        if let Some(known) = self.current.get(&message.oid) {
-            relation.version = known.version;
-            if **known == relation {
-                return Arc::clone(known);
-            }
-            relation.version += 1;
+    /// The table as sinks were told of it when the run began.
+    pub(crate) fn begin_with(&mut self, relation: Arc<Relation>) {
+        self.current.insert(relation.oid, relation);
+    }
+
+    /// The table as sinks were told of it last.
+    pub(crate) fn told(&self, oid: u32) -> Option<&Arc<Relation>> {
+        self.current.get(&oid)
+    }
+
+    /// Takes in a Relation message of the transaction that commits at `since`; returns the table's version, and
+    /// the one before if that was another.
+    pub(crate) fn apply(
+        &mut self,
+        message: &RelationMessage<'_>,
+        since: Lsn,
+    ) -> (Arc<Relation>, Option<Arc<Relation>>) {
+        self.announced.remove(&message.oid);
+        let relation = self.join(message, since);
+        self.adopt(relation)
+    }
+
+    /// Takes in a Relation message that is not to be told, or not yet; returns what the table is until then.
+    pub(crate) fn announce(&mut self, message: &RelationMessage<'_>, since: Lsn) -> Arc<Relation> {
+        let relation = self.join(message, since);
+        if let Some(known) = self.current.get(&message.oid).filter(|known| known.is_same_shape(&relation)) {
+            self.announced.remove(&message.oid);
+            return Arc::clone(known);
         }
         let relation = Arc::new(relation);
-        self.current.insert(message.oid, Arc::clone(&relation));
+        self.announced.insert(message.oid, Arc::clone(&relation));
         relation
+    }
+
+    /// Whether [`Relations::apply_announced`] has anything to do for any table.
+    pub(crate) fn has_announced(&self) -> bool {
+        !self.announced.is_empty()
+    }
+
+    /// Takes in what was announced of a table; returns as [`Relations::apply`] does.
+    pub(crate) fn apply_announced(&mut self, oid: u32) -> Option<(Arc<Relation>, Option<Arc<Relation>>)> {
+        let relation = self.announced.remove(&oid)?;
+        Some(self.adopt(Arc::unwrap_or_clone(relation)))
+    }
+
+    fn join(&self, message: &RelationMessage<'_>, since: Lsn) -> Relation {
+        let known = self.current.get(&message.oid).map(Arc::as_ref);
+        join(message, self.catalogs.get(&message.oid), known, since)
+    }
+
+    /// Takes in a table as the catalog has it; returns the new and the old version if it differs from what is known.
+    /// A table that is not known yet waits for its first Relation message. What the stream has told of since the catalog
+    /// was read stays.
+    pub(crate) fn apply_catalog(&mut self, catalog: &TableCatalog) -> Option<(Arc<Relation>, Arc<Relation>)> {
+        self.current.get(&catalog.oid).filter(|known| known.since <= catalog.read_at)?;
+        let (relation, before) = self.adopt(catalog.relation());
+        before.map(|before| (relation, before))
+    }
+
+    fn adopt(&mut self, mut relation: Relation) -> (Arc<Relation>, Option<Arc<Relation>>) {
+        let known = self.current.get(&relation.oid);
+        if let Some(known) = known {
+            if known.is_same_shape(&relation) {
+                return (Arc::clone(known), None);
+            }
+            relation.version = known.version + 1;
+        }
+        let relation = Arc::new(relation);
+        let before = self.current.insert(relation.oid, Arc::clone(&relation));
+        (relation, before)
     }
 }
 
 /// The message is the truth for its place in the stream; the catalog may be older or newer. A column takes
 /// from the catalog only what fits the message's type.
-fn join(message: &RelationMessage<'_>, catalog: Option<&TableCatalog>) -> Relation {
+fn join(
+    message: &RelationMessage<'_>,
+    catalog: Option<&TableCatalog>,
+    before: Option<&Relation>,
+    since: Lsn,
+) -> Relation {
     let full = message.replica_identity == ReplicaIdentity::Full;
+    let attnums = attribute_numbers(message, catalog, before);
     let columns: Vec<Column> = message
         .columns
         .iter()
-        .map(|column| {
+        .zip(attnums)
+        .map(|(column, attnum)| {
+            let known = catalog
+                .and_then(|catalog| catalog.columns.iter().find(|known| known.attnum == attnum && attnum != 0))
+                .filter(|known| known.type_oid == column.type_oid);
             // Under FULL every column is marked on the wire; what tells rows apart is the primary key.
             let is_key = if full {
-                catalog.is_some_and(|catalog| catalog.primary_key.iter().any(|name| name == column.name))
+                let name = known.map_or(column.name, |known| &known.name);
+                catalog.is_some_and(|catalog| catalog.primary_key.iter().any(|key| key == name))
             } else {
                 column.in_identity
             };
-            let known = catalog
-                .and_then(|catalog| catalog.columns.iter().find(|known| known.name == column.name))
-                .filter(|known| known.type_oid == column.type_oid);
             match known {
-                Some(known) => Column { is_key, ..known.clone() },
-                None => unknown_column(column, is_key),
+                Some(known) => Column { is_key, name: column.name.to_owned(), ..known.clone() },
+                None => Column { attnum, ..unknown_column(column, is_key) },
             }
         })
         .collect();
@@ -64,6 +134,7 @@ fn join(message: &RelationMessage<'_>, catalog: Option<&TableCatalog>) -> Relati
     Relation {
         oid: message.oid,
         version: 0,
+        since,
         schema: message.schema.to_owned(),
         name: message.name.to_owned(),
         replica_identity: message.replica_identity,
@@ -71,6 +142,104 @@ fn join(message: &RelationMessage<'_>, catalog: Option<&TableCatalog>) -> Relati
         key_text_is_identity: key_text_is_identity(&columns, nondeterministic),
         columns,
     }
+}
+
+/// The attribute number of each of the message's columns, which the message does not tell; 0 where nothing does.
+///
+/// Columns come in the order of their numbers, and a dropped column keeps its number. So the message's columns are
+/// laid along the catalog's numbers, dropped ones included, such that names and types agree as well as they can, and
+/// with what was known of the table before: the catalog was read later than the message was written, and may be a
+/// few changes ahead.
+fn attribute_numbers(
+    message: &RelationMessage<'_>,
+    catalog: Option<&TableCatalog>,
+    before: Option<&Relation>,
+) -> Vec<i16> {
+    let Some(catalog) = catalog else {
+        // Nothing but what was known: by name.
+        let known = |column: &ColumnMessage<'_>| {
+            let same = |known: &&Column| known.name == column.name && known.type_oid == column.type_oid;
+            before.and_then(|before| before.columns.iter().find(same)).map_or(0, |known| known.attnum)
+        };
+        return message.columns.iter().map(known).collect();
+    };
+    let is_as_before = |attnum: i16, column: &ColumnMessage<'_>| {
+        let known = before.and_then(|before| before.columns.iter().find(|known| known.attnum == attnum));
+        known.map(|known| known.name == column.name)
+    };
+    let is_same = |(column, known): (&ColumnMessage<'_>, &Column)| {
+        column.name == known.name && column.type_oid == known.type_oid
+    };
+    let is_exact = message.columns.len() == catalog.columns.len()
+        && message.columns.iter().zip(&catalog.columns).all(is_same);
+    // Mostly the catalog has these columns, and nothing speaks against them.
+    let mut last = 0;
+    let simple: Option<Vec<i16>> = message
+        .columns
+        .iter()
+        .map(|column| {
+            let known = catalog.columns.iter().find(|known| known.name == column.name)?;
+            let fits = known.attnum > last
+                && known.type_oid == column.type_oid
+                && (is_exact || is_as_before(known.attnum, column) != Some(false));
+            last = known.attnum;
+            fits.then_some(known.attnum)
+        })
+        .collect();
+    simple.unwrap_or_else(|| {
+        let mut candidates: Vec<(i16, Option<&Column>)> = catalog
+            .columns
+            .iter()
+            .map(|column| (column.attnum, Some(column)))
+            .chain(catalog.dropped.iter().map(|&attnum| (attnum, None)))
+            .collect();
+        candidates.sort_unstable_by_key(|(attnum, _)| *attnum);
+        let score = |column: &ColumnMessage<'_>, (attnum, known): (i16, Option<&Column>)| {
+            let as_before = if is_as_before(attnum, column) == Some(true) { 16 } else { 0 };
+            as_before
+                + match known {
+                    Some(known) if known.name == column.name && known.type_oid == column.type_oid => 12,
+                    Some(known) if known.name == column.name => 8,
+                    Some(known) if known.type_oid == column.type_oid => 3,
+                    // Its type is not kept.
+                    None => 2,
+                    Some(_) => 1,
+                }
+        };
+        align(message.columns.len(), candidates.len(), |column, candidate| {
+            message.columns.get(column).zip(candidates.get(candidate)).map_or(0, |(c, k)| score(c, *k))
+        })
+        .into_iter()
+        .map(|candidate| candidate.and_then(|index| candidates.get(index)).map_or(0, |(attnum, _)| *attnum))
+        .collect()
+    })
+}
+
+/// For each of `left` items in order one of `right`, rising, or none, so that the sum of scores is highest.
+fn align(left: usize, right: usize, score: impl Fn(usize, usize) -> u32) -> Vec<Option<usize>> {
+    // best[i][j]: of the first i and the first j.
+    let width = right + 1;
+    let mut best = vec![0_u32; (left + 1) * width];
+    for i in 1..=left {
+        for j in 1..=right {
+            let without = best[(i - 1) * width + j].max(best[i * width + j - 1]);
+            best[i * width + j] = without.max(best[(i - 1) * width + j - 1] + score(i - 1, j - 1));
+        }
+    }
+    let mut found = vec![None; left];
+    let (mut i, mut j) = (left, right);
+    while i > 0 && j > 0 {
+        let here = best[i * width + j];
+        if here == best[(i - 1) * width + j - 1] + score(i - 1, j - 1) && score(i - 1, j - 1) > 0 {
+            found[i - 1] = Some(j - 1);
+            (i, j) = (i - 1, j - 1);
+        } else if here == best[i * width + j - 1] {
+            j -= 1;
+        } else {
+            i -= 1;
+        }
+    }
+    found
 }
 
 /// A column that the catalog no longer has: dropped or altered since. Its values are still in the stream.
@@ -86,6 +255,7 @@ fn unknown_column(column: &ColumnMessage<'_>, is_key: bool) -> Column {
         type_sql: type_sql.unwrap_or_else(|| "text".to_owned()),
         not_null: is_key,
         is_key,
+        ..Column::default()
     }
 }
 
@@ -157,36 +327,127 @@ mod tests {
         ColumnMessage { in_identity: name == "id", name, type_oid, type_modifier }
     }
 
+    /// Texts by attribute number; `id` is the key.
+    fn catalog(columns: &[(i16, &str)], dropped: &[i16]) -> TableCatalog {
+        let column = |&(attnum, name): &(i16, &str)| Column { name: name.into(), attnum, ..Column::default() };
+        TableCatalog {
+            oid: 7,
+            schema: "public".into(),
+            name: "t".into(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: columns.iter().map(column).collect(),
+            primary_key: vec!["id".into()],
+            identity_index: vec![],
+            read_at: Lsn(1000),
+            dropped: dropped.to_vec(),
+            nondeterministic: vec![],
+        }
+    }
+
+    fn texts(names: &[&'static str]) -> RelationMessage<'static> {
+        message(names.iter().map(|name| column(name, oid::TEXT, -1)).collect())
+    }
+
+    fn attnums(relation: &Relation) -> Vec<(i16, &str)> {
+        relation.columns.iter().map(|column| (column.attnum, column.name.as_str())).collect()
+    }
+
     #[test]
     fn the_same_shape_keeps_its_version_and_another_gets_the_next() {
         let mut relations = Relations::default();
         let narrow = message(vec![column("id", oid::INT8, -1)]);
         let wide = message(vec![column("id", oid::INT8, -1), column("v", oid::TEXT, -1)]);
-        let first = relations.apply(&narrow);
-        assert!(Arc::ptr_eq(&first, &relations.apply(&narrow)));
-        let second = relations.apply(&wide);
+        let (first, before) = relations.apply(&narrow, Lsn(5));
+        assert!(before.is_none());
+        let (again, before) = relations.apply(&narrow, Lsn(6));
+        assert!(Arc::ptr_eq(&first, &again) && before.is_none());
+        let (second, before) = relations.apply(&wide, Lsn(7));
         assert_eq!((first.version, second.version), (0, 1));
+        assert_eq!((first.since, second.since), (Lsn(5), Lsn(7)));
+        assert!(before.is_some_and(|before| Arc::ptr_eq(&before, &first)));
         assert_eq!(second.key, [0]);
     }
 
     #[test]
     fn under_full_the_primary_key_of_the_catalog_is_the_key() {
         let mut relations = Relations::default();
-        let mut full = message(vec![column("id", oid::INT8, -1), column("v", oid::TEXT, -1)]);
+        let mut full = texts(&["id", "v"]);
         full.replica_identity = ReplicaIdentity::Full;
         full.columns.iter_mut().for_each(|column| column.in_identity = true);
-        assert!(relations.apply(&full).key.is_empty());
-        relations.learn(TableCatalog {
-            oid: 7,
-            schema: "public".into(),
-            name: "t".into(),
-            replica_identity: ReplicaIdentity::Full,
-            columns: vec![],
-            primary_key: vec!["id".into()],
-            identity_index: vec![],
-            nondeterministic: vec![],
-        });
-        assert_eq!(relations.apply(&full).key, [0]);
+        assert!(relations.apply(&full, Lsn(1)).0.key.is_empty());
+        relations.learn(catalog(&[(1, "id"), (2, "v")], &[]));
+        assert_eq!(relations.apply(&full, Lsn(2)).0.key, [0]);
+    }
+
+    #[test]
+    fn a_renamed_column_keeps_its_number_and_one_dropped_and_added_anew_has_another() {
+        let mut relations = Relations::default();
+        relations.learn(catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]));
+        relations.apply(&texts(&["id", "a", "b"]), Lsn(1));
+        relations.learn(catalog(&[(1, "id"), (2, "x"), (3, "b")], &[]));
+        let (renamed, _) = relations.apply(&texts(&["id", "x", "b"]), Lsn(2));
+        assert_eq!(attnums(&renamed), [(1, "id"), (2, "x"), (3, "b")]);
+        relations.learn(catalog(&[(1, "id"), (3, "b"), (4, "x")], &[2]));
+        let (anew, _) = relations.apply(&texts(&["id", "b", "x"]), Lsn(3));
+        assert_eq!(attnums(&anew), [(1, "id"), (3, "b"), (4, "x")]);
+    }
+
+    #[test]
+    fn a_message_older_than_the_catalog_is_laid_along_its_numbers() {
+        // a was renamed to x, b to a, c dropped, and d added since.
+        let ahead = catalog(&[(1, "id"), (2, "x"), (3, "a"), (5, "d")], &[4]);
+        let mut relations = Relations::default();
+        relations.learn(ahead.clone());
+        let (old, _) = relations.apply(&texts(&["id", "a", "b", "c"]), Lsn(1));
+        // Without knowing better, `a` is the one of that name, and what follows it lies behind it.
+        assert_eq!(attnums(&old).first(), Some(&(1, "id")));
+        assert!(old.columns.windows(2).all(|pair| pair[0].attnum < pair[1].attnum), "{:?}", attnums(&old));
+
+        // Known from before, they are all found.
+        let mut relations = Relations::default();
+        relations.learn(catalog(&[(1, "id"), (2, "a"), (3, "b"), (4, "c")], &[]));
+        relations.apply(&texts(&["id", "a", "b", "c"]), Lsn(1));
+        relations.learn(ahead);
+        let (old, _) = relations.apply(&texts(&["id", "a", "b", "c"]), Lsn(2));
+        assert_eq!(attnums(&old), [(1, "id"), (2, "a"), (3, "b"), (4, "c")]);
+        let (swapped, _) = relations.apply(&texts(&["id", "x", "a", "c"]), Lsn(3));
+        assert_eq!(attnums(&swapped), [(1, "id"), (2, "x"), (3, "a"), (4, "c")]);
+        let (newest, _) = relations.apply(&texts(&["id", "x", "a", "d"]), Lsn(4));
+        assert_eq!(attnums(&newest), [(1, "id"), (2, "x"), (3, "a"), (5, "d")]);
+    }
+
+    #[test]
+    fn names_that_change_places_are_told_apart_by_number() {
+        let mut relations = Relations::default();
+        relations.learn(catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]));
+        relations.apply(&texts(&["id", "a", "b"]), Lsn(1));
+        relations.learn(catalog(&[(1, "id"), (2, "b"), (3, "a")], &[]));
+        let (swapped, _) = relations.apply(&texts(&["id", "b", "a"]), Lsn(2));
+        assert_eq!(attnums(&swapped), [(1, "id"), (2, "b"), (3, "a")]);
+    }
+
+    #[test]
+    fn a_column_that_takes_the_name_of_a_dropped_one_is_not_taken_for_it() {
+        let mut relations = Relations::default();
+        relations.learn(catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]));
+        relations.apply(&texts(&["id", "a", "b"]), Lsn(1));
+        relations.learn(catalog(&[(1, "id"), (3, "a")], &[2]));
+        let (renamed, _) = relations.apply(&texts(&["id", "a"]), Lsn(2));
+        assert_eq!(attnums(&renamed), [(1, "id"), (3, "a")]);
+    }
+
+    #[test]
+    fn the_catalog_alone_makes_a_version_of_a_known_table_only() {
+        let mut relations = Relations::default();
+        let wide = catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]);
+        assert!(relations.apply_catalog(&wide).is_none());
+        relations.learn(catalog(&[(1, "id"), (2, "a")], &[]));
+        relations.apply(&texts(&["id", "a"]), Lsn(1));
+        assert!(relations.apply_catalog(&catalog(&[(1, "id"), (2, "a")], &[])).is_none());
+        let (new, old) = relations.apply_catalog(&wide).unwrap();
+        assert_eq!((old.columns.len(), new.columns.len(), new.since), (2, 3, Lsn(1000)));
+        relations.learn(wide);
+        assert!(relations.apply(&texts(&["id", "a", "b"]), Lsn(2000)).1.is_none(), "the message tells nothing new");
     }
 
     #[test]

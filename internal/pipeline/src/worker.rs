@@ -19,17 +19,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// What a lane is given, in order.
 #[derive(Debug)]
 pub(crate) enum LaneItem {
-    Batch(Batch),
+    Batch(Arc<Batch>),
     /// All lanes of the sink meet at the barrier, drained; the one with the batch applies it while the others
     /// wait to meet again.
-    Fence(Arc<Barrier>, Option<Batch>),
+    Fence(Arc<Barrier>, Option<Arc<Batch>>),
 }
 
 /// What a lane reports.
 #[derive(Debug)]
 pub(crate) enum LaneReport {
     /// A batch with changes of these transactions is durable.
-    Durable(Vec<TxnId>),
+    Durable {
+        transactions: Vec<TxnId>,
+        /// What it was charged with when it was handed out.
+        bytes: usize,
+    },
     /// A write that was down has got through.
     Up(usize),
     /// A write does not get through; it is tried again. Said once (`first`), and again with each new reason;
@@ -125,7 +129,7 @@ impl Slots {
 }
 
 /// Prepares a batch and lets its write go. False when the lane failed for good.
-fn submit(context: &LaneContext, lane: &mut dyn Lane, slots: &Slots, batch: Batch) -> bool {
+fn submit(context: &LaneContext, lane: &mut dyn Lane, slots: &Slots, batch: Arc<Batch>) -> bool {
     let cut = Instant::now();
     let rows = batch.len();
     context.metrics.batch_size.record(rows as f64);
@@ -137,7 +141,7 @@ fn submit(context: &LaneContext, lane: &mut dyn Lane, slots: &Slots, batch: Batc
     let Some(permit) = slots.take(&context.runtime) else { return false };
     let oldest_commit_time_us = batch.transactions().first().map_or(0, |first| first.commit_time_us);
     let transactions: Vec<TxnId> = batch.transactions().iter().map(|transaction| transaction.id).collect();
-    let batch = Arc::new(batch);
+    let bytes = batch.charged_bytes();
     let mut attempts = Attempts::new(context);
     let write = loop {
         match context.runtime.block_on(lane.prepare(Arc::clone(&batch))) {
@@ -161,6 +165,7 @@ fn submit(context: &LaneContext, lane: &mut dyn Lane, slots: &Slots, batch: Batc
         held,
         permit,
         transactions,
+        bytes,
         rows,
         cut,
         oldest_commit_time_us,
@@ -198,6 +203,7 @@ struct Delivery {
     held: Held,
     permit: OwnedSemaphorePermit,
     transactions: Vec<TxnId>,
+    bytes: usize,
     rows: usize,
     cut: Instant,
     oldest_commit_time_us: i64,
@@ -231,7 +237,7 @@ impl Delivery {
         let commit_to_durable = seconds_since_commit(self.oldest_commit_time_us);
         self.context.metrics.commit_to_durable_seconds.record(commit_to_durable);
         // The report goes before the permit: what follows a drain follows the report too.
-        let _ = self.context.reports.send(LaneReport::Durable(self.transactions));
+        let _ = self.context.reports.send(LaneReport::Durable { transactions: self.transactions, bytes: self.bytes });
         drop(self.permit);
     }
 }

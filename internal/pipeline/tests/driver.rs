@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use replicator_config::{BatchConfig, SinkConfig, SinkKind, TablePatterns};
 use replicator_pipeline::{Event, Input, Running, Settings, SinkLanes, start};
 use replicator_sink::{KeyChanges, Lane, SinkError, Write};
+use replicator_spill::Shelf;
 use replicator_types::{Batch, Budget, Lsn, Op, oid};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -168,13 +169,23 @@ impl Bench {
         let settings = Settings {
             watermark: Lsn(1),
             budget: budget.clone(),
+            shelf: Shelf::in_memory(),
+            relations: Vec::new(),
+            standings: Vec::new(),
+            unknown_wait: false,
+            parallel_streaming: false,
+            request_prefix: String::new(),
             backoff: (Duration::from_millis(1), Duration::from_millis(5)),
             runtime: runtime.handle().clone(),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
             alive: Box::new(()),
         };
-        let lanes =
-            SinkLanes { config, key_changes: KeyChanges::Split, lanes: (0..sink.shards).map(lane).collect() };
+        let lanes = SinkLanes {
+            config,
+            key_changes: KeyChanges::Split,
+            messages: false,
+            lanes: (0..sink.shards).map(lane).collect(),
+        };
         let running = start(settings, vec![lanes]).unwrap();
         Self { runtime, running, held, budget }
     }

@@ -4,6 +4,7 @@
 
 mod wire;
 
+use bytes::Bytes;
 use replicator_config::TablePatterns;
 use replicator_pipeline::{BatchLimits, LaneId, Output, Pipeline, PipelineError, Route};
 use replicator_sink::KeyChanges;
@@ -16,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 fn route(name: &str, shards: u32, key_changes: KeyChanges) -> Route {
     let limits = BatchLimits { rows_max: 1000, bytes_max: 1 << 20, interval: INTERVAL };
-    Route { name: name.into(), tables: TablePatterns::default(), shards, limits, key_changes }
+    Route { name: name.into(), tables: TablePatterns::default(), shards, limits, key_changes, messages: false }
 }
 
 fn state(shards: u32) -> Vec<Route> {
@@ -33,7 +34,7 @@ fn table(wire: Wire) -> Wire {
 }
 
 fn feed(pipeline: &mut Pipeline, wire: Wire) {
-    pipeline.chunk(&wire.bytes, Vec::new(), Instant::now()).unwrap();
+    pipeline.chunk(Bytes::from(wire.bytes), Vec::new(), Instant::now()).unwrap();
 }
 
 /// A change as a lane sees it: operation, LSN and ordinal, old key, new values.
@@ -205,7 +206,7 @@ fn a_full_old_row_supplies_what_was_not_sent_so_no_fence_is_needed() {
     let old: [Text; 2] = [Some("1"), Some("big")];
     let mut catalog = Wire::new();
     catalog = catalog.relation(T, "t", b'i', &[("k", oid::INT8, true), ("v", oid::TEXT, false)]);
-    let wire = Wire { bytes: catalog.bytes }
+    let wire = catalog
         .begin(10)
         .update(T, Some((b'O', &old)), &[Some("2"), UNCHANGED])
         .update(T, Some((b'O', &[Some("2"), Some("big")])), &[Some("2"), Some("small")])
@@ -291,7 +292,7 @@ fn an_update_without_a_key_is_refused_with_the_remedy() {
         None,
         &[Some("x")],
     );
-    let error = pipeline.chunk(&wire.bytes, Vec::new(), Instant::now()).unwrap_err();
+    let error = pipeline.chunk(Bytes::from(wire.bytes), Vec::new(), Instant::now()).unwrap_err();
     assert!(error.to_string().contains("public.t REPLICA IDENTITY FULL"), "{error}");
 }
 
@@ -331,7 +332,7 @@ fn a_batch_is_cut_by_rows_by_bytes_or_by_age() {
     let start = Instant::now();
     let wire = table(Wire::new().begin(10));
     let wire = (0..4).fold(wire, |wire, _| wire.insert(T, &[Some("12345678"), Some("12345678")]));
-    pipeline.chunk(&wire.bytes, Vec::new(), start).unwrap();
+    pipeline.chunk(Bytes::from(wire.bytes), Vec::new(), start).unwrap();
     let cut: Vec<_> =
         outputs(&mut pipeline).iter().map(|(lane, _, changes, _)| (lane.sink, changes.len())).collect();
     assert_eq!(cut, [(0, 2), (1, 3), (0, 2)], "28 bytes a row");
@@ -432,7 +433,7 @@ fn a_source_that_lost_a_transaction_under_way_is_not_followed_silently() {
     feed(&mut pipeline, table(Wire::new().begin(30)).insert(T, &[Some("1"), None]));
     pipeline.reconnected();
     let wire = Wire::new().begin(40);
-    let error = pipeline.chunk(&wire.bytes, Vec::new(), Instant::now()).unwrap_err();
+    let error = pipeline.chunk(Bytes::from(wire.bytes), Vec::new(), Instant::now()).unwrap_err();
     assert_eq!(error, PipelineError::LostTransaction { expected: lsn(30), found: lsn(40) });
 }
 
@@ -440,7 +441,7 @@ fn a_source_that_lost_a_transaction_under_way_is_not_followed_silently() {
 fn a_change_of_a_table_that_was_not_described_is_an_error() {
     let mut pipeline = pipeline(state(1));
     let wire = Wire::new().begin(10).insert(T, &[Some("1")]);
-    let error = pipeline.chunk(&wire.bytes, Vec::new(), Instant::now()).unwrap_err();
+    let error = pipeline.chunk(Bytes::from(wire.bytes), Vec::new(), Instant::now()).unwrap_err();
     assert_eq!(error, PipelineError::UnknownRelation(T));
 }
 

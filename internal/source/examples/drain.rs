@@ -12,9 +12,11 @@
 //! Over TCP the walsender is then never idle and spends 2.7 s, with pg_recvlogical 3.5 to 6.5 s. Fails when over
 //! TCP the reader is not at least a fifth faster, as when its bursts do not work.
 
-use replicator_config::{Secret, SourceConfig, TablePatterns};
+use replicator_config::{
+    BinaryValues, OriginFilter, Secret, Snapshot, SourceConfig, StreamingMode, TablePatterns,
+};
 use replicator_harness::{PgOptions, PgVersion, Postgres};
-use replicator_source::Source;
+use replicator_source::{Source, StreamOptions};
 use replicator_types::{Budget, Lsn};
 use slog::{Discard, Logger, o};
 use std::time::{Duration, Instant};
@@ -51,15 +53,70 @@ fn main() {
         let mut theirs = Vec::new();
         for repeat in 0..repeats {
             theirs.push(run(way, "pg_recvlogical", rows, || pg_recvlogical(&postgres, way, repeat)));
-            ours.push(run(way, "reader", rows, || read(&postgres, way, repeat, rows)));
+            ours.push(run(way, "reader", rows, || read(&postgres, way, repeat, rows, &NARROW)));
         }
         let (ours, theirs) = (median(ours), median(theirs));
         println!("{way}: reader {ours:.0}k/s, pg_recvlogical {theirs:.0}k/s, {:.2} times", ours / theirs);
         medians.push(ours / theirs);
     }
+    compare_binary(&postgres, rows, repeats);
     let over_tcp = medians.first().copied().unwrap_or_default();
     assert!(over_tcp >= 1.2, "over TCP the reader is only {over_tcp:.2} times as fast as pg_recvlogical");
 }
+
+/// Values as text and in binary form, over TCP, of the narrow rows and of wide ones (W3: 60 columns of mixed types).
+fn compare_binary(postgres: &Postgres, narrow_rows: u64, repeats: u64) {
+    let wide_rows = narrow_rows.div_ceil(10);
+    let columns: Vec<String> = (0..60)
+        .map(|i| {
+            let sort = ["bigint", "int", "numeric(12,2)", "timestamptz", "text", "float8"][i % 6];
+            format!("c{i} {sort}")
+        })
+        .collect();
+    let values: Vec<&str> = (0..60)
+        .map(|i| {
+            [
+                "i",
+                "i % 1000",
+                "i / 100.0",
+                "timestamptz '2026-01-01' + i * interval '1 s'",
+                "'note ' || i",
+                "i / 7.0",
+            ][i % 6]
+        })
+        .collect();
+    postgres.sql("postgres", &format!("CREATE TABLE w3 ({})", columns.join(", ")));
+    postgres.sql("postgres", "CREATE PUBLICATION wide FOR TABLE w3");
+    postgres.sql("postgres", "SELECT pg_create_logical_replication_slot('base_wide', 'pgoutput')");
+    let insert = format!("INSERT INTO w3 SELECT {} FROM generate_series", values.join(", "));
+    for from in (1..=wide_rows).step_by(1000) {
+        postgres.sql("postgres", &format!("{insert}({from}, {}) AS i", (from + 999).min(wide_rows)));
+    }
+    for (load, base, publication, rows) in
+        [("narrow", "base", "drain", narrow_rows), ("wide", "base_wide", "wide", wide_rows)]
+    {
+        let mut rates = [Vec::new(), Vec::new()];
+        for repeat in 0..repeats {
+            for (binary, rates) in [false, true].into_iter().zip(&mut rates) {
+                let who = format!("{load}, {}", if binary { "binary" } else { "text" });
+                let backlog = Backlog { base, publication, binary };
+                rates.push(run("tcp", &who, rows, || read(postgres, "tcp", repeat, rows, &backlog)));
+            }
+        }
+        let [text, binary] = rates.map(median);
+        println!("{load}: binary {binary:.0}k/s, text {text:.0}k/s, {:.2} times", binary / text);
+    }
+}
+
+/// What is read.
+struct Backlog<'a> {
+    /// The slot to copy.
+    base: &'a str,
+    publication: &'a str,
+    binary: bool,
+}
+
+const NARROW: Backlog<'static> = Backlog { base: "base", publication: "drain", binary: false };
 
 /// Thousands of changes a second.
 fn run(way: &str, who: &str, rows: u64, work: impl FnOnce() -> (Duration, Duration)) -> f64 {
@@ -81,8 +138,8 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates.get(rates.len() / 2).copied().unwrap_or_default()
 }
 
-fn copy_slot(postgres: &Postgres, name: &str) {
-    postgres.sql("postgres", &format!("SELECT pg_copy_logical_replication_slot('base', '{name}')"));
+fn copy_slot(postgres: &Postgres, base: &str, name: &str) {
+    postgres.sql("postgres", &format!("SELECT pg_copy_logical_replication_slot('{base}', '{name}')"));
 }
 
 fn drop_slot(postgres: &Postgres, name: &str) {
@@ -94,7 +151,7 @@ fn drop_slot(postgres: &Postgres, name: &str) {
 
 fn pg_recvlogical(postgres: &Postgres, way: &str, repeat: u64) -> (Duration, Duration) {
     let slot = format!("theirs_{way}_{repeat}");
-    copy_slot(postgres, &slot);
+    copy_slot(postgres, "base", &slot);
     let end = postgres.sql("postgres", "SELECT pg_current_wal_lsn()");
     let mut command = postgres.tool("pg_recvlogical", "postgres");
     if way != "unix" {
@@ -112,9 +169,9 @@ fn pg_recvlogical(postgres: &Postgres, way: &str, repeat: u64) -> (Duration, Dur
     (used, sender)
 }
 
-fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64) -> (Duration, Duration) {
+fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64, of: &Backlog<'_>) -> (Duration, Duration) {
     let slot = format!("ours_{way}_{repeat}");
-    copy_slot(postgres, &slot);
+    copy_slot(postgres, of.base, &slot);
     let url = match way {
         "tcp" => postgres.url("postgres"),
         "tls" => postgres.url_as("postgres", "postgres", "sslmode=require"),
@@ -125,9 +182,17 @@ fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64) -> (Duration, Du
         password: Secret::default(),
         password_file: None,
         slot: slot.clone(),
-        publication: "drain".into(),
+        publication: of.publication.into(),
         create: false,
         tables: TablePatterns::default(),
+        snapshot: Snapshot::Never,
+        binary: BinaryValues::Off,
+        streaming: StreamingMode::Off,
+        two_phase: false,
+        messages: false,
+        origin: OriginFilter::Any,
+        heartbeat_interval_ms: 0,
+        catalog_interval_ms: 0,
         status_interval_ms: 10_000,
         connect_timeout_ms: 10_000,
     };
@@ -135,7 +200,9 @@ fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64) -> (Duration, Du
     let before = cpu_of("self", OWN);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (chunks, bytes) = runtime.block_on(async {
+        let options = StreamOptions { binary: of.binary, ..StreamOptions::default() };
         let source = Source::new(config, Logger::root(Discard, o!())).expect("a source");
+        let source = source.with_stream_options(options);
         source.prepare().await.expect("prepare");
         let (mut reader, feedback) = source.stream(Lsn::ZERO, Budget::new(256 << 20)).await.expect("stream");
         let (watermark, receiver) = watch::channel(Lsn::ZERO);

@@ -8,10 +8,11 @@
 //! `pg_collation`.
 
 use crate::SourceError;
-use crate::sql::{Parameter, Sql, column};
+use crate::default_expression::is_literal;
+use crate::sql::{Parameter, Sql, column, lsn};
 use replicator_types::{Column, ColumnKind, ReplicaIdentity, TableCatalog};
-use tokio_postgres::Row;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 /// From this version on a publication can list columns, and the catalog tells which it sends.
 const COLUMN_LISTS_SINCE: u32 = 150_000;
@@ -37,6 +38,11 @@ const COLUMNS: &str = "
 SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS table_name,
        c.relreplident::text AS identity,
        a.attnum, a.attname::text AS column_name, a.attnotnull AS not_null, a.atttypid AS type_oid,
+       a.attisdropped AS is_dropped, a.atthasdef OR a.attidentity <> '' AS has_default,
+       CASE WHEN a.attgenerated = '' THEN pg_get_expr(f.adbin, f.adrelid) END AS default_expression,
+       CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END AS missing_text,
+       (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                    ELSE pg_current_wal_insert_lsn() END)::text AS read_at,
        format_type(a.atttypid, a.atttypmod) AS type_sql,
        b.oid AS base_oid, b.typtype::text AS base_sort,
        coalesce(d.modifier, a.atttypmod) AS base_modifier,
@@ -51,8 +57,10 @@ JOIN pg_class c ON c.oid = p.oid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmediate AND pk.indisvalid
 LEFT JOIN pg_index ri ON ri.indrelid = c.oid AND ri.indisreplident AND ri.indisvalid
-LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    AND (p.columns IS NULL OR a.attname = ANY (p.columns)) AND (p.generated OR a.attgenerated = '')
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    AND (a.attisdropped OR (p.columns IS NULL OR a.attname = ANY (p.columns))
+                       AND (p.generated OR a.attgenerated = ''))
+LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
 LEFT JOIN resolved d ON d.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)
 LEFT JOIN pg_type ae ON ae.oid = b.typelem AND ae.typarray = b.oid
@@ -68,17 +76,43 @@ pub(crate) async fn published(
     publication: &str,
     server_version_num: u32,
 ) -> Result<Vec<TableCatalog>, SourceError> {
+    let doing = doing(publication);
+    tables(sql, &doing, &published_query(server_version_num), &[(&publication, Type::TEXT)]).await
+}
+
+/// The same inside a transaction, and so as its snapshot has the catalog; the functions among it look at the
+/// catalog as it is.
+pub(crate) async fn published_in(
+    transaction: &Client,
+    publication: &str,
+    server_version_num: u32,
+) -> Result<Vec<TableCatalog>, SourceError> {
+    let doing = doing(publication);
+    let query = published_query(server_version_num);
+    let rows = transaction.query_typed(&query, &[(&publication, Type::TEXT)]).await;
+    assemble(&rows.map_err(|error| SourceError::of_sql(&doing, &error))?, &doing)
+}
+
+fn doing(publication: &str) -> String {
+    format!("reading the tables of publication {publication}")
+}
+
+/// With the publication as parameter.
+fn published_query(server_version_num: u32) -> String {
+    format!("WITH RECURSIVE {}{COLUMNS}", published_tables(server_version_num))
+}
+
+/// `published(oid, columns, generated)` of the publication that is the first parameter.
+pub(crate) fn published_tables(server_version_num: u32) -> String {
     let columns = if server_version_num >= COLUMN_LISTS_SINCE { "t.attnames" } else { "NULL::name[]" };
     let generated = server_version_num >= GENERATED_COLUMNS_SINCE;
-    let query = format!(
-        "WITH RECURSIVE published AS (
+    format!(
+        "published AS (
             SELECT c.oid, {columns} AS columns, {generated} AS generated FROM pg_publication_tables t
             JOIN pg_namespace n ON n.nspname = t.schemaname
             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-            WHERE t.pubname = $1){COLUMNS}"
-    );
-    let doing = format!("reading the tables of publication {publication}");
-    tables(sql, &doing, &query, &[(&publication, Type::TEXT)]).await
+            WHERE t.pubname = $1)"
+    )
 }
 
 /// Tables by oid; those that do not exist are left out. With all their columns, generated ones too: a
@@ -111,15 +145,19 @@ async fn tables(
     query: &str,
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<TableCatalog>, SourceError> {
+    assemble(&sql.rows(doing, query, parameters).await?, doing)
+}
+
+fn assemble(rows: &[Row], doing: &str) -> Result<Vec<TableCatalog>, SourceError> {
     let mut tables: Vec<TableCatalog> = Vec::new();
-    for row in sql.rows(doing, query, parameters).await? {
-        let oid = column(&row, "table_oid", doing)?;
+    for row in rows {
+        let oid = column(row, "table_oid", doing)?;
         if tables.last().is_none_or(|table| table.oid != oid) {
             tables.push(TableCatalog {
                 oid,
-                schema: column(&row, "schema_name", doing)?,
-                name: column(&row, "table_name", doing)?,
-                replica_identity: match column::<&str>(&row, "identity", doing)? {
+                schema: column(row, "schema_name", doing)?,
+                name: column(row, "table_name", doing)?,
+                replica_identity: match column::<&str>(row, "identity", doing)? {
                     "n" => ReplicaIdentity::Nothing,
                     "f" => ReplicaIdentity::Full,
                     "i" => ReplicaIdentity::Index,
@@ -128,14 +166,19 @@ async fn tables(
                 columns: Vec::new(),
                 primary_key: Vec::new(),
                 identity_index: Vec::new(),
+                read_at: lsn(column(row, "read_at", doing)?, doing)?.unwrap_or_default(),
+                dropped: Vec::new(),
                 nondeterministic: Vec::new(),
             });
         }
         // A table may have no columns.
-        if let (Some(table), Some(attnum)) =
-            (tables.last_mut(), column::<Option<i16>>(&row, "attnum", doing)?)
+        if let (Some(table), Some(attnum)) = (tables.last_mut(), column::<Option<i16>>(row, "attnum", doing)?)
         {
-            add_column(table, &row, attnum, doing)?;
+            if column(row, "is_dropped", doing)? {
+                table.dropped.push(attnum);
+            } else {
+                add_column(table, row, attnum, doing)?;
+            }
         }
     }
     Ok(tables)
@@ -163,6 +206,11 @@ fn add_column(table: &mut TableCatalog, row: &Row, attnum: i16, doing: &str) -> 
         type_sql: column::<Option<String>>(row, "type_sql", doing)?.unwrap_or_default(),
         not_null: column(row, "not_null", doing)?,
         is_key: false,
+        has_default: column(row, "has_default", doing)?,
+        default_sql: column::<Option<&str>>(row, "default_expression", doing)?
+            .filter(|expression| is_literal(expression))
+            .map(str::to_owned),
+        missing_text: column(row, "missing_text", doing)?,
     });
     Ok(())
 }

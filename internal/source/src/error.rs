@@ -5,30 +5,49 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceError {
     kind: ErrorKind,
-    busy: bool,
+    state: State,
     text: String,
+}
+
+/// What there is to know beside the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Plain,
+    Busy,
+    StaleSnapshot,
 }
 
 impl SourceError {
     /// It may pass by itself, or nothing is known of it: connect again, with growing pauses.
     pub fn retry(text: impl AsRef<str>) -> Self {
-        Self { kind: ErrorKind::Retry, busy: false, text: one_line(text.as_ref()) }
+        Self { kind: ErrorKind::Retry, state: State::Plain, text: one_line(text.as_ref()) }
     }
 
     /// All is as it should be, but not yet: the slot is still in use, or the server is starting. As
     /// [`SourceError::retry`], and worth waiting for even before anything has begun.
     pub fn busy(text: impl AsRef<str>) -> Self {
-        Self { busy: true, ..Self::retry(text) }
+        Self { state: State::Busy, ..Self::retry(text) }
     }
 
     /// See [`SourceError::busy`].
     pub fn is_busy(&self) -> bool {
-        self.busy
+        self.state == State::Busy
+    }
+
+    /// The table can't be copied under this snapshot any more: it was rewritten, altered or dropped since, or the
+    /// snapshot itself is gone. As [`SourceError::retry`]; what helps is a new snapshot.
+    pub fn stale_snapshot(text: impl AsRef<str>) -> Self {
+        Self { state: State::StaleSnapshot, ..Self::retry(text) }
+    }
+
+    /// See [`SourceError::stale_snapshot`].
+    pub fn is_stale_snapshot(&self) -> bool {
+        self.state == State::StaleSnapshot
     }
 
     /// Nothing will help but a person.
     pub fn halt(text: impl AsRef<str>) -> Self {
-        Self { kind: ErrorKind::Halt, busy: false, text: one_line(text.as_ref()) }
+        Self { kind: ErrorKind::Halt, state: State::Plain, text: one_line(text.as_ref()) }
     }
 
     /// What is to be done.
@@ -42,7 +61,7 @@ impl SourceError {
         // values (22), no such database (3D). 42P01 and the like can also mean "not any more".
         let halts = matches!(error.code.get(..2), Some("0A" | "22" | "28" | "3D" | "42"));
         let kind = if halts { ErrorKind::Halt } else { ErrorKind::Retry };
-        Self { kind, busy: false, text: one_line(&format!("{doing}: {error}")) }
+        Self { kind, state: State::Plain, text: one_line(&format!("{doing}: {error}")) }
     }
 
     /// Of a query over the SQL connection.
@@ -89,7 +108,8 @@ pub(crate) fn lost_slot_remedy(slot: &str) -> String {
 impl From<ConnectError> for SourceError {
     fn from(error: ConnectError) -> Self {
         // 57P03: the server is starting up, or recovering.
-        Self { kind: error.kind(), busy: error.code() == Some("57P03"), text: error.to_string() }
+        let state = if error.code() == Some("57P03") { State::Busy } else { State::Plain };
+        Self { kind: error.kind(), state, text: error.to_string() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! ```text
 //!                    ┌── check, prepare, slot_status, current_lsn ── SQL ─────────────┐
 //!   Source ──────────┤                                                               Postgres
+//!                    ├── snapshot ─▶ CopyWorker ◀── rows of tables ── SQL ─────────────┤
 //!                    └── stream ─▶ Reader ◀── chunks ──── replication connection ─────┤
 //!                              └─▶ Feedback ──── acknowledged, alive ─────────────────┘
 //! ```
@@ -20,13 +21,17 @@
 mod auth;
 mod catalog;
 mod command;
+mod copy;
+mod default_expression;
 mod error;
 mod feedback;
 mod frames;
+mod negotiation;
 mod pace;
+mod poll;
 mod publication;
+mod raw;
 mod reader;
-mod replication;
 mod server;
 mod signals;
 mod slot;
@@ -34,6 +39,7 @@ mod source;
 mod sql;
 
 pub use command::{Origin, StreamOptions, Streaming};
+pub use copy::{CopyLimits, CopyPart, CopyTable, CopyWorker, Snapshot};
 pub use error::SourceError;
 pub use feedback::{Feedback, FeedbackHandle};
 pub use reader::{Chunk, Reader};

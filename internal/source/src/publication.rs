@@ -300,6 +300,8 @@ mod tests {
             columns: Vec::new(),
             primary_key: vec!["id".into()],
             identity_index: Vec::new(),
+            read_at: replicator_types::Lsn::ZERO,
+            dropped: Vec::new(),
             nondeterministic: Vec::new(),
         }
     }

@@ -14,13 +14,13 @@
 //! - While the budget is full the socket is not read. Keepalives are answered all the same, by the
 //!   [`Feedback`](crate::Feedback) on its own time.
 
-use crate::SourceError;
 use crate::catalog;
 use crate::frames::{Splitter, Step};
 use crate::pace::{Pace, Peer};
-use crate::replication::server_error;
+use crate::raw::server_error;
 use crate::signals::Signals;
 use crate::sql::Sql;
+use crate::{SourceError, StreamOptions};
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::backend::Message;
 use replicator_pgconn::PgStream;
@@ -70,6 +70,7 @@ pub struct Reader {
     pub(crate) slot: String,
     pub(crate) publication: String,
     pub(crate) log: Logger,
+    stream_options: StreamOptions,
     incoming: Incoming,
     /// Cut, but its tables not looked up yet.
     pending: Option<(Bytes, Vec<u32>)>,
@@ -107,6 +108,7 @@ pub(crate) struct ReaderParts {
     pub(crate) slot: String,
     pub(crate) publication: String,
     pub(crate) log: Logger,
+    pub(crate) stream_options: StreamOptions,
 }
 
 impl Reader {
@@ -127,6 +129,7 @@ impl Reader {
             slot: parts.slot,
             publication: parts.publication,
             log: parts.log,
+            stream_options: parts.stream_options,
             incoming: Incoming { buffer, splitter: Splitter::default(), grown: false },
             pending: None,
             pace,
@@ -134,6 +137,11 @@ impl Reader {
             read_at: None,
             ended: None,
         }
+    }
+
+    /// What this stream was asked for, and so how its messages are to be read.
+    pub fn stream_options(&self) -> &StreamOptions {
+        &self.stream_options
     }
 
     /// The next piece of the stream. Waits as long as there is none, or the budget is full. May be dropped and

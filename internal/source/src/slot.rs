@@ -5,7 +5,7 @@
 
 use crate::command::{SlotOptions, create_slot};
 use crate::error::lost_slot_remedy;
-use crate::replication::ReplicationConnection;
+use crate::raw::RawConnection;
 use crate::sql::{Sql, column, lsn};
 use crate::{SourceError, server::Server};
 use replicator_types::Lsn;
@@ -34,6 +34,8 @@ pub struct SlotStatus {
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     pub(crate) status: SlotStatus,
+    /// Whether it decodes prepared transactions when they are prepared.
+    pub(crate) two_phase: bool,
     plugin: Option<String>,
     database: Option<String>,
     temporary: bool,
@@ -44,7 +46,8 @@ pub(crate) struct Slot {
 
 // Columns that only newer versions have are read by way of JSON, where an absent one is NULL.
 const QUERY: &str = "
-SELECT s.plugin::text, s.database::text AS slot_database, s.temporary, s.active_pid,
+SELECT coalesce((to_jsonb(s) ->> 'two_phase')::bool, false) AS two_phase, s.plugin::text,
+       s.database::text AS slot_database, s.temporary, s.active_pid,
        s.restart_lsn::text, s.confirmed_flush_lsn::text, s.wal_status,
        coalesce((to_jsonb(s) ->> 'synced')::bool, false) AND pg_is_in_recovery() AS synced,
        coalesce(to_jsonb(s) ->> 'invalidation_reason',
@@ -76,6 +79,7 @@ impl Slot {
                 active_pid: column(&row, "active_pid", &doing)?,
                 wal_end: lsn(text("wal_end")?.as_deref(), &doing)?.unwrap_or_default(),
             },
+            two_phase: column(&row, "two_phase", &doing)?,
             plugin: text("plugin")?,
             database: text("slot_database")?,
             temporary: column(&row, "temporary", &doing)?,
@@ -156,17 +160,27 @@ const CREATE_WARNING_INTERVAL: Duration = Duration::from_secs(5);
 /// they regularly run for longer than this a slot would never be made, so it is not short.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Makes the slot and returns its consistent point: changes of transactions that commit after it are sent.
+/// A slot that was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    /// Changes of transactions whose commit record begins here or later are sent.
+    pub(crate) consistent_point: Lsn,
+    /// Name of the snapshot that has exactly the transactions before, where it was asked for. It is there until
+    /// the connection's next command.
+    pub(crate) snapshot: Option<String>,
+}
+
+/// Makes the slot.
 ///
 /// The server waits for every transaction to end that ran when it began. While it does, the log names them.
 pub(crate) async fn create(
-    connection: &mut ReplicationConnection,
+    connection: &mut RawConnection,
     sql: &Sql,
     server: &Server,
     name: &str,
     options: SlotOptions,
     log: &Logger,
-) -> Result<Lsn, SourceError> {
+) -> Result<Made, SourceError> {
     let doing = format!("making slot {name}");
     let process_id = connection.process_id();
     let command = create_slot(name, options, server.version_num);
@@ -189,11 +203,13 @@ pub(crate) async fn create(
         }
     };
     let rows = rows.map_err(|error| error.into_source_error(&doing))?;
-    let point = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
-    let point = lsn(point, &doing)?
+    // slot_name, consistent_point, snapshot_name, output_plugin
+    let field = |index: usize| rows.first().and_then(|row| row.get(index)).and_then(Option::as_deref);
+    let consistent_point = lsn(field(1), &doing)?
         .ok_or_else(|| SourceError::retry(format!("{doing}: the server sent no position")))?;
-    info!(log, "slot made"; "slot" => name, "consistent_point" => %point);
-    Ok(point)
+    info!(log, "slot made"; "slot" => name, "consistent_point" => %consistent_point,
+        "temporary" => options.temporary);
+    Ok(Made { consistent_point, snapshot: field(2).map(str::to_owned) })
 }
 
 /// Names what keeps slot creation from its consistent point.
@@ -237,6 +253,7 @@ mod tests {
                 active_pid: None,
                 wal_end: Lsn(1),
             },
+            two_phase: false,
             plugin: Some("pgoutput".into()),
             database: Some("shop".into()),
             temporary: false,

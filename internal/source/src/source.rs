@@ -1,20 +1,24 @@
+mod check;
+
 use crate::command::{SlotOptions, start};
 use crate::error::lost_slot_remedy;
 use crate::feedback::FeedbackTimes;
+use crate::poll::Poll;
 use crate::publication::{
     IdentityFinding, Plan, Publication, absent, absent_slot, identity_findings, partitions_of_other_identity,
 };
+use crate::raw::{CommandError, RawConnection};
 use crate::reader::ReaderParts;
-use crate::replication::{CommandError, ReplicationConnection};
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::slot::{self, Slot};
 use crate::sql::{Sql, column, lsn};
-use crate::{Feedback, Reader, SlotStatus, SourceError, StreamOptions, catalog};
-use replicator_config::SourceConfig;
+use crate::{Feedback, Reader, SlotStatus, Snapshot, SourceError, StreamOptions, catalog, copy, negotiation};
+use replicator_config::{BinaryValues, SourceConfig};
 use replicator_pgconn::ConnectOptions;
-use replicator_types::{Budget, CheckItem, Lsn, SlotIdentity, TableCatalog};
+use replicator_types::{Budget, Lsn, SlotIdentity, TableCatalog};
 use slog::{Logger, info, warn};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_postgres::types::Type;
@@ -27,8 +31,12 @@ const APPLICATION_NAME: &str = "replicator";
 pub struct Source {
     config: SourceConfig,
     options: ConnectOptions,
-    stream_options: StreamOptions,
+    /// Instead of what the configuration comes to.
+    stream_options: Option<StreamOptions>,
+    /// Set by [`Source::without_binary`].
+    no_binary: AtomicBool,
     sql: Arc<Sql>,
+    poll: Poll,
     log: Logger,
     /// Of the last [`Source::prepare`].
     prepared: Mutex<Option<StreamBasis>>,
@@ -40,6 +48,8 @@ struct StreamBasis {
     identity: SlotIdentity,
     confirmed_flush: Lsn,
     wal_sender_timeout_ms: u64,
+    server_version_num: u32,
+    stream_options: StreamOptions,
 }
 
 /// A source that is ready to stream.
@@ -62,6 +72,15 @@ pub struct Prepared {
     pub tables: Vec<TableCatalog>,
     /// The server ends a connection it has not heard of for this long; 0 for never.
     pub wal_sender_timeout_ms: u64,
+    /// What streams are asked for.
+    pub stream_options: StreamOptions,
+}
+
+/// The slot as [`Source::prepare`] found or made it.
+struct PreparedSlot {
+    confirmed_flush: Lsn,
+    is_new: bool,
+    two_phase: bool,
 }
 
 /// `IDENTIFY_SYSTEM`.
@@ -92,98 +111,35 @@ impl Source {
             .or_connect_timeout(Duration::from_millis(config.connect_timeout_ms));
         slot::verify_name(&config.slot)?;
         let sql = Arc::new(Sql::new(&options));
-        let stream_options = StreamOptions::default();
-        Ok(Self { config, options, stream_options, sql, log, prepared: Mutex::default() })
+        Ok(Self {
+            config,
+            options,
+            stream_options: None,
+            no_binary: AtomicBool::new(false),
+            sql,
+            poll: Poll::default(),
+            log,
+            prepared: Mutex::default(),
+        })
     }
 
-    /// Sets what streams are asked for.
+    /// Sets what streams are asked for, instead of what the configuration and the server come to.
     #[must_use]
     pub fn with_stream_options(mut self, stream_options: StreamOptions) -> Self {
-        self.stream_options = stream_options;
+        self.stream_options = Some(stream_options);
         self
     }
 
-    /// Tests everything a run needs, and changes nothing. Ends at the first item without which the rest can't
-    /// be tested.
-    pub async fn check(&self) -> Vec<CheckItem> {
-        let mut items = Vec::new();
-        if let Err((what, error)) = self.check_into(&mut items).await {
-            items.push(CheckItem::fail(what, error.to_string()));
-        }
-        items
+    /// From the next [`Source::prepare`] or [`Source::prepare_again`] on, values come as text: after one came whose
+    /// binary form is not understood.
+    pub fn without_binary(&self) {
+        self.no_binary.store(true, Ordering::Relaxed);
     }
 
-    async fn check_into(&self, items: &mut Vec<CheckItem>) -> Result<(), (&'static str, SourceError)> {
-        let at = |what| move |error| (what, error);
-        let server = Server::read(&self.sql).await.map_err(at("source connection"))?;
-        items.push(item("source connection", Ok(self.options.to_string())));
-        items.push(item("source version", server.verify_version()));
-        items.push(item("source wal_level", server.verify_wal_level()));
-        match self.connect_replication().await {
-            Ok((connection, system)) => {
-                connection.close().await;
-                let found = format!("cluster {}, {}", system.identifier, server.wal_senders());
-                items.push(CheckItem::ok("source replication", found));
-            }
-            Err(error) => items.push(CheckItem::fail("source replication", error.to_string())),
-        }
-        items.push(item("source slot", self.check_slot(&server).await));
-        let tables = self.check_publication(&server, items).await.map_err(at("source publication"))?;
-        self.check_identities(&tables, items);
-        let partitions = partitions_of_other_identity(&self.sql, &self.config.publication)
-            .await
-            .map_err(at("source tables"))?;
-        items.extend(partitions.iter().map(|text| CheckItem::ok("source table", format!("warning: {text}"))));
-        Ok(())
-    }
-
-    async fn check_slot(&self, server: &Server) -> Result<String, SourceError> {
-        let name = &self.config.slot;
-        match Slot::find(&self.sql, name).await? {
-            Some(slot) => {
-                slot.verify(name, self.options.database())?;
-                slot.verify_free(name)?;
-                let at = slot.status.confirmed_flush.unwrap_or_default();
-                Ok(format!("{name} at {at}, keeps {} bytes of WAL", slot.status.retained_bytes))
-            }
-            None if self.config.create => server.verify_room_for_a_slot(name),
-            None => Err(absent_slot(name)),
-        }
-    }
-
-    async fn check_publication(
-        &self,
-        server: &Server,
-        items: &mut Vec<CheckItem>,
-    ) -> Result<Vec<TableCatalog>, SourceError> {
-        let name = &self.config.publication;
-        match Publication::find(&self.sql, name).await? {
-            Some(publication) => {
-                let tables = catalog::published(&self.sql, name, server.version_num).await?;
-                let found = publication.verify(name, &tables)?;
-                items.push(CheckItem::ok("source publication", format!("{name}: {found}")));
-                Ok(if publication.publishes_updates_or_deletes { tables } else { Vec::new() })
-            }
-            None if self.config.create => {
-                let plan = Plan::of(&self.sql, server, name, &self.config.tables).await?;
-                let found = format!("{name} does not exist yet and will be made {}", plan.described());
-                items.push(CheckItem::ok("source publication", found));
-                Ok(plan.tables)
-            }
-            None => Err(absent(name, &self.config.tables)),
-        }
-    }
-
-    fn check_identities(&self, tables: &[TableCatalog], items: &mut Vec<CheckItem>) {
-        let findings = identity_findings(tables);
-        if !tables.is_empty() && !findings.iter().any(|finding| matches!(finding, IdentityFinding::Wrong(_)))
-        {
-            items.push(CheckItem::ok("source tables", "updates and deletes can be told apart by key or row"));
-        }
-        items.extend(findings.into_iter().map(|finding| match finding {
-            IdentityFinding::Wrong(text) => CheckItem::fail("source table", text),
-            IdentityFinding::InsertOnly(text) => CheckItem::ok("source table", format!("warning: {text}")),
-        }));
+    /// What the next stream is asked for, as of the last [`Source::prepare`]; before, the least that every server has.
+    pub fn stream_options(&self) -> StreamOptions {
+        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.as_ref().map(|basis| basis.stream_options.clone()).unwrap_or_default()
     }
 
     /// The tables that are published or, where the publication is still to be made, would be. Changes nothing.
@@ -223,31 +179,52 @@ impl Source {
         let server = Server::read(&self.sql).await?;
         server.verify_version()?;
         server.verify_wal_level()?;
+        negotiation::verify_server(&self.config, &server)?;
         let (mut connection, system) = self.connect_replication().await?;
         let publication = self.prepare_publication(&server, create).await?;
-        let (confirmed_flush, slot_is_new) = self.prepare_slot(&mut connection, &server, create).await?;
+        let slot = self.prepare_slot(&mut connection, &server, create).await?;
         connection.close().await;
         let tables = catalog::published(&self.sql, &self.config.publication, server.version_num).await?;
         publication.verify(&self.config.publication, &tables)?;
         if publication.publishes_updates_or_deletes {
             self.verify_identities(&tables).await?;
         }
+        let stream_options = self.choose_stream_options(slot.two_phase, &tables);
         let identity = SlotIdentity { system_identifier: system.identifier, slot: self.config.slot.clone() };
         *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(StreamBasis {
             identity: identity.clone(),
-            confirmed_flush,
+            confirmed_flush: slot.confirmed_flush,
             wal_sender_timeout_ms: server.wal_sender_timeout_ms,
+            server_version_num: server.version_num,
+            stream_options: stream_options.clone(),
         });
         Ok(Prepared {
             identity,
             timeline: system.timeline,
             database: system.database,
             server_version_num: server.version_num,
-            confirmed_flush,
-            slot_is_new,
+            confirmed_flush: slot.confirmed_flush,
+            slot_is_new: slot.is_new,
             tables,
             wal_sender_timeout_ms: server.wal_sender_timeout_ms,
+            stream_options,
         })
+    }
+
+    fn choose_stream_options(&self, slot_two_phase: bool, tables: &[TableCatalog]) -> StreamOptions {
+        if let Some(options) = &self.stream_options {
+            return options.clone();
+        }
+        let mut options = negotiation::stream_options(&self.config, slot_two_phase, tables);
+        options.binary &= !self.no_binary.load(Ordering::Relaxed);
+        if self.config.binary == BinaryValues::On && !options.binary {
+            let because = negotiation::text_only_column(tables).map(|(table, column)| {
+                format!("{}.{}.{} {}", table.schema, table.name, column.name, column.type_sql)
+            });
+            warn!(self.log, "values come as text, though source.binary = \"on\": not every column's binary form is \
+                understood"; "column" => because.unwrap_or_default());
+        }
+        options
     }
 
     async fn prepare_publication(&self, server: &Server, create: bool) -> Result<Publication, SourceError> {
@@ -273,26 +250,28 @@ impl Source {
 
     async fn prepare_slot(
         &self,
-        connection: &mut ReplicationConnection,
+        connection: &mut RawConnection,
         server: &Server,
         create: bool,
-    ) -> Result<(Lsn, bool), SourceError> {
+    ) -> Result<PreparedSlot, SourceError> {
         let name = &self.config.slot;
         let Some(slot) = Slot::find(&self.sql, name).await? else {
             if !create {
                 return Err(if self.config.create { gone(name) } else { absent_slot(name) });
             }
             server.verify_room_for_a_slot(name)?;
-            let options = SlotOptions::default();
+            let two_phase = self.config.two_phase;
+            let options = SlotOptions { two_phase, ..SlotOptions::default() };
             let made = slot::create(connection, &self.sql, server, name, options, &self.log).await?;
-            return Ok((made, true));
+            return Ok(PreparedSlot { confirmed_flush: made.consistent_point, is_new: true, two_phase });
         };
         slot.verify(name, self.options.database())?;
         slot.verify_free(name)?;
+        negotiation::verify_slot_two_phase(&self.config, slot.two_phase)?;
         let confirmed_flush = slot.status.confirmed_flush.ok_or_else(|| {
             SourceError::busy(format!("slot {name} is being made by another session and has no position yet"))
         })?;
-        Ok((confirmed_flush, false))
+        Ok(PreparedSlot { confirmed_flush, is_new: false, two_phase: slot.two_phase })
     }
 
     async fn verify_identities(&self, tables: &[TableCatalog]) -> Result<(), SourceError> {
@@ -330,7 +309,7 @@ impl Source {
             )));
         }
         let (slot, publication) = (&self.config.slot, &self.config.publication);
-        let command = start(slot, from, &[publication], &self.stream_options);
+        let command = start(slot, from, &[publication], &basis.stream_options);
         let (stream, received) = match connection.start_copy_both(&command).await {
             Ok(started) => started,
             Err(CommandError::Server(error)) => {
@@ -354,6 +333,7 @@ impl Source {
             slot: slot.clone(),
             publication: publication.clone(),
             log: self.log.clone(),
+            stream_options: basis.stream_options,
         });
         let times = FeedbackTimes::new(self.config.status_interval_ms, basis.wal_sender_timeout_ms);
         Ok((reader, Feedback { writer, signals, times, floor: basis.confirmed_flush }))
@@ -373,6 +353,44 @@ impl Source {
             .ok_or_else(|| SourceError::retry(format!("{doing}: the server has none")))
     }
 
+    /// Writes a logical message into the source's WAL, as a transaction of its own, and returns its position.
+    ///
+    /// # Errors
+    /// The connection, a standby, or the role may not call `pg_logical_emit_message`.
+    pub async fn emit_message(&self, prefix: &str, content: &str) -> Result<Lsn, SourceError> {
+        let doing = "writing a message to the source's WAL";
+        let query = "SELECT pg_logical_emit_message(true, $1, $2)::text AS lsn";
+        let row = self.sql.row(doing, query, &[(&prefix, Type::TEXT), (&content, Type::TEXT)]).await?;
+        let text: Option<String> = column(&row, "lsn", doing)?;
+        lsn(text.as_deref(), doing)?
+            .ok_or_else(|| SourceError::retry(format!("{doing}: the server told no position")))
+    }
+
+    /// The published tables as they are now. Meant to be called often: as long as nothing has changed it costs one
+    /// small query.
+    ///
+    /// # Errors
+    /// The connection.
+    pub async fn published(&self) -> Result<Vec<TableCatalog>, SourceError> {
+        let basis = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let version = match basis {
+            Some(basis) => basis.server_version_num,
+            None => Server::read(&self.sql).await?.version_num,
+        };
+        self.poll.tables(&self.sql, &self.config.publication, version).await
+    }
+
+    /// Writes a message to the source's WAL that is none of the stream's transactions, so that the stream, and with
+    /// it the slot, has something to move on to. Does nothing on a standby, where nothing can be written.
+    ///
+    /// # Errors
+    /// The connection, or the role may not call `pg_logical_emit_message`.
+    pub async fn heartbeat(&self) -> Result<(), SourceError> {
+        let query = "SELECT CASE WHEN NOT pg_is_in_recovery()
+                            THEN pg_logical_emit_message(false, 'replicator.heartbeat', '')::text END AS lsn";
+        self.sql.row("writing a heartbeat to the source's WAL", query, &[]).await.map(drop)
+    }
+
     /// Drops the slot that [`Source::prepare`] has just made ([`Prepared::slot_is_new`]), when the run cannot begin:
     /// it would keep WAL for nobody, and at the next start it would pass for one that was followed all along.
     ///
@@ -384,6 +402,24 @@ impl Source {
         self.sql.row("dropping the slot just made", query, &[(name, Type::TEXT)]).await?;
         info!(self.log, "slot dropped again"; "slot" => name);
         Ok(())
+    }
+
+    /// Takes a snapshot to copy tables under. See [`Snapshot`]. Waits, as making a slot does, for every transaction
+    /// to end that is running; while it does, the log names them.
+    ///
+    /// # Errors
+    /// The connection; no room for another slot; a transaction that does not end in minutes.
+    pub async fn snapshot(&self) -> Result<Snapshot, SourceError> {
+        let server = Server::read(&self.sql).await?;
+        let origin = copy::Origin {
+            options: &self.options,
+            sql: &self.sql,
+            server: &server,
+            slot: &self.config.slot,
+            publication: &self.config.publication,
+            log: &self.log,
+        };
+        Snapshot::take(origin).await
     }
 
     /// Where the slot stands.
@@ -398,8 +434,8 @@ impl Source {
         }
     }
 
-    async fn connect_replication(&self) -> Result<(ReplicationConnection, System), SourceError> {
-        let mut connection = ReplicationConnection::connect(&self.options).await?;
+    async fn connect_replication(&self) -> Result<(RawConnection, System), SourceError> {
+        let mut connection = RawConnection::connect_replication(&self.options).await?;
         let doing = "asking the source who it is";
         let rows =
             connection.query("IDENTIFY_SYSTEM").await.map_err(|error| error.into_source_error(doing))?;
@@ -442,8 +478,4 @@ fn verify_same(first: &Prepared, now: &Prepared, watermark: Lsn) -> Result<(), S
         )));
     }
     Ok(())
-}
-
-fn item(what: &str, result: Result<String, SourceError>) -> CheckItem {
-    CheckItem { what: what.to_owned(), result: result.map_err(|error| error.to_string()) }
 }

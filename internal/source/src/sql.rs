@@ -1,4 +1,5 @@
 use crate::SourceError;
+use crate::raw::SETTINGS;
 use replicator_pgconn::{ConnectOptions, connect};
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -18,11 +19,9 @@ pub(crate) struct Sql {
 
 impl Sql {
     pub(crate) fn new(options: &ConnectOptions) -> Self {
-        let options = options
-            .clone()
-            .with_setting("search_path", "pg_catalog")
-            .with_setting("datestyle", "ISO")
-            .with_setting("timezone", "UTC")
+        let values_alike =
+            SETTINGS.iter().fold(options.clone(), |options, (name, value)| options.with_setting(name, value));
+        let options = values_alike
             // Catalog queries take milliseconds. What takes this long is stuck behind something.
             .with_setting("statement_timeout", "60000")
             .with_setting("lock_timeout", "10000")

@@ -173,3 +173,57 @@ async fn thousands_of_tables_are_read_in_a_moment() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     eprintln!("3000 tables: {:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn defaults_missing_values_and_dropped_columns_are_told() {
+    for version in PgVersion::ALL {
+        let postgres = Postgres::start(version, &PgOptions::default());
+        postgres.sql(
+            "postgres",
+            r#"CREATE TYPE mood AS ENUM ('a');
+               CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, gone int, s serial, n numeric(5,2) DEFAULT 0,
+                 neg int DEFAULT -1, v varchar(20) DEFAULT 'it''s \ "x"', b bool DEFAULT true, z text DEFAULT NULL,
+                 at timestamptz DEFAULT now(), day date DEFAULT '2026-01-01', today date DEFAULT ('now'::text)::date,
+                 e mood DEFAULT 'a', arr int[] DEFAULT '{1,2}', plain text, twice int GENERATED ALWAYS AS (5) STORED);
+               ALTER TABLE t DROP COLUMN gone;
+               INSERT INTO t (plain) VALUES ('x');
+               SET timezone = 'Asia/Tokyo'; SET intervalstyle = 'iso_8601'; SET bytea_output = 'escape';
+               ALTER TABLE t ADD m_text text DEFAULT 'a,"b" {c}', ADD m_arr int[] DEFAULT '{1,NULL,3}',
+                 ADD m_box box DEFAULT '((1,2),(0,0))', ADD m_ts timestamptz DEFAULT '2026-01-01 00:00+00',
+                 ADD m_iv interval DEFAULT '1 day', ADD m_by bytea DEFAULT '\x00ff', ADD m_empty text DEFAULT '',
+                 ADD m_none int, ADD m_later int DEFAULT 7;
+               ALTER TABLE t ALTER m_later DROP DEFAULT"#,
+        );
+        let before: replicator_types::Lsn =
+            postgres.sql("postgres", "SELECT pg_current_wal_insert_lsn()").parse().expect("a position");
+        let tables = tables(&postgres).await;
+        let t = table(&tables, "t");
+        assert!(t.read_at >= before, "{version:?}: {} {before}", t.read_at);
+        assert_eq!(t.dropped, [2]);
+        let default = |name: &str| (column(t, name).has_default, column(t, name).default_sql.as_deref());
+        assert_eq!(default("id"), (true, None));
+        assert_eq!(default("s"), (true, None));
+        assert_eq!(default("n"), (true, Some("0")));
+        assert_eq!(default("neg"), (true, Some("'-1'::integer")));
+        assert_eq!(default("v"), (true, Some(r#"'it''s \ "x"'::character varying"#)));
+        assert_eq!(default("b"), (true, Some("true")));
+        assert_eq!(default("at"), (true, None));
+        assert_eq!(default("day"), (true, Some("'2026-01-01'::date")));
+        assert_eq!(default("today"), (true, None));
+        assert_eq!(default("e"), (true, None), "the type may not be there elsewhere");
+        assert_eq!(default("arr"), (true, Some("'{1,2}'::integer[]")));
+        assert_eq!(default("plain"), (false, None));
+        assert_eq!(default("m_later"), (false, None));
+        let missing = |name: &str| column(t, name).missing_text.as_deref();
+        assert_eq!(missing("plain"), None);
+        assert_eq!(missing("m_text"), Some(r#"a,"b" {c}"#));
+        assert_eq!(missing("m_arr"), Some("{1,NULL,3}"));
+        assert_eq!(missing("m_box"), Some("(1,2),(0,0)"));
+        assert_eq!(missing("m_ts"), Some("2026-01-01 00:00:00+00"));
+        assert_eq!(missing("m_iv"), Some("1 day"));
+        assert_eq!(missing("m_by"), Some("\\x00ff"));
+        assert_eq!(missing("m_empty"), Some(""));
+        assert_eq!(missing("m_none"), None);
+        assert_eq!(missing("m_later"), Some("7"), "{version:?}");
+    }
+}

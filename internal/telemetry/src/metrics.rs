@@ -10,6 +10,6 @@ mod handles;
 mod names;
 mod recorder;
 
-pub use handles::{Failure, PipelineMetrics, SinkMetrics, SourceMetrics};
+pub use handles::{CopyMetrics, Failure, PipelineMetrics, SinkMetrics, SourceMetrics};
 pub use names::*;
 pub use recorder::{describe_all, install};

@@ -75,6 +75,11 @@ impl Decoder {
         Self { parallel_streaming, in_stream: false }
     }
 
+    /// A decoder for messages that were kept from within a stream block, without the Stream Start around them.
+    pub fn within_stream() -> Self {
+        Self { parallel_streaming: false, in_stream: true }
+    }
+
     /// Reads one message, all of `bytes`.
     pub fn decode<'a>(&mut self, bytes: &'a [u8]) -> Result<Message<'a>, DecodeError> {
         let (&kind, body) = bytes.split_first().ok_or(DecodeError::Empty)?;

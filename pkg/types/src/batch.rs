@@ -13,6 +13,34 @@ pub enum Op {
     Delete,
     /// A table emptied. Consecutive truncates of one transaction were one statement.
     Truncate,
+    /// From here on the table looks as the change's relation says. No row comes with it. Always fenced; a sink
+    /// brings its table into that shape, unless it has met this version or a later one before
+    /// ([`Relation::since`]). Its position is that of the change behind it.
+    Schema,
+    /// A logical message (`pg_logical_emit_message`). `new` has the columns of [`Relation::message`].
+    Message,
+}
+
+/// On which of the ways into a sink a batch comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Phase {
+    /// The stream: positions never go down from batch to batch of a lane within a run.
+    #[default]
+    Stream,
+    /// The stream's changes of a table that was being copied, handed on when the copy is durable. They come in
+    /// order, through the lane of their key and before its later changes, but other tables' changes have gone
+    /// ahead, and after a crash all of them may come again. So a lane neither leaves them out because it has got
+    /// further, nor counts them as having got there. Changes older than a copied row come too: an update whose
+    /// row is absent, or an insert whose row is present, is normal here, and the last one wins.
+    CatchUp,
+    /// Rows of an initial copy: inserts of one table, in no order with anything. The position is that of the
+    /// snapshot ([`Position::copied`]).
+    Copy {
+        /// Nothing of the table was in the sink before this copy, and no part of it was sent before: a row whose
+        /// key is there already can only come from an earlier try of the same batch. Otherwise rows replace what
+        /// has their key.
+        fresh: bool,
+    },
 }
 
 /// Number of a transaction within one run of the process, in delivery order. The checkpoint counts by it.
@@ -41,6 +69,7 @@ pub struct Batch {
     entries: Vec<Entry>,
     relations: Vec<Arc<Relation>>,
     transactions: Vec<TransactionMeta>,
+    phase: Phase,
     /// Whether it was cut because the stream has to stand still around it: every lane of the sink is
     /// durable up to here, and none goes on before this batch is durable.
     fenced: bool,
@@ -222,6 +251,11 @@ impl Batch {
         self.len().checked_sub(1).map(|last| self.change(last).position)
     }
 
+    /// On which way it comes.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
     /// Whether nothing of the sink is in flight before or beside it.
     pub fn is_fenced(&self) -> bool {
         self.fenced
@@ -250,6 +284,7 @@ impl Batch {
 #[derive(Debug)]
 pub struct BatchBuilder {
     budget: Budget,
+    phase: Phase,
     batch: Option<Batch>,
     /// What the last batch came to, so that the next does not grow step by step.
     last_data_bytes: usize,
@@ -259,7 +294,12 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// A builder whose batches are charged to `budget`.
     pub fn new(budget: Budget) -> Self {
-        Self { budget, batch: None, last_data_bytes: 0, last_entries: 0 }
+        Self::of_phase(budget, Phase::Stream)
+    }
+
+    /// A builder of batches that come on that way.
+    pub fn of_phase(budget: Budget, phase: Phase) -> Self {
+        Self { budget, phase, batch: None, last_data_bytes: 0, last_entries: 0 }
     }
 
     /// Adds a change of `transaction` to `relation`. Positions must not go down from call to call.
@@ -270,26 +310,7 @@ impl BatchBuilder {
         relation: &Arc<Relation>,
         change: NewChange<'_>,
     ) -> bool {
-        let batch = self.batch.get_or_insert_with(|| Batch {
-            data: Vec::with_capacity(self.last_data_bytes),
-            entries: Vec::with_capacity(self.last_entries),
-            relations: Vec::new(),
-            transactions: Vec::new(),
-            fenced: false,
-            charge: self.budget.charge(0),
-        });
-        let new_fragment = batch.transactions.last().is_none_or(|last| last.id != transaction.id);
-        if new_fragment {
-            batch.transactions.push(*transaction);
-        }
-        // Batches mostly hold few relations, and the last one is mostly the same as this one.
-        let relation_index = match batch.relations.iter().rposition(|known| Arc::ptr_eq(known, relation)) {
-            Some(index) => index,
-            None => {
-                batch.relations.push(Arc::clone(relation));
-                batch.relations.len() - 1
-            }
-        };
+        let (batch, new_fragment, relation_index) = self.open(transaction, relation);
         let start = batch.data.len();
         let old = change.old.map_or(&[][..], Tuple::as_bytes);
         let new = change.new.map_or(&[][..], Tuple::as_bytes);
@@ -313,6 +334,71 @@ impl BatchBuilder {
                 | flag(change.restart_identity, RESTART_IDENTITY),
         });
         new_fragment
+    }
+
+    /// Adds an inserted row whose tuple `write` appends to the buffer it is given, in the shape of [`Tuple`] and
+    /// without unchanged values: for rows that are made on the way, so that they are not copied twice. Their key
+    /// hash is 0. Returns as [`BatchBuilder::push`] does.
+    ///
+    /// # Errors
+    /// That of `write`; the row is then not in the batch.
+    #[inline]
+    pub fn push_row_with<E>(
+        &mut self,
+        transaction: &TransactionMeta,
+        relation: &Arc<Relation>,
+        ordinal: u64,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let (batch, new_fragment, relation_index) = self.open(transaction, relation);
+        let start = batch.data.len();
+        if let Err(error) = write(&mut batch.data) {
+            batch.data.truncate(start);
+            return Err(error);
+        }
+        batch.entries.push(Entry {
+            key_hash: 0,
+            ordinal,
+            start: start as u32,
+            old_length: 0,
+            new_length: batch.data.len().saturating_sub(start) as u32,
+            transaction: (batch.transactions.len() - 1) as u32,
+            relation: relation_index as u16,
+            op: Op::Insert,
+            flags: 0,
+        });
+        Ok(new_fragment)
+    }
+
+    /// The open batch, with `transaction` as its last and `relation` among its relations; whether the transaction
+    /// is new in it, and the relation's index.
+    #[inline]
+    fn open(&mut self, transaction: &TransactionMeta, relation: &Arc<Relation>) -> (&mut Batch, bool, usize) {
+        let batch = self.batch.get_or_insert_with(|| Batch {
+            data: Vec::with_capacity(self.last_data_bytes),
+            entries: Vec::with_capacity(self.last_entries),
+            relations: Vec::new(),
+            transactions: Vec::new(),
+            phase: self.phase,
+            fenced: false,
+            charge: self.budget.charge(0),
+        });
+        // Those of a group share an id.
+        let is_same =
+            |last: &TransactionMeta| last.id == transaction.id && last.commit_lsn == transaction.commit_lsn;
+        let new_fragment = !batch.transactions.last().is_some_and(is_same);
+        if new_fragment {
+            batch.transactions.push(*transaction);
+        }
+        // Batches mostly hold few relations, and the last one is mostly the same as this one.
+        let relation_index = match batch.relations.iter().rposition(|known| Arc::ptr_eq(known, relation)) {
+            Some(index) => index,
+            None => {
+                batch.relations.push(Arc::clone(relation));
+                batch.relations.len() - 1
+            }
+        };
+        (batch, new_fragment, relation_index)
     }
 
     /// Brings the charge up to what the open batch holds. Done once a chunk rather than once a change.
@@ -372,10 +458,12 @@ mod tests {
             type_sql: "text".into(),
             not_null: false,
             is_key,
+            ..Column::default()
         };
         Arc::new(Relation {
             oid: 1,
             version: 0,
+            since: crate::Lsn::ZERO,
             schema: "public".into(),
             name: "t".into(),
             replica_identity: ReplicaIdentity::Full,
@@ -435,6 +523,27 @@ mod tests {
         assert!(batch.is_fenced());
         assert!(builder.cut(false).is_none());
         assert!(builder.push(&meta(2), &relation, change(Op::Truncate)), "a new batch is a new fragment");
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_made_leaves_nothing_behind() {
+        let mut builder = BatchBuilder::new(Budget::new(1 << 20));
+        let relation = relation();
+        let made = builder.push_row_with(&meta(1), &relation, 7, |out| {
+            out.extend_from_slice(b"\0\x02t\0\0\0\x01kn");
+            Ok::<(), ()>(())
+        });
+        assert_eq!(made, Ok(true));
+        let failed = builder.push_row_with(&meta(1), &relation, 8, |out| {
+            out.extend_from_slice(b"\0\x02t");
+            Err("cut off")
+        });
+        assert_eq!(failed, Err("cut off"));
+        let batch = builder.cut(false).unwrap();
+        let change = batch.change(0);
+        assert_eq!((batch.len(), change.op, change.position.ordinal), (1, Op::Insert, 7));
+        assert_eq!(change.new_values().collect::<Vec<_>>(), [Value::Text(b"k"), Value::Null]);
+        assert_eq!(batch.data_bytes(), 9);
     }
 
     #[test]

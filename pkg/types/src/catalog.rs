@@ -1,4 +1,4 @@
-use crate::{Column, ColumnKind, Relation, ReplicaIdentity, oid};
+use crate::{Column, ColumnKind, Lsn, Relation, ReplicaIdentity, oid};
 
 /// What the source's catalog says of a table, at the moment it was asked. A `Relation` message has the
 /// truth for its place in the stream but lacks half of this; the two are joined by column name.
@@ -18,6 +18,11 @@ pub struct TableCatalog {
     pub primary_key: Vec<String>,
     /// Columns of the replica identity index, where one is chosen.
     pub identity_index: Vec<String>,
+    /// End of WAL when the catalog was read, or shortly after: changes that commit behind it find the table like
+    /// this, or newer.
+    pub read_at: Lsn,
+    /// Attribute numbers of columns that were dropped.
+    pub dropped: Vec<i16>,
     /// Columns whose collation calls different texts equal (`collisdeterministic = false`).
     pub nondeterministic: Vec<String>,
 }
@@ -48,6 +53,7 @@ impl TableCatalog {
         Relation {
             oid: self.oid,
             version: 0,
+            since: self.read_at,
             schema: self.schema.clone(),
             name: self.name.clone(),
             replica_identity: self.replica_identity,

@@ -21,7 +21,7 @@ mod position;
 mod relation;
 mod tuple;
 
-pub use batch::{Batch, BatchBuilder, Change, NewChange, Op, TransactionMeta, TxnId};
+pub use batch::{Batch, BatchBuilder, Change, NewChange, Op, Phase, TransactionMeta, TxnId};
 pub use budget::{Budget, Charge};
 pub use catalog::{TableCatalog, indexes_of_key, key_text_is_identity};
 pub use check::CheckItem;

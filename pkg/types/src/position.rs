@@ -23,6 +23,16 @@ impl Position {
     /// Before every real position.
     pub const ZERO: Self = Self { commit_lsn: Lsn::ZERO, ordinal: 0 };
 
+    /// Position of the `number`th row of a table's copy under a snapshot that has every transaction committed
+    /// before `snapshot` and none behind. It is just below every change that the snapshot lacks, above every change
+    /// that it has, and that of no change: commit records begin at multiples of 8.
+    ///
+    /// Source: `snapshot_name` and `consistent_point` of `CREATE_REPLICATION_SLOT`,
+    /// <https://www.postgresql.org/docs/current/protocol-replication.html>.
+    pub fn copied(snapshot: Lsn, number: u64) -> Self {
+        Self { commit_lsn: Lsn(snapshot.0.saturating_sub(1)), ordinal: number }
+    }
+
     /// The position as one number that sorts the same way: the commit LSN in the high 64 bits.
     pub fn as_u128(self) -> u128 {
         u128::from(self.commit_lsn.0) << 64 | u128::from(self.ordinal)

@@ -1,3 +1,4 @@
+use crate::Lsn;
 use std::fmt;
 
 /// Object identifiers of built-in types that code has to know by name.
@@ -99,6 +100,32 @@ pub struct Column {
     pub not_null: bool,
     /// Whether the column is part of [`Relation::key`].
     pub is_key: bool,
+    /// Whether the source fills it where an INSERT does not: a default, or identity.
+    pub has_default: bool,
+    /// The default as SQL, where it is a literal and so means the same in any database.
+    pub default_sql: Option<String>,
+    /// The value, as text, that rows have which are older than the column (`pg_attribute.attmissingval`).
+    pub missing_text: Option<String>,
+}
+
+impl Default for Column {
+    /// A nullable column of type `text` that the catalog does not know.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            attnum: 0,
+            type_oid: oid::TEXT,
+            base_type_oid: oid::TEXT,
+            type_modifier: -1,
+            kind: ColumnKind::Scalar,
+            type_sql: "text".to_owned(),
+            not_null: false,
+            is_key: false,
+            has_default: false,
+            default_sql: None,
+            missing_text: None,
+        }
+    }
 }
 
 /// A table at one schema version. A change refers to the version it was made under.
@@ -108,6 +135,10 @@ pub struct Relation {
     pub oid: u32,
     /// Counts the versions of this table seen since the process began, from 0.
     pub version: u32,
+    /// From where on the table is known to look like this: the commit LSN of the transaction that brought the
+    /// version, or the end of WAL when the catalog was read. A sink that has met a version from further on
+    /// changes nothing at its table for this one: it is being sent old changes again.
+    pub since: Lsn,
     /// Schema name, unquoted.
     pub schema: String,
     /// Table name, unquoted.
@@ -125,9 +156,59 @@ pub struct Relation {
 }
 
 impl Relation {
+    /// What logical messages look like: columns `transactional` (boolean), `prefix` (text), `content` (bytea, in
+    /// binary form) of a table `pg_logical.message` that is none, with oid 0.
+    pub fn message() -> Self {
+        let column = |name: &str, type_oid, type_sql: &str| Column {
+            name: name.to_owned(),
+            type_oid,
+            base_type_oid: type_oid,
+            type_sql: type_sql.to_owned(),
+            not_null: true,
+            ..Column::default()
+        };
+        Self {
+            oid: 0,
+            version: 0,
+            since: Lsn::ZERO,
+            schema: "pg_logical".to_owned(),
+            name: "message".to_owned(),
+            replica_identity: ReplicaIdentity::Nothing,
+            columns: vec![
+                column("transactional", oid::BOOL, "boolean"),
+                column("prefix", oid::TEXT, "text"),
+                column("content", oid::BYTEA, "bytea"),
+            ],
+            key: Vec::new(),
+            key_text_is_identity: true,
+        }
+    }
+
     /// Whether rows can be told apart by a key.
     pub fn has_key(&self) -> bool {
         !self.key.is_empty()
+    }
+
+    /// Whether `other` describes the table in the same way, whenever it was met.
+    pub fn is_same_shape(&self, other: &Self) -> bool {
+        let Self {
+            oid,
+            version: _,
+            since: _,
+            schema,
+            name,
+            replica_identity,
+            columns,
+            key,
+            key_text_is_identity,
+        } = self;
+        *oid == other.oid
+            && *schema == other.schema
+            && *name == other.name
+            && *replica_identity == other.replica_identity
+            && *key == other.key
+            && *key_text_is_identity == other.key_text_is_identity
+            && *columns == other.columns
     }
 
     /// The name for messages and filters: `schema.name`, unquoted.

@@ -71,6 +71,28 @@ impl<'a> Tuple<'a> {
         Self(bytes)
     }
 
+    /// Appends the wire bytes of a tuple of these values.
+    pub fn write<'v>(
+        values: impl IntoIterator<Item = Value<'v>, IntoIter: ExactSizeIterator>,
+        out: &mut Vec<u8>,
+    ) {
+        let values = values.into_iter();
+        out.extend_from_slice(&(values.len() as u16).to_be_bytes());
+        for value in values {
+            let (kind, bytes) = match value {
+                Value::Null => (b'n', None),
+                Value::Unchanged => (b'u', None),
+                Value::Text(bytes) => (b't', Some(bytes)),
+                Value::Binary(bytes) => (b'b', Some(bytes)),
+            };
+            out.push(kind);
+            if let Some(bytes) = bytes {
+                out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+
     /// The wire bytes.
     pub fn as_bytes(self) -> &'a [u8] {
         self.0

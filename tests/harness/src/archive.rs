@@ -9,14 +9,18 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// The archive's files under `root` (a `file://` folder, or [`S3::folder`](crate::S3::folder) with the
-/// prefix): `wal/events/YYYY/MM/DD/HH/{ulid}.ndjson.gz`, in order of name, which is that of time.
+/// prefix): `wal/events/YYYY/MM/DD/HH/{ulid}.ndjson.gz`, in order of name, which is that of time; then those of
+/// copied rows under `wal/copy`.
 pub fn archive_files(root: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = files_under(&root.join("wal/events"))
-        .into_iter()
-        .filter(|path| path.to_str().is_some_and(|path| path.ends_with(".ndjson.gz")))
-        .collect();
-    files.sort();
-    files
+    let of = |folder: &str| {
+        let mut files: Vec<PathBuf> = files_under(&root.join(folder))
+            .into_iter()
+            .filter(|path| path.to_str().is_some_and(|path| path.ends_with(".ndjson.gz")))
+            .collect();
+        files.sort();
+        files
+    };
+    [of("wal/events"), of("wal/copy")].concat()
 }
 
 /// All events of the archive under `root`, in the order of its files.

@@ -2,9 +2,14 @@
 //! again whenever it ends, and the comparison of everything with everything.
 
 mod archive_state;
+mod evolution;
+mod published;
 mod supervisor;
+pub mod types;
 mod world;
 
-pub use archive_state::assert_archive_folds_to;
+pub use archive_state::{Described, assert_archive_folds_to, described_events, fold};
+pub use evolution::Evolution;
+pub use published::{Published, Sinks, published};
 pub use supervisor::Supervisor;
 pub use world::{Table, World, drain};

@@ -66,6 +66,14 @@ impl Supervisor {
         self.shared.current().try_http("/readyz").is_ok_and(|(status, _)| status == 200)
     }
 
+    /// The last `count` lines that its runs have logged so far.
+    fn last_lines(&self, count: usize) -> String {
+        let mut all = self.shared.logs.lock().unwrap_or_else(PoisonError::into_inner).concat();
+        all.push_str(&self.shared.current().stderr());
+        let lines: Vec<&str> = all.lines().collect();
+        lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
+    }
+
     /// Asks it to drain and end, and asserts that it does so with exit code 0. Gives the logs of all runs.
     ///
     /// # Panics
@@ -82,5 +90,17 @@ impl Supervisor {
         let mut logs = std::mem::take(&mut *self.shared.logs.lock().unwrap_or_else(PoisonError::into_inner));
         logs.push(current.stderr());
         logs
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the end of the replicator's logs\n{}", self.last_lines(25));
+        }
     }
 }

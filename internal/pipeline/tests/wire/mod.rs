@@ -7,15 +7,17 @@ use replicator_types::Lsn;
 #[derive(Default, Clone)]
 pub(crate) struct Wire {
     pub(crate) bytes: Vec<u8>,
+    /// Within a stream block: the (sub)transaction that messages are of.
+    xid: Option<u32>,
 }
 
 /// A column value: `None` is NULL, `Some("\0u")` an unchanged TOAST value.
-pub(crate) type Text = Option<&'static str>;
+pub(crate) type Text<'a> = Option<&'a str>;
 
 /// Stands for an unchanged TOAST value.
-pub(crate) const UNCHANGED: Text = Some("\0u");
+pub(crate) const UNCHANGED: Text<'static> = Some("\0u");
 
-fn tuple(out: &mut Vec<u8>, values: &[Text]) {
+fn tuple(out: &mut Vec<u8>, values: &[Text<'_>]) {
     out.extend_from_slice(&(values.len() as u16).to_be_bytes());
     for value in values {
         match value {
@@ -49,6 +51,14 @@ impl Wire {
         self.copy_data(&body)
     }
 
+    /// A message that says within a stream block of which transaction it is.
+    fn content(self, kind: u8, rest: &[u8]) -> Self {
+        let mut message = vec![kind];
+        message.extend(self.xid.into_iter().flat_map(u32::to_be_bytes));
+        message.extend_from_slice(rest);
+        self.data(&message)
+    }
+
     pub(crate) fn keepalive(self, wal_end: u64) -> Self {
         let mut body = vec![b'k'];
         body.extend_from_slice(&wal_end.to_be_bytes());
@@ -75,7 +85,7 @@ impl Wire {
 
     /// `identity` is the letter of `relreplident`; columns are (name, type oid, in the identity).
     pub(crate) fn relation(self, oid: u32, name: &str, identity: u8, columns: &[(&str, u32, bool)]) -> Self {
-        let mut message = vec![b'R'];
+        let mut message = Vec::new();
         message.extend_from_slice(&oid.to_be_bytes());
         message.extend_from_slice(b"public\0");
         message.extend_from_slice(name.as_bytes());
@@ -88,20 +98,20 @@ impl Wire {
             message.extend_from_slice(&type_oid.to_be_bytes());
             message.extend_from_slice(&(-1_i32).to_be_bytes());
         }
-        self.data(&message)
+        self.content(b'R', &message)
     }
 
-    pub(crate) fn insert(self, oid: u32, new: &[Text]) -> Self {
-        let mut message = vec![b'I'];
+    pub(crate) fn insert(self, oid: u32, new: &[Text<'_>]) -> Self {
+        let mut message = Vec::new();
         message.extend_from_slice(&oid.to_be_bytes());
         message.push(b'N');
         tuple(&mut message, new);
-        self.data(&message)
+        self.content(b'I', &message)
     }
 
     /// `old` with its mark: `K` or `O`.
-    pub(crate) fn update(self, oid: u32, old: Option<(u8, &[Text])>, new: &[Text]) -> Self {
-        let mut message = vec![b'U'];
+    pub(crate) fn update(self, oid: u32, old: Option<(u8, &[Text<'_>])>, new: &[Text<'_>]) -> Self {
+        let mut message = Vec::new();
         message.extend_from_slice(&oid.to_be_bytes());
         if let Some((mark, old)) = old {
             message.push(mark);
@@ -109,31 +119,113 @@ impl Wire {
         }
         message.push(b'N');
         tuple(&mut message, new);
-        self.data(&message)
+        self.content(b'U', &message)
     }
 
-    pub(crate) fn delete(self, oid: u32, mark: u8, old: &[Text]) -> Self {
-        let mut message = vec![b'D'];
+    pub(crate) fn delete(self, oid: u32, mark: u8, old: &[Text<'_>]) -> Self {
+        let mut message = Vec::new();
         message.extend_from_slice(&oid.to_be_bytes());
         message.push(mark);
         tuple(&mut message, old);
-        self.data(&message)
+        self.content(b'D', &message)
     }
 
     pub(crate) fn truncate(self, oids: &[u32]) -> Self {
-        let mut message = vec![b'T'];
+        let mut message = Vec::new();
         message.extend_from_slice(&(oids.len() as u32).to_be_bytes());
         message.push(0);
         oids.iter().for_each(|oid| message.extend_from_slice(&oid.to_be_bytes()));
-        self.data(&message)
+        self.content(b'T', &message)
     }
 
     pub(crate) fn logical(self, content: &str) -> Self {
-        let mut message = vec![b'M', 1];
-        message.extend_from_slice(&[0; 8]);
-        message.extend_from_slice(b"prefix\0");
+        self.message(1, 0, "prefix", content)
+    }
+
+    /// A logical message that stands alone; its record ends at `end_lsn`.
+    pub(crate) fn logical_alone(self, end_lsn: u64, prefix: &str, content: &str) -> Self {
+        self.message(0, end_lsn, prefix, content)
+    }
+
+    pub(crate) fn logical_with_prefix(self, prefix: &str, content: &str) -> Self {
+        self.message(1, 0, prefix, content)
+    }
+
+    fn message(self, flags: u8, lsn: u64, prefix: &str, content: &str) -> Self {
+        let mut message = vec![flags];
+        message.extend_from_slice(&lsn.to_be_bytes());
+        message.extend_from_slice(prefix.as_bytes());
+        message.push(0);
         message.extend_from_slice(&(content.len() as u32).to_be_bytes());
         message.extend_from_slice(content.as_bytes());
+        self.content(b'M', &message)
+    }
+
+    /// A stream block of `xid`.
+    pub(crate) fn block(mut self, xid: u32, first: bool, messages: impl FnOnce(Self) -> Self) -> Self {
+        let start = [&b"S"[..], &xid.to_be_bytes(), &[u8::from(first)]].concat();
+        self = self.data(&start);
+        self.xid = Some(xid);
+        self = messages(self);
+        self.xid = None;
+        self.data(b"E")
+    }
+
+    /// What follows in the stream block is of the subtransaction `xid`.
+    pub(crate) fn within(mut self, xid: u32) -> Self {
+        self.xid = Some(xid);
+        self
+    }
+
+    /// A commit whose record is eight bytes long.
+    pub(crate) fn stream_commit(self, xid: u32, commit_lsn: u64) -> Self {
+        self.ends(b'c', &[commit_lsn, commit_lsn + 8], 1, xid, None, true)
+    }
+
+    /// As it is without `streaming 'parallel'`.
+    pub(crate) fn stream_abort(self, xid: u32, subxid: u32) -> Self {
+        self.data(&[&b"A"[..], &xid.to_be_bytes(), &subxid.to_be_bytes()].concat())
+    }
+
+    pub(crate) fn begin_prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
+        let mut message = vec![b'b'];
+        message.extend([prepare_lsn, prepare_lsn + 8, 0].into_iter().flat_map(u64::to_be_bytes));
+        message.extend_from_slice(&xid.to_be_bytes());
+        message.extend_from_slice(&[gid.as_bytes(), b"\0"].concat());
+        self.data(&message)
+    }
+
+    pub(crate) fn prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
+        self.ends(b'P', &[prepare_lsn, prepare_lsn + 8], 1, xid, Some(gid), false)
+    }
+
+    pub(crate) fn stream_prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
+        self.ends(b'p', &[prepare_lsn, prepare_lsn + 8], 1, xid, Some(gid), false)
+    }
+
+    pub(crate) fn commit_prepared(self, xid: u32, gid: &str, commit_lsn: u64) -> Self {
+        self.ends(b'K', &[commit_lsn, commit_lsn + 8], 1, xid, Some(gid), false)
+    }
+
+    pub(crate) fn rollback_prepared(self, xid: u32, gid: &str, prepare_lsn: u64, lsn: u64) -> Self {
+        self.ends(b'r', &[prepare_lsn + 8, lsn + 8], 2, xid, Some(gid), false)
+    }
+
+    /// Flags, LSNs, times, transaction id (in front of all where `xid_first`), gid.
+    fn ends(self, kind: u8, lsns: &[u64], times: usize, xid: u32, gid: Option<&str>, xid_first: bool) -> Self {
+        let mut message = vec![kind];
+        if xid_first {
+            message.extend_from_slice(&xid.to_be_bytes());
+        }
+        message.push(0);
+        message.extend(lsns.iter().flat_map(|lsn| lsn.to_be_bytes()));
+        message.extend(vec![0; 8 * times]);
+        if !xid_first {
+            message.extend_from_slice(&xid.to_be_bytes());
+        }
+        if let Some(gid) = gid {
+            message.extend_from_slice(&[gid.as_bytes(), b"\0"].concat());
+        }
         self.data(&message)
     }
 }

@@ -1,13 +1,13 @@
 //! How long it takes to turn batches into compressed Native blocks, and to insert them.
 //!
 //! ```text
-//! cargo run --release -p replicator-sink-clickhouse --example encode [batches] [rows]
+//! cargo run --release -p replicator-sink-clickhouse --example encode [--binary] [batches] [rows]
 //! ```
 //! Rows are those of the benchmark W1: a bigint key, an int, a text of 8, a numeric(12,2), a text of 100 and a
-//! timestamptz. Starts the development engine, or uses `CLICKHOUSE_URL`.
+//! timestamptz; as text, or with `--binary` in their types' binary forms. Starts the development engine, or uses `CLICKHOUSE_URL`.
 
 use replicator_config::{
-    ArrayColumns, ClickHouseConfig, ClickHouseMode, DeleteMode, OutOfRange, SchemaNaming, Secret,
+    ArrayColumns, ClickHouseConfig, ClickHouseMode, DeleteMode, OutOfRange, SchemaNaming, Secret, TypeChanges,
 };
 use replicator_harness::{ClickHouse, ClickHouseOptions};
 use replicator_sink::{Sink, StreamInfo};
@@ -21,17 +21,25 @@ use std::time::{Duration, Instant};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u64>());
+    let (flags, numbers): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|text| text == "--binary");
+    let binary = !flags.is_empty();
+    let mut arguments = numbers.iter().map(|text| text.parse::<u64>());
     let batches = arguments.next().transpose()?.unwrap_or(50);
     let rows = arguments.next().transpose()?.unwrap_or(10_000);
     let server = ClickHouse::start(&ClickHouseOptions::default());
     for fsync in [true, false] {
-        run(&server, batches, rows, fsync).await?;
+        run(&server, batches, rows, fsync, binary).await?;
     }
     Ok(())
 }
 
-async fn run(server: &ClickHouse, batches: u64, rows: u64, fsync: bool) -> Result<(), Box<dyn Error>> {
+async fn run(
+    server: &ClickHouse,
+    batches: u64,
+    rows: u64,
+    fsync: bool,
+    binary: bool,
+) -> Result<(), Box<dyn Error>> {
     let database = format!("{}_{fsync}", server.database());
     let config = ClickHouseConfig {
         url: Secret::new(server.url()),
@@ -49,6 +57,7 @@ async fn run(server: &ClickHouse, batches: u64, rows: u64, fsync: bool) -> Resul
         out_of_range: OutOfRange::Clamp,
         arrays: ArrayColumns::Auto,
         fsync,
+        type_changes: TypeChanges::Error,
         ca_file: None,
     };
     let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -65,7 +74,7 @@ async fn run(server: &ClickHouse, batches: u64, rows: u64, fsync: bool) -> Resul
     let (mut encoding, mut inserting) = (Vec::new(), Vec::new());
     let (mut raw_bytes, mut held_bytes) = (0, 0);
     for number in 0..batches {
-        let batch = Arc::new(batch(&table, number, rows).ok_or("no rows asked for")?);
+        let batch = Arc::new(batch(&table, number, rows, binary).ok_or("no rows asked for")?);
         raw_bytes += batch.data_bytes();
         let began = Instant::now();
         let mut write = lane.prepare(batch).await?;
@@ -98,7 +107,7 @@ async fn run(server: &ClickHouse, batches: u64, rows: u64, fsync: bool) -> Resul
 fn w1() -> Arc<Relation> {
     let column = |name: &str, type_oid, type_modifier, is_key| Column {
         name: name.into(),
-        attnum: 1,
+        attnum: 0,
         type_oid,
         base_type_oid: type_oid,
         type_modifier,
@@ -106,10 +115,12 @@ fn w1() -> Arc<Relation> {
         type_sql: String::new(),
         not_null: is_key,
         is_key,
+        ..Column::default()
     };
     Arc::new(Relation {
         oid: 1,
         version: 0,
+        since: replicator_types::Lsn::ZERO,
         schema: "public".into(),
         name: "w1".into(),
         replica_identity: ReplicaIdentity::Default,
@@ -126,7 +137,29 @@ fn w1() -> Arc<Relation> {
     })
 }
 
-fn batch(table: &Arc<Relation>, number: u64, rows: u64) -> Option<Batch> {
+/// 2024-01-01 12:00 in microseconds since 2000-01-01.
+const NOON_US: u64 = 757_425_600_000_000;
+
+/// A `numeric` with two places, in binary: base 10000, without zeros around.
+fn numeric_of_cents(cents: u64) -> Vec<u8> {
+    let mut digits = vec![cents / 100 / 10_000, cents / 100 % 10_000, cents % 100 * 100];
+    let mut weight = 1_i16;
+    while digits.first() == Some(&0) {
+        digits.remove(0);
+        weight -= 1;
+    }
+    while digits.last() == Some(&0) {
+        digits.pop();
+    }
+    let header = [digits.len() as u16, if digits.is_empty() { 0 } else { weight as u16 }, 0, 2];
+    header
+        .into_iter()
+        .chain(digits.into_iter().map(|digit| digit as u16))
+        .flat_map(u16::to_be_bytes)
+        .collect()
+}
+
+fn batch(table: &Arc<Relation>, number: u64, rows: u64, binary: bool) -> Option<Batch> {
     let mut builder = BatchBuilder::new(Budget::new(1 << 30));
     let mut state = number + 1;
     let mut random = || {
@@ -144,20 +177,35 @@ fn batch(table: &Arc<Relation>, number: u64, rows: u64) -> Option<Batch> {
         };
         // md5-like text, as in the benchmark's SQL.
         let long: String = (0..7).map(|_| format!("{:016x}", random() << 31 | random())).collect();
-        let values = [
-            id.to_string(),
-            (random() % 1_000_000).to_string(),
-            format!("{:08x}", random() as u32),
-            format!("{}.{:02}", random() % 1_000_000, random() % 100),
-            long.get(..100)?.to_owned(),
-            format!("2024-01-01 12:{:02}:{:02}.{:06}+00", id / 60 % 60, id % 60, random() % 1_000_000),
-        ];
+        let (n, short, cents, micros) =
+            (random() % 1_000_000, random() as u32, random() % 100_000_000, random() % 1_000_000);
+        let short = format!("{short:08x}");
+        let long = long.get(..100)?;
+        let values: [Vec<u8>; 6] = if binary {
+            [
+                id.to_be_bytes().to_vec(),
+                (n as u32).to_be_bytes().to_vec(),
+                short.into_bytes(),
+                numeric_of_cents(cents),
+                long.as_bytes().to_vec(),
+                (NOON_US + (id / 60 % 60 * 60 + id % 60) * 1_000_000 + micros).to_be_bytes().to_vec(),
+            ]
+        } else {
+            [
+                id.to_string().into_bytes(),
+                n.to_string().into_bytes(),
+                short.into_bytes(),
+                format!("{}.{:02}", cents / 100, cents % 100).into_bytes(),
+                long.as_bytes().to_vec(),
+                format!("2024-01-01 12:{:02}:{:02}.{micros:06}+00", id / 60 % 60, id % 60).into_bytes(),
+            ]
+        };
         tuple.clear();
         tuple.extend_from_slice(&(values.len() as u16).to_be_bytes());
         for value in &values {
-            tuple.push(b't');
+            tuple.push(if binary { b'b' } else { b't' });
             tuple.extend_from_slice(&(value.len() as u32).to_be_bytes());
-            tuple.extend_from_slice(value.as_bytes());
+            tuple.extend_from_slice(value);
         }
         let change = NewChange {
             op: Op::Insert,

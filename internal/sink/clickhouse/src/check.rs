@@ -58,7 +58,7 @@ async fn permissions(client: &Client, tables: &Tables, relations: &[Arc<Relation
     let mut wanted: Vec<(String, String)> = Vec::new();
     for database in databases {
         let mut grants =
-            "SELECT, INSERT, CREATE TABLE, TRUNCATE, ALTER ADD COLUMN, ALTER MODIFY COLUMN".to_owned();
+            "SELECT, INSERT, CREATE TABLE, DROP TABLE, TRUNCATE, ALTER COLUMN, ALTER DELETE".to_owned();
         if tables.layout.views {
             grants.push_str(", CREATE VIEW, DROP VIEW");
         }

@@ -17,6 +17,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use url::Url;
@@ -27,6 +28,8 @@ const IDLE_CONNECTION: Duration = Duration::from_millis(2500);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a TCP connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a statement may take that rewrites a table.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(12 * 3600);
 /// Pause between looks for queries that are still running.
 const PROCESSES_PAUSE: Duration = Duration::from_millis(50);
 /// A URL has to be shorter than this (`http::Uri` takes 65 534 bytes); a longer INSERT travels in the body.
@@ -130,8 +133,24 @@ impl Client {
 
     /// Runs a statement. `what` completes "ClickHouse at host:port, …".
     pub(crate) async fn execute(&self, sql: &str, what: &str) -> Result<(), SinkError> {
-        let query = self.query(sql).with_setting("wait_end_of_query", "1");
+        let query = self.statement(sql);
         self.within(self.timeout, what, query.execute()).await
+    }
+
+    /// Runs a statement that takes as long as its table is large. The server is heard of meanwhile, so that no proxy
+    /// closes the connection as idle.
+    pub(crate) async fn execute_long(&self, sql: &str, what: &str) -> Result<(), SinkError> {
+        let query = self
+            .statement(sql)
+            .with_setting("send_progress_in_http_headers", "1")
+            .with_setting("http_headers_progress_interval_ms", "1000");
+        self.within(STATEMENT_TIMEOUT.max(self.timeout), what, query.execute()).await
+    }
+
+    /// A statement, marked as this sink's.
+    fn statement(&self, sql: &str) -> Query {
+        let mark = self.mark.get().map_or("replicator", String::as_str);
+        self.query(sql).with_setting("wait_end_of_query", "1").with_setting("log_comment", mark)
     }
 
     /// Runs a query and gives its answer in `format`, which is to be small.
@@ -203,27 +222,35 @@ impl Client {
         self.within(PING_TIMEOUT, "asked whether it is there", query.execute()).await
     }
 
-    /// Waits until no query of this sink runs on the server any more: one that was given up here, or was
-    /// sent by a process that has died, may still be at work there. Does without when the user may not look.
+    /// Waits until the queries of this sink that run on the server now have ended: one that was given up here, or
+    /// was sent by a process that has died, may still be at work there. Those that begin meanwhile are of other
+    /// lanes, and not waited for. Does without when the user may not look.
     pub(crate) async fn wait_for_own_queries(&self) -> Result<(), SinkError> {
         let Some(mark) = self.mark.get() else { return Ok(()) };
         let sql = format!(
-            "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {}",
+            "SELECT query_id FROM system.processes WHERE Settings['log_comment'] = {}",
             crate::names::literal(mark)
         );
+        let mut waited_for: Option<BTreeSet<String>> = None;
         let deadline = Instant::now() + self.timeout;
         loop {
-            let running = match self.rows::<(serde_json::Value,)>(&sql, "looking for running inserts").await {
-                Ok(rows) => rows.first().map_or(0, |(count,)| number(count)),
-                Err(error) if error.kind() == replicator_sink::ErrorKind::Halt => 0,
+            let running: BTreeSet<String> = match self.rows(&sql, "looking for running statements").await {
+                Ok(rows) => rows.into_iter().map(|(id,)| id).collect(),
+                Err(error) if error.kind() == replicator_sink::ErrorKind::Halt => BTreeSet::new(),
                 Err(error) => return Err(error),
             };
-            if running == 0 {
+            let left: BTreeSet<String> = match &waited_for {
+                Some(before) => before.intersection(&running).cloned().collect(),
+                None => running,
+            };
+            if left.is_empty() {
                 return Ok(());
             }
+            let running = left.len();
+            waited_for = Some(left);
             if Instant::now() >= deadline {
                 return Err(SinkError::retry(format!(
-                    "ClickHouse at {} still runs {running} of this sink's earlier inserts",
+                    "ClickHouse at {} still runs {running} of this sink's earlier statements",
                     self.endpoint
                 )));
             }

@@ -15,7 +15,7 @@ use crate::tables::Target;
 use crate::toast::Fills;
 use replicator_config::{ClickHouseMode, DeleteMode};
 use replicator_sink::SinkError;
-use replicator_types::{Batch, Change, Op, Position, Value};
+use replicator_types::{Batch, Change, Op, Phase, Position, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -36,8 +36,8 @@ pub(crate) struct TableEncoder {
 pub(crate) enum Step {
     /// Rows of one table.
     Insert(Insert),
-    /// A table emptied.
-    Truncate(Arc<Target>),
+    /// A table emptied of all that is older.
+    Truncate(Arc<Target>, Position),
 }
 
 /// Rows of one table.
@@ -87,8 +87,9 @@ pub(crate) struct Encoded {
 }
 
 impl TableEncoder {
-    pub(crate) fn new(target: Arc<Target>, columns: Vec<Column>, layout: &Layout) -> Self {
-        Self { target, block: Block::new(columns, layout.mark_column()), first: None, last: Position::ZERO }
+    pub(crate) fn new(target: Arc<Target>, columns: Vec<Column>) -> Self {
+        let block = Block::new(columns, target.mark_column);
+        Self { target, block, first: None, last: Position::ZERO }
     }
 
     fn clear(&mut self) {
@@ -131,18 +132,23 @@ impl Encoder {
         // A call that failed may have left something.
         self.frames = std::mem::take(&mut self.frames).emptied();
         let mut out = Encoded::default();
+        let copied = matches!(batch.phase(), Phase::Copy { .. });
         for index in 0..batch.len() {
             let change = batch.change(index);
             if change.op == Op::Truncate && self.layout.is_mirror() {
                 for table in &mut self.tables {
                     table.flush(&mut self.frames, &mut out);
                 }
-                if let Some(table) = self.tables.get(change.relation_index) {
-                    out.steps.push(Step::Truncate(Arc::clone(&table.target)));
+                let table = self.tables.get(change.relation_index);
+                // What came after one that is only replayed would be left out.
+                let is_replayed =
+                    |target: &Target| target.replayed_before.is_some_and(|before| change.position < before);
+                if let Some(table) = table.filter(|table| !is_replayed(&table.target)) {
+                    out.steps.push(Step::Truncate(Arc::clone(&table.target), change.position));
                 }
                 continue;
             }
-            self.push(index, &change).map_err(|problem| self.explain(&change, problem))?;
+            self.push(index, &change, copied).map_err(|problem| self.explain(&change, problem))?;
         }
         for table in &mut self.tables {
             table.flush(&mut self.frames, &mut out);
@@ -151,8 +157,16 @@ impl Encoder {
     }
 
     #[inline]
-    fn push(&mut self, index: usize, change: &Change<'_>) -> Result<(), PushError> {
+    fn push(&mut self, index: usize, change: &Change<'_>, copied: bool) -> Result<(), PushError> {
+        // The table was brought into that shape when the batch was prepared; no message is asked for.
+        if matches!(change.op, Op::Schema | Op::Message) {
+            return Ok(());
+        }
         let table = self.tables.get_mut(change.relation_index).ok_or(PushError::NoTable)?;
+        if let Some(before) = table.target.replayed_before {
+            return if change.position < before { Ok(()) } else { Err(PushError::OtherKey) };
+        }
+        let has_read = table.target.has_read();
         let fills = &self.fills;
         let filled =
             |column: usize, value| if value == Value::Unchanged { fills.value(index, column) } else { value };
@@ -179,7 +193,7 @@ impl Encoder {
                         rows.push(values, position, 0)
                     }
                     Op::Delete => rows.push_old(change.position, 1, soft),
-                    Op::Truncate => Ok(()),
+                    Op::Truncate | Op::Schema | Op::Message => Ok(()),
                 }
             }
             ClickHouseMode::History => match change.op {
@@ -189,13 +203,17 @@ impl Encoder {
                         rows.push_old(position, Operation::Delete as u8, true)?;
                         position = after;
                     }
-                    let operation =
-                        if change.op == Op::Insert { Operation::Insert } else { Operation::Update };
+                    let operation = match change.op {
+                        Op::Insert if copied && has_read => Operation::Read,
+                        Op::Insert => Operation::Insert,
+                        _ => Operation::Update,
+                    };
                     let values = change.new_values().enumerate().map(|(column, value)| filled(column, value));
                     rows.push(values, position, operation as u8)
                 }
                 Op::Delete => rows.push_old(change.position, Operation::Delete as u8, true),
                 Op::Truncate => rows.push_nothing(Operation::Truncate as u8),
+                Op::Schema | Op::Message => Ok(()),
             },
         }
     }
@@ -216,6 +234,13 @@ impl Encoder {
                     "{at}: an {} of a table without a key, whose rows a mirror cannot tell apart: give the table a \
                      primary key (or a replica identity by a unique index), or use a sink with mode = \"history\"",
                     if change.op == Op::Delete { "DELETE" } else { "UPDATE" }
+                )));
+            }
+            PushError::OtherKey => {
+                return EncodeError::Failed(SinkError::halt(format!(
+                    "{at}: a change of an older version of the table, whose rows are told apart by another key than \
+                     ClickHouse's are: copy the table again (replicator resync --table {})",
+                    change.relation
                 )));
             }
             PushError::NoOldKey => {
@@ -267,7 +292,9 @@ impl Encoder {
                     misfit.reason()
                 ))
             }
-            Problem::Binary => SinkError::reject(format!("{what} came in binary, which was not asked for")),
+            Problem::Binary => {
+                SinkError::reject(format!("{what} came in bytes that are no binary {}", column.type_sql))
+            }
             Problem::Unchanged => SinkError::reject(format!("{what} was not sent and not found")),
         })
     }
@@ -277,6 +304,7 @@ impl Encoder {
 enum PushError {
     Row(RowProblem),
     Keyless,
+    OtherKey,
     NoOldKey,
     NoTable,
 }

@@ -1,12 +1,13 @@
 use crate::encode::{EncodeError, Encoded, Encoder, TableEncoder};
 use crate::history::Earlier;
 use crate::sink::Shared;
+use crate::tables::Sight;
 use crate::toast;
 use crate::write::ClickHouseWrite;
 use crate::{VALUES_ADJUSTED_TOTAL, VALUES_MISSING_TOTAL};
 use async_trait::async_trait;
 use replicator_sink::{Lane, SinkError, Write};
-use replicator_types::{Batch, SlotIdentity};
+use replicator_types::{Batch, Phase, Position, SlotIdentity};
 use slog::warn;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -44,13 +45,18 @@ impl ClickHouseLane {
     async fn tables(&mut self, batch: &Batch) -> Result<Vec<TableEncoder>, SinkError> {
         let mut idle = std::mem::take(&mut self.idle);
         let mut tables = Vec::with_capacity(batch.relations().len());
-        for relation in batch.relations() {
-            let target = self.shared.tables.target(relation).await?;
+        // A version may alter the table that an older one in the same batch is written to; that one is then asked
+        // for again.
+        for (index, relation) in batch.relations().iter().enumerate() {
+            self.shared.tables.target(relation, || sight(batch, index)).await?;
+        }
+        for (index, relation) in batch.relations().iter().enumerate() {
+            let target = self.shared.tables.target(relation, || sight(batch, index)).await?;
             let table = match idle.iter().position(|table| Arc::ptr_eq(&table.target, &target)) {
                 Some(index) => idle.swap_remove(index),
                 None => {
                     let columns = self.shared.tables.columns(&target)?;
-                    TableEncoder::new(target, columns, &self.shared.tables.layout)
+                    TableEncoder::new(target, columns)
                 }
             };
             tables.push(table);
@@ -71,10 +77,14 @@ impl ClickHouseLane {
             return Ok(Vec::new());
         }
         // A change of the key has two versions.
-        last.ordinal += 1;
+        last.ordinal = last.ordinal.saturating_add(1);
         let mut present = Vec::with_capacity(tables.len());
         for table in tables {
-            present.push(self.earlier.versions(&self.shared.client, &table.target, first, last).await?);
+            let (client, target) = (&self.shared.client, &table.target);
+            present.push(match batch.phase() {
+                Phase::Copy { .. } => self.earlier.copied(client, target, first, last).await?,
+                Phase::Stream | Phase::CatchUp => self.earlier.versions(client, target, first, last).await?,
+            });
         }
         Ok(present)
     }
@@ -169,7 +179,22 @@ impl Lane for ClickHouseLane {
     }
 }
 
+/// Where a batch has the first change of the version number `relation` of its relations.
+fn sight(batch: &Batch, relation: usize) -> Sight {
+    let first = batch.changes().find(|change| change.relation_index == relation);
+    Sight {
+        position: first.map_or(Position::ZERO, |change| change.position),
+        alone: batch.is_fenced(),
+        emptied: false,
+    }
+}
+
 /// What tells lanes' inserts apart in the tables' memory of tokens.
 pub(crate) fn scope(identity: &SlotIdentity, shard: u32, shards: u32) -> Arc<str> {
     format!("{}/{}/{shard}of{shards}", identity.system_identifier, identity.slot).into()
+}
+
+/// The same for copied rows. The number of the lane is left out: after a crash another may get the batch.
+pub(crate) fn copy_scope(identity: &SlotIdentity) -> Arc<str> {
+    format!("{}/{}/copy", identity.system_identifier, identity.slot).into()
 }

@@ -19,7 +19,9 @@ use replicator_types::{Column, Relation};
 const DEDUPLICATION_WINDOW: u32 = 1000;
 
 /// Type of the operation column of a history.
-const OPERATIONS: &str = "Enum8('insert' = 1, 'update' = 2, 'delete' = 3, 'truncate' = 4)";
+const OPERATIONS: &str = "Enum8('insert' = 1, 'update' = 2, 'delete' = 3, 'truncate' = 4, 'read' = 5)";
+/// What it was before rows were copied, in tables that were made then.
+const OPERATIONS_WITHOUT_READ: &str = "Enum8('insert' = 1, 'update' = 2, 'delete' = 3, 'truncate' = 4)";
 
 /// A history row's operation: the values of [`OPERATIONS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +30,8 @@ pub(crate) enum Operation {
     Update = 2,
     Delete = 3,
     Truncate = 4,
+    /// A row as a copy found it.
+    Read = 5,
 }
 
 /// The settings that decide what tables look like.
@@ -39,6 +43,26 @@ pub(crate) struct Layout {
     pub(crate) views: bool,
     cluster: String,
     fsync: bool,
+}
+
+/// A column of a new table, or one that is added.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NewColumn {
+    pub(crate) name: String,
+    pub(crate) of: Type,
+    /// An expression that rows without a value get.
+    pub(crate) default: Option<String>,
+    pub(crate) comment: Option<String>,
+}
+
+impl NewColumn {
+    /// As in `CREATE TABLE` and `ADD COLUMN`.
+    pub(crate) fn sql(&self) -> String {
+        let default = self.default.as_ref().map_or_else(String::new, |text| format!(" DEFAULT {text}"));
+        let comment =
+            self.comment.as_ref().map_or_else(String::new, |text| format!(" COMMENT {}", literal(text)));
+        format!("{} {}{default}{comment}", identifier(&self.name), self.of)
+    }
 }
 
 impl Layout {
@@ -62,6 +86,17 @@ impl Layout {
         match self.mode {
             ClickHouseMode::Mirror => ("_deleted", "UInt8"),
             ClickHouseMode::History => ("_op", OPERATIONS),
+        }
+    }
+
+    /// The mark column of a table whose own is of that type.
+    pub(crate) fn mark_column_of(&self, existing: &Type) -> (&'static str, &'static str) {
+        let (name, of) = self.mark_column();
+        match self.mode {
+            ClickHouseMode::History if !existing.to_string().contains("'read'") => {
+                (name, OPERATIONS_WITHOUT_READ)
+            }
+            _ => (name, of),
         }
     }
 
@@ -89,17 +124,56 @@ impl Layout {
         format!("CREATE DATABASE IF NOT EXISTS {}{}", identifier(database), self.on_cluster())
     }
 
-    pub(crate) fn create_table(&self, place: &Place, relation: &Relation) -> String {
-        let mut columns: Vec<String> = relation
-            .columns
+    /// `columns` are the source's; `others` are definitions of columns that somebody else has added.
+    pub(crate) fn create_table(
+        &self,
+        place: &Place,
+        relation: &Relation,
+        columns: &[NewColumn],
+        others: &[String],
+    ) -> String {
+        let mut definitions: Vec<String> = columns
             .iter()
-            .map(|column| format!("{} {}", identifier(&column.name), self.column_type(column)))
+            .map(NewColumn::sql)
             .chain(self.own_columns().map(|(name, type_name)| format!("{} {type_name}", identifier(name))))
+            .chain(others.iter().cloned())
             .collect();
         if !self.is_mirror() {
             // Replays look versions up, and the table is sorted by something else.
-            columns.push(format!("INDEX `_version_range` {} TYPE minmax GRANULARITY 1", identifier(VERSION)));
+            definitions
+                .push(format!("INDEX `_version_range` {} TYPE minmax GRANULARITY 1", identifier(VERSION)));
         }
+        let arguments = match (self.mode, self.deletes) {
+            (ClickHouseMode::Mirror, DeleteMode::Hard) => "`_version`, `_deleted`",
+            (ClickHouseMode::Mirror, DeleteMode::Soft) => "`_version`",
+            (ClickHouseMode::History, _) => "",
+        };
+        let family = if self.is_mirror() { "ReplacingMergeTree" } else { "MergeTree" };
+        format!(
+            "CREATE TABLE IF NOT EXISTS {}{} ({}) ENGINE = {} ORDER BY ({}){} COMMENT {}",
+            place.sql(),
+            self.on_cluster(),
+            definitions.join(", "),
+            self.engine(family, arguments),
+            identifiers(self.sorting_key(relation)),
+            self.settings(),
+            literal(&format!("{} of PostgreSQL", relation.qualified_name())),
+        )
+    }
+
+    /// The table of notes: see `notes.rs`.
+    pub(crate) fn create_notes(&self, place: &Place) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {}{} (key String, value String, sequence UInt64, removed UInt8) ENGINE = {} \
+             ORDER BY key{} COMMENT 'How far replicator has got, and what it has made'",
+            place.sql(),
+            self.on_cluster(),
+            self.engine("ReplacingMergeTree", "sequence"),
+            self.settings(),
+        )
+    }
+
+    fn settings(&self) -> String {
         let mut settings = Vec::new();
         if self.cluster.is_empty() {
             settings.push(format!("non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"));
@@ -107,26 +181,10 @@ impl Layout {
         if self.fsync {
             settings.push("fsync_after_insert = 1, fsync_part_directory = 1".to_owned());
         }
-        let settings =
-            if settings.is_empty() { String::new() } else { format!(" SETTINGS {}", settings.join(", ")) };
-        format!(
-            "CREATE TABLE IF NOT EXISTS {}{} ({}) ENGINE = {} ORDER BY ({}){settings} COMMENT {}",
-            place.sql(),
-            self.on_cluster(),
-            columns.join(", "),
-            self.engine(),
-            identifiers(self.sorting_key(relation)),
-            literal(&format!("{} of PostgreSQL", relation.qualified_name())),
-        )
+        if settings.is_empty() { String::new() } else { format!(" SETTINGS {}", settings.join(", ")) }
     }
 
-    fn engine(&self) -> String {
-        let arguments = match (self.mode, self.deletes) {
-            (ClickHouseMode::Mirror, DeleteMode::Hard) => "`_version`, `_deleted`",
-            (ClickHouseMode::Mirror, DeleteMode::Soft) => "`_version`",
-            (ClickHouseMode::History, _) => "",
-        };
-        let family = if self.is_mirror() { "ReplacingMergeTree" } else { "MergeTree" };
+    fn engine(&self, family: &str, arguments: &str) -> String {
         if self.cluster.is_empty() {
             return format!("{family}({arguments})");
         }
@@ -136,17 +194,29 @@ impl Layout {
         )
     }
 
-    /// Adds columns. They are Nullable also where the source forbids NULL: for the rows that are there already
-    /// no value is known.
-    pub(crate) fn add_columns(&self, place: &Place, columns: &[&Column]) -> String {
-        let added: Vec<String> = columns
-            .iter()
-            .map(|column| {
-                let of = wanted(column, true, self.arrays);
-                format!("ADD COLUMN IF NOT EXISTS {} {of}", identifier(&column.name))
-            })
-            .collect();
-        format!("ALTER TABLE {}{} {}", place.sql(), self.on_cluster(), added.join(", "))
+    /// `ALTER TABLE` with those commands.
+    pub(crate) fn alter(&self, place: &Place, commands: &[String]) -> String {
+        format!("ALTER TABLE {}{} {}", place.sql(), self.on_cluster(), commands.join(", "))
+    }
+
+    pub(crate) fn truncate(&self, place: &Place) -> String {
+        format!("TRUNCATE TABLE {}{}", place.sql(), self.on_cluster())
+    }
+
+    pub(crate) fn drop_table(&self, place: &Place) -> String {
+        format!("DROP TABLE IF EXISTS {}{} SYNC", place.sql(), self.on_cluster())
+    }
+
+    pub(crate) fn drop_view(&self, place: &Place) -> String {
+        format!("DROP VIEW IF EXISTS {}{}", place.view().sql(), self.on_cluster())
+    }
+
+    pub(crate) fn exchange(&self, one: &Place, other: &Place) -> String {
+        format!("EXCHANGE TABLES {} AND {}{}", one.sql(), other.sql(), self.on_cluster())
+    }
+
+    pub(crate) fn rename(&self, from: &Place, to: &Place) -> String {
+        format!("RENAME TABLE {} TO {}{}", from.sql(), to.sql(), self.on_cluster())
     }
 
     pub(crate) fn make_nullable(&self, place: &Place, column: &str, existing: &Type) -> String {

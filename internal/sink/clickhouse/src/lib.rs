@@ -4,7 +4,7 @@
 //!   Batch ──encode──▶ Block a table ──LZ4──▶ Insert ──HTTP──▶ ReplacingMergeTree(_version, _deleted)
 //!     │                 (Native)              token             │
 //!     │  toast: values that were not sent ◀────── read back ────┤      {table}_current: FINAL, undeleted
-//!     └  tables: made, compared, widened when first seen ───────┘
+//!     └  tables: made, compared, altered with their source ─────┘
 //! ```
 //!
 //! # Invariants
@@ -17,11 +17,16 @@
 //!   default for tables made here) they are on the disk. Without, a crash of the server's process loses
 //!   nothing, and one of its operating system what the page cache held.
 //!
+//! # Schema changes
+//! See `evolve.rs`. Each column says in its comment which attribute of which source table it carries; a note for each
+//! table (`record.rs`) says how far its schema has got. A newer version alters the table, an older one is written to
+//! the columns that carry its attributes now.
+//!
 //! # Kinds of tables
 //! See `layout.rs`. A table without a key is sorted by `_version`: every insert is a row of its own, and an
 //! update or delete is refused, since nothing says which of equal rows it means. In a history an update of the
 //! key is two rows, a `delete` of the old key and an `update` with the new one, at consecutive versions; a
-//! truncate is a row without values.
+//! truncate is a row without values; copied rows are `read`.
 //!
 //! # Values
 //! See `types.rs` for types, `OutOfRange` and `ArrayColumns` in the configuration for what does not fit them.
@@ -30,17 +35,25 @@
 //! <https://clickhouse.com/docs/interfaces/http>,
 //! <https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries>.
 
+mod advance;
 mod check;
 mod client;
 mod compress;
+mod convert;
+mod copy;
 mod encode;
 mod errors;
+mod evolve;
+mod found;
 mod history;
 mod lane;
 mod layout;
 mod names;
 mod native;
+mod notes;
 mod parse;
+mod rebuild;
+mod record;
 mod sink;
 mod tables;
 mod toast;

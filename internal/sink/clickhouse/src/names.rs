@@ -26,6 +26,16 @@ impl Place {
         Self { database: self.database.clone(), table: format!("{}_current", self.table) }
     }
 
+    /// Where the table is made anew before it takes its place.
+    pub(crate) fn rebuilt(&self) -> Self {
+        Self { database: self.database.clone(), table: format!("{}_rebuilt", self.table) }
+    }
+
+    /// Where the table of a source table goes whose name another has taken.
+    pub(crate) fn aside(&self, oid: u32) -> Self {
+        Self { database: self.database.clone(), table: format!("{}_{oid}", self.table) }
+    }
+
     /// `` `database`.`table` ``
     pub(crate) fn sql(&self) -> String {
         format!("{}.{}", identifier(&self.database), identifier(&self.table))
@@ -76,6 +86,7 @@ mod tests {
         Relation {
             oid: 1,
             version: 0,
+            since: replicator_types::Lsn::ZERO,
             schema: schema.into(),
             name: name.into(),
             replica_identity: ReplicaIdentity::Default,

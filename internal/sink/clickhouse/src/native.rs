@@ -14,10 +14,11 @@
 //! `client_protocol_version`).
 
 mod array;
+mod binary;
 mod block;
 mod column;
 
-pub(crate) use block::{Block, COMMIT_TIME, RowMark, RowProblem, VERSION, numbered_block};
+pub(crate) use block::{Block, COMMIT_TIME, RowMark, RowProblem, VERSION, body_of, numbered_block};
 pub(crate) use column::{Column, Problem, Rules};
 
 /// Appends a variable-length integer: seven bits a byte, the lowest first.

@@ -1,12 +1,15 @@
 use crate::check;
 use crate::client::Client;
-use crate::lane::{ClickHouseLane, scope};
+use crate::lane::{ClickHouseLane, copy_scope, scope};
+use crate::layout::Layout;
+use crate::notes::{Kind, Notes};
 use crate::tables::Tables;
 use async_trait::async_trait;
 use replicator_config::{ClickHouseConfig, ClickHouseMode, OutOfRange};
-use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo};
+use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
 use replicator_types::{CheckItem, Relation};
 use slog::{Logger, info};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A ClickHouse server as a sink. Made by [`crate::open`].
@@ -21,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) client: Arc<Client>,
     pub(crate) tables: Tables,
+    notes: Arc<Notes>,
     pub(crate) logger: Logger,
     pub(crate) in_flight_max: usize,
     out_of_range: OutOfRange,
@@ -50,7 +54,9 @@ impl ClickHouseSink {
             )));
         }
         let client = Arc::new(Client::open(&name, config)?);
-        let tables = Tables::new(Arc::clone(&client), config, logger.clone());
+        let layout = Layout::of(config);
+        let notes = Arc::new(Notes::new(Arc::clone(&client), &layout, &config.database));
+        let tables = Tables::new(Arc::clone(&client), Arc::clone(&notes), layout, config, logger.clone());
         Ok(Self {
             shards: shards.max(1),
             mode: config.mode,
@@ -58,6 +64,7 @@ impl ClickHouseSink {
                 name,
                 client,
                 tables,
+                notes,
                 logger,
                 in_flight_max: config.in_flight_max.max(1),
                 out_of_range: config.out_of_range,
@@ -98,9 +105,10 @@ impl Sink for ClickHouseSink {
         check::supported(&version).map_err(SinkError::halt)?;
         self.shared.client.identify(&stream.identity);
         self.shared.client.wait_for_own_queries().await?;
-        self.shared.tables.create_database().await?;
+        self.shared.notes.identify(&self.shared.name, &stream.identity);
+        self.shared.tables.begin(&stream.identity).await?;
         for relation in &stream.tables {
-            self.shared.tables.target(relation).await?;
+            self.shared.tables.prepare(relation).await?;
         }
         Ok(())
     }
@@ -108,6 +116,29 @@ impl Sink for ClickHouseSink {
     async fn open_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
         let scope = scope(&stream.identity, shard, self.shards);
         Ok(Box::new(ClickHouseLane::new(Arc::clone(&self.shared), scope)))
+    }
+
+    async fn notes(&self) -> Result<BTreeMap<String, String>, SinkError> {
+        self.shared.notes.read(Kind::Pipeline).await
+    }
+
+    async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
+        self.shared.notes.put(Kind::Pipeline, key, value).await
+    }
+
+    async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {
+        self.shared.tables.begin_copy(copy).await
+    }
+
+    /// Copy lanes are as those of the stream, but for their tokens.
+    async fn open_copy_lane(&self, _number: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
+        let scope = copy_scope(&stream.identity);
+        Ok(Box::new(ClickHouseLane::new(Arc::clone(&self.shared), scope)))
+    }
+
+    /// Nothing was needed on the way.
+    async fn end_copy(&self, _copy: &TableCopy) -> Result<(), SinkError> {
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), SinkError> {

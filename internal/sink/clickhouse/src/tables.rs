@@ -1,20 +1,26 @@
-//! The tables of the sink: made when first seen, compared when they are there already, widened when a
-//! column appears. Shared by the lanes; one looks at a time.
+//! The tables of the sink: made when first seen, compared when they are there already, altered when their source
+//! is. Shared by the lanes; one looks at a time.
 //!
-//! Later schema changes (renames, drops, changed types) will be decided in [`Tables::settle`], which sees
-//! the relation as it is now and the table as it is there.
+//! ```text
+//!   version newer than the record ──▶ place ▶ plan (`evolve.rs`) ▶ statements or rebuild ▶ view ▶ record
+//!   version as old, or older      ──▶ the columns that carry its attributes now; the others are left out
+//! ```
 
 use crate::client::Client;
+use crate::evolve::{carriers, key_differs};
+use crate::found::{Existing, Found, look};
 use crate::layout::Layout;
-use crate::names::{Place, identifiers, literal};
+use crate::names::{Place, identifier, identifiers, literal};
 use crate::native::{Column, Rules};
-use crate::types::{Type, is_compatible};
-use replicator_config::{ArrayColumns, ClickHouseConfig, OutOfRange, SchemaNaming};
+use crate::notes::{Kind, Notes};
+use crate::record::{Mark, Record};
+use crate::types::{Base, Type, is_bytea, is_compatible};
+use replicator_config::{ArrayColumns, ClickHouseConfig, OutOfRange, SchemaNaming, TypeChanges};
 use replicator_sink::SinkError;
-use replicator_types::{ColumnKind, Relation, oid};
-use slog::{Logger, info, warn};
+use replicator_types::{Position, Relation, SlotIdentity};
+use slog::{Logger, warn};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::Mutex;
 
 /// A table to write to, for one version of its source.
@@ -27,41 +33,57 @@ pub(crate) struct Target {
     pub(crate) insert: String,
     /// In the order of the relation's columns.
     pub(crate) columns: Vec<TargetColumn>,
+    /// Name and type of the one-byte column, and whether it has a word for copied rows.
+    pub(crate) mark_column: (&'static str, &'static str),
+    /// Rows of this version are told apart by another key than the table's: changes before this position were
+    /// durable when the key changed, and are left out; there are none after it.
+    pub(crate) replayed_before: Option<Position>,
+}
+
+impl Target {
+    /// Whether a history's table has an operation for copied rows.
+    pub(crate) fn has_read(&self) -> bool {
+        self.mark_column.1.contains("'read'")
+    }
 }
 
 /// A column to write to.
 #[derive(Clone, Debug)]
 pub(crate) struct TargetColumn {
+    /// Its name there, which is another than the relation's when an old version comes again.
+    pub(crate) name: String,
     /// Its type there.
     pub(crate) exists: Type,
     /// Whether the text that comes is that of a `bytea`.
     pub(crate) bytea: bool,
+    /// Whether it is there at all: an old version's columns may have been dropped since.
+    pub(crate) written: bool,
+    /// Whether its type has no room for the source's: `type_changes = "keep"`.
+    pub(crate) kept: bool,
 }
 
-/// An existing table, as far as it matters.
-pub(crate) struct Existing {
-    engine: String,
-    engine_full: String,
-    /// Name, type and whether it is of the sorting key.
-    columns: Vec<(String, Type, bool)>,
-}
-
-/// What is in a place.
-struct Found {
-    table: Option<Existing>,
-    /// Columns of the view; `None` when there is none.
-    view: Option<BTreeSet<String>>,
-    /// Whether something other than a view has the view's name.
-    view_name_taken: bool,
+/// At which place in the stream a version is met.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    /// Of the version's first change.
+    pub(crate) position: Position,
+    /// Whether nothing of the table is written meanwhile.
+    pub(crate) alone: bool,
+    /// Whether the table has just been emptied, so that it can be made in any shape.
+    pub(crate) emptied: bool,
 }
 
 pub(crate) struct Tables {
-    client: Arc<Client>,
+    pub(crate) client: Arc<Client>,
     pub(crate) layout: Layout,
+    pub(crate) rules: Rules,
+    pub(crate) type_changes: TypeChanges,
+    pub(crate) logger: Logger,
+    notes: Arc<Notes>,
     database: String,
     naming: SchemaNaming,
-    rules: Rules,
-    logger: Logger,
+    /// The cluster, known with the slot.
+    system: OnceLock<u64>,
     /// What is ready to be written to, by oid and version. Lanes look here first, so that one that waits for
     /// a statement about its table holds up no other.
     targets: RwLock<HashMap<(u32, u32), Arc<Target>>>,
@@ -70,44 +92,95 @@ pub(crate) struct Tables {
 }
 
 #[derive(Default)]
-struct Known {
-    /// Which source table has a place.
-    owners: BTreeMap<Place, (u32, String)>,
+pub(crate) struct Known {
+    /// What was made of each source table, by its oid.
+    pub(crate) records: BTreeMap<u32, Record>,
     databases: BTreeSet<String>,
 }
 
 impl Tables {
-    pub(crate) fn new(client: Arc<Client>, config: &ClickHouseConfig, logger: Logger) -> Self {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        notes: Arc<Notes>,
+        layout: Layout,
+        config: &ClickHouseConfig,
+        logger: Logger,
+    ) -> Self {
         Self {
             client,
-            layout: Layout::of(config),
-            database: config.database.clone(),
-            naming: config.schema_naming,
+            layout,
             rules: Rules {
                 out_of_range: config.out_of_range,
                 null_is_empty_array: config.arrays == ArrayColumns::Array,
+                kept: false,
             },
+            type_changes: config.type_changes,
             logger,
+            notes,
+            database: config.database.clone(),
+            naming: config.schema_naming,
+            system: OnceLock::new(),
             targets: RwLock::default(),
             known: Mutex::default(),
         }
+    }
+
+    /// The right to make and change tables.
+    pub(crate) async fn known(&self) -> tokio::sync::MutexGuard<'_, Known> {
+        self.known.lock().await
     }
 
     pub(crate) fn database(&self) -> &str {
         &self.database
     }
 
+    /// The cluster whose tags count; none before [`Tables::begin`].
+    pub(crate) fn system(&self) -> Option<u64> {
+        self.system.get().copied()
+    }
+
     pub(crate) fn place(&self, relation: &Relation) -> Place {
         Place::of(relation, &self.database, self.naming)
     }
 
-    /// Makes the sink's database.
-    pub(crate) async fn create_database(&self) -> Result<(), SinkError> {
-        self.ensure_database(&mut *self.known.lock().await, &self.database).await
+    /// Makes the sink's database, and reads what earlier runs made of the slot's tables.
+    pub(crate) async fn begin(&self, identity: &SlotIdentity) -> Result<(), SinkError> {
+        let mut known = self.known.lock().await;
+        self.ensure_database(&mut known, &self.database).await?;
+        self.system.get_or_init(|| identity.system_identifier);
+        known.records = self
+            .notes
+            .read(Kind::Table)
+            .await?
+            .iter()
+            .filter_map(|(oid, text)| match (oid.parse(), serde_json::from_str(text)) {
+                (Ok(oid), Ok(record)) => Some((oid, record)),
+                _ => {
+                    warn!(self.logger, "what was noted of a table cannot be read; its columns go by their names";
+                        "oid" => oid);
+                    None
+                }
+            })
+            .collect();
+        Ok(())
     }
 
-    /// The table for `relation`, made or widened first where it has to be.
-    pub(crate) async fn target(&self, relation: &Arc<Relation>) -> Result<Arc<Target>, SinkError> {
+    /// Makes the table for `relation` where it is not there, and takes it over where it was not made by this sink
+    /// for this slot. It is not altered otherwise: the stream may have to come a long way yet.
+    pub(crate) async fn prepare(&self, relation: &Arc<Relation>) -> Result<(), SinkError> {
+        let mut known = self.known.lock().await;
+        let sight = Sight { position: Position::ZERO, alone: false, emptied: false };
+        self.settle_table(&mut known, relation, Mark::default(), sight).await.map(drop)
+    }
+
+    /// The table for `relation`, made or altered first where it has to be.
+    ///
+    /// `sight` is asked only when the table was not looked at yet.
+    pub(crate) async fn target(
+        &self,
+        relation: &Arc<Relation>,
+        sight: impl FnOnce() -> Sight + Send,
+    ) -> Result<Arc<Target>, SinkError> {
         if let Some(target) = self.ready(relation) {
             return Ok(target);
         }
@@ -116,7 +189,9 @@ impl Tables {
         if let Some(target) = self.ready(relation) {
             return Ok(target);
         }
-        let target = Arc::new(self.settle(&mut known, relation).await?);
+        let sight = sight();
+        let mark = Mark::of(relation, sight.position);
+        let target = Arc::new(self.settle(&mut known, relation, mark, sight).await?);
         let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
         targets.insert((relation.oid, relation.version), Arc::clone(&target));
         Ok(target)
@@ -128,19 +203,21 @@ impl Tables {
         (Arc::ptr_eq(&target.relation, relation) || target.relation == *relation).then(|| Arc::clone(target))
     }
 
+    /// Forgets what was found in a place, so that every lane looks again.
+    pub(crate) fn forget(&self, place: &Place) {
+        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|_, known| known.place != *place);
+    }
+
     /// Makes a column take NULL, because one has come.
     pub(crate) async fn make_nullable(&self, target: &Target, column: usize) -> Result<(), SinkError> {
         let _one_at_a_time = self.known.lock().await;
-        let (Some(exists), Some(column)) = (target.columns.get(column), target.relation.columns.get(column))
-        else {
-            return Ok(());
-        };
+        let Some(column) = target.columns.get(column) else { return Ok(()) };
         warn!(self.logger, "a NULL came for a column without NULL; making the column Nullable";
             "table" => &target.sql, "column" => &column.name);
-        let sql = self.layout.make_nullable(&target.place, &column.name, &exists.exists);
-        self.client.execute(&sql, &format!("making {} of {} Nullable", column.name, target.sql)).await?;
-        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
-        targets.retain(|_, known| known.place != target.place);
+        let sql = self.layout.make_nullable(&target.place, &column.name, &column.exists);
+        self.client.execute_long(&sql, &format!("making {} of {} Nullable", column.name, target.sql)).await?;
+        self.forget(&target.place);
         Ok(())
     }
 
@@ -152,13 +229,17 @@ impl Tables {
             .iter()
             .zip(&target.columns)
             .map(|(column, to)| {
-                Column::new(&column.name, &to.exists.on_the_wire(), to.bytea, self.rules_of(column))
-                    .ok_or_else(|| {
-                        SinkError::halt(format!(
-                            "{}: column {} has type {}, which nothing is written to",
-                            target.sql, column.name, to.exists
-                        ))
-                    })
+                if !to.written {
+                    return Ok(Column::unwritten(&to.name));
+                }
+                let source = pgvalue::Type::of(column);
+                let rules = Rules { kept: to.kept, ..self.rules_of(column) };
+                Column::new(&to.name, &to.exists.on_the_wire(), source, to.bytea, rules).ok_or_else(|| {
+                    SinkError::halt(format!(
+                        "{}: column {} has type {}, which nothing is written to",
+                        target.sql, to.name, to.exists
+                    ))
+                })
             })
             .collect()
     }
@@ -173,94 +254,57 @@ impl Tables {
     pub(crate) async fn examine(&self, relation: &Relation) -> Result<String, SinkError> {
         let place = self.place(relation);
         self.check_names(relation)?;
-        match self.look(&place).await?.table {
-            Some(existing) => self.compare(relation, &place, &existing).map(|missing| match missing.len() {
-                0 => format!("{} fits", place.sql()),
-                columns => format!("{} fits, {columns} columns will be added", place.sql()),
-            }),
+        match look(&self.client, &place, self.system()).await?.table {
+            Some(existing) => {
+                self.check_engine(&place, &existing)?;
+                let plan = self.adoption(relation, &place, &existing)?;
+                Ok(match plan.fates.iter().filter(|fate| fate.from.is_none()).count() {
+                    0 => format!("{} fits", place.sql()),
+                    columns => format!("{} fits, {columns} columns will be added", place.sql()),
+                })
+            }
             None => Ok(format!("{} will be made", place.sql())),
         }
     }
 
-    async fn settle(&self, known: &mut Known, relation: &Arc<Relation>) -> Result<Target, SinkError> {
-        let place = self.place(relation);
-        self.check_names(relation)?;
-        if let Some((owner, name)) = known.owners.get(&place) {
-            // A table that was dropped and made anew has another oid and the same name.
-            if *owner != relation.oid && *name != relation.qualified_name() {
-                return Err(SinkError::halt(format!(
-                    "{name} and {relation} would both go into {}: set schema_naming = \"database\", or leave one \
-                     of them out",
-                    place.sql()
-                )));
-            }
-        }
-        let mut found = self.look_or_make_database(known, &place).await?;
-        if found.table.is_none() {
-            info!(self.logger, "making a table"; "source" => relation.qualified_name(), "table" => place.sql());
-            let sql = self.layout.create_table(&place, relation);
-            self.client.execute(&sql, &format!("making the table {}", place.sql())).await?;
-            found = self.look(&place).await?;
-        }
-        let existing = found.table.as_ref().ok_or_else(|| {
-            SinkError::retry(format!(
-                "{} was made, and is not there (another replica answered?)",
-                place.sql()
-            ))
-        })?;
-        let missing = self.compare(relation, &place, existing)?;
-        if !missing.is_empty() {
-            info!(self.logger, "adding columns"; "table" => place.sql(),
-                "columns" => identifiers(missing.iter().map(|column| column.name.as_str())));
-            let sql = self.layout.add_columns(&place, &missing);
-            self.client.execute(&sql, &format!("adding columns to {}", place.sql())).await?;
-            found = self.look(&place).await?;
-        }
-        let existing = found.table.as_ref().ok_or_else(|| {
-            SinkError::retry(format!(
-                "{} was altered, and is not there (another replica answered?)",
-                place.sql()
-            ))
-        })?;
-        if !self.layout.is_mirror()
-            && !existing.engine.starts_with("Replicated")
-            && !existing.engine.starts_with("Shared")
-            && !existing.engine_full.contains("non_replicated_deduplication_window")
-        {
-            self.client
-                .execute(&self.layout.remember_tokens(&place), &format!("setting up {}", place.sql()))
-                .await?;
-        }
-        self.settle_view(&place, existing, &found).await?;
-        let target = target(relation, place, existing, &self.layout)?;
-        known.owners.insert(target.place.clone(), (relation.oid, relation.qualified_name()));
-        Ok(target)
+    pub(crate) async fn settle(
+        &self,
+        known: &mut Known,
+        relation: &Arc<Relation>,
+        mark: Mark,
+        sight: Sight,
+    ) -> Result<Target, SinkError> {
+        let (place, existing) = self.settle_table(known, relation, mark, sight).await?;
+        let from = known.records.get(&relation.oid).and_then(Record::from);
+        self.target_in(relation, place, &existing, from)
     }
 
-    async fn settle_view(&self, place: &Place, existing: &Existing, found: &Found) -> Result<(), SinkError> {
-        if !self.layout.views {
-            return Ok(());
+    /// Where the table is, and what it is, once it is as `relation` has it or as a newer version had it.
+    async fn settle_table(
+        &self,
+        known: &mut Known,
+        relation: &Arc<Relation>,
+        mark: Mark,
+        sight: Sight,
+    ) -> Result<(Place, Existing), SinkError> {
+        self.check_names(relation)?;
+        let record = known.records.get(&relation.oid).cloned();
+        match &record {
+            Some(record) if mark <= record.mark => {
+                let place = record.place();
+                self.ensure_database(known, &place.database).await?;
+                let mut found = look(&self.client, &place, self.system()).await?;
+                if found.table.is_none() {
+                    self.make(&place, relation).await?;
+                    found = look(&self.client, &place, self.system()).await?;
+                }
+                let existing = there(&mut found, &place)?;
+                self.check_engine(&place, &existing)?;
+                self.settle_view(&place, &existing, &found).await?;
+                Ok((place, existing))
+            }
+            _ => self.advance(known, relation, record.as_ref(), mark, sight).await,
         }
-        if found.view_name_taken {
-            warn!(self.logger, "no view is made, since something else has its name"; "view" => place.view().sql());
-            return Ok(());
-        }
-        let own = self.layout.own_columns().map(|(name, _)| name);
-        let columns: Vec<&str> = existing
-            .columns
-            .iter()
-            .map(|(name, _, _)| name.as_str())
-            .filter(|name| !own.contains(name))
-            .collect();
-        if columns.is_empty() {
-            return Ok(());
-        }
-        let replace = match &found.view {
-            Some(view) if columns.iter().all(|column| view.contains(*column)) => return Ok(()),
-            view => view.is_some(),
-        };
-        let sql = self.layout.create_view(place, columns, replace);
-        self.client.execute(&sql, &format!("making the view {}", place.view().sql())).await
     }
 
     /// Columns with the names of the replicator's own cannot be kept.
@@ -276,76 +320,62 @@ impl Tables {
         }
     }
 
-    /// Whether `existing` can be written to. Gives the columns it lacks.
-    fn compare<'r>(
-        &self,
-        relation: &'r Relation,
-        place: &Place,
-        existing: &Existing,
-    ) -> Result<Vec<&'r replicator_types::Column>, SinkError> {
+    /// Whether the table is one that the sink can write to, whatever its columns.
+    pub(crate) fn check_engine(&self, place: &Place, existing: &Existing) -> Result<(), SinkError> {
         let sql = place.sql();
         let family = if self.layout.is_mirror() { "ReplacingMergeTree" } else { "MergeTree" };
-        if !existing.engine.ends_with(family) && existing.engine != "Distributed" {
+        if !existing.engine.ends_with(family) && !existing.is_distributed() {
             return Err(SinkError::halt(format!(
                 "{sql} exists with the engine {}, and the sink needs a {family}: rename or drop it, or choose \
                  another database",
                 existing.engine
             )));
         }
-        let find = |name: &str| existing.columns.iter().find(|(existing, _, _)| existing == name);
-        for (own, of) in self.layout.own_columns() {
-            if find(own).is_none() {
-                return Err(SinkError::halt(format!(
-                    "{sql} exists without the column {own} {of}, so that this sink did not make it: rename or \
-                     drop it, or choose another database"
-                )));
-            }
+        match self.layout.own_columns().iter().find(|(own, _)| existing.column(own).is_none()) {
+            Some((own, of)) => Err(SinkError::halt(format!(
+                "{sql} exists without the column {own} {of}, so that this sink did not make it: rename or drop \
+                 it, or choose another database"
+            ))),
+            None => Ok(()),
         }
-        let mut missing = Vec::new();
-        for column in &relation.columns {
-            let wanted = self.layout.column_type(column);
-            match find(&column.name) {
-                None => missing.push(column),
-                Some((_, of, _)) if is_compatible(column, &wanted, of) => {}
-                Some((_, of, _)) => {
-                    return Err(SinkError::halt(format!(
-                        "{sql}: column {} has type {of}, and {} of {relation} needs {wanted}: ALTER TABLE {sql} \
-                         MODIFY COLUMN {} {wanted}, or drop the table and let it be made anew",
-                        column.name,
-                        column.type_sql,
-                        crate::names::identifier(&column.name),
-                    )));
-                }
-            }
-        }
-        // A Distributed table has no key of its own.
-        if self.layout.is_mirror() && existing.engine != "Distributed" {
-            let wanted: BTreeSet<&str> = self.layout.sorting_key(relation).into_iter().collect();
-            let sorted: BTreeSet<&str> = existing
-                .columns
-                .iter()
-                .filter(|(_, _, of_key)| *of_key)
-                .map(|(name, _, _)| name.as_str())
-                .collect();
-            if wanted != sorted {
-                return Err(SinkError::halt(format!(
-                    "{sql} is sorted by ({}), and rows of {relation} are told apart by ({}): with another key rows \
-                     would be lost or doubled; drop the table and let it be made anew, or change the key at the \
-                     source",
-                    identifiers(sorted),
-                    identifiers(wanted),
-                )));
-            }
-        }
-        Ok(missing)
     }
 
-    async fn look_or_make_database(&self, known: &mut Known, place: &Place) -> Result<Found, SinkError> {
-        self.ensure_database(known, &place.database).await?;
-        self.look(place).await
+    /// Makes the view of the current rows, or makes it anew where it lacks columns or has them otherwise.
+    pub(crate) async fn settle_view(
+        &self,
+        place: &Place,
+        existing: &Existing,
+        found: &Found,
+    ) -> Result<(), SinkError> {
+        if !self.layout.views {
+            return Ok(());
+        }
+        if found.view_name_taken {
+            warn!(self.logger, "no view is made, since something else has its name"; "view" => place.view().sql());
+            return Ok(());
+        }
+        let own = self.layout.own_columns().map(|(name, _)| name);
+        let columns: Vec<(&str, &Type)> = existing
+            .columns
+            .iter()
+            .map(|column| (column.name.as_str(), &column.of))
+            .filter(|(name, _)| !own.contains(name))
+            .collect();
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let has = |view: &[(String, Type)], (name, of): (&str, &Type)| {
+            view.iter().any(|(there, is)| there == name && is == of)
+        };
+        let replace = match &found.view {
+            Some(view) if columns.iter().all(|column| has(view, *column)) => return Ok(()),
+            view => view.is_some(),
+        };
+        let sql = self.layout.create_view(place, columns.into_iter().map(|(name, _)| name), replace);
+        self.client.execute(&sql, &format!("making the view {}", place.view().sql())).await
     }
 
-    async fn ensure_database(&self, known: &mut Known, database: &str) -> Result<(), SinkError> {
+    pub(crate) async fn ensure_database(&self, known: &mut Known, database: &str) -> Result<(), SinkError> {
         if known.databases.contains(database) {
             return Ok(());
         }
@@ -367,81 +397,119 @@ impl Tables {
         Ok(!there.is_empty())
     }
 
-    async fn look(&self, place: &Place) -> Result<Found, SinkError> {
-        let what = format!("looking at {}", place.sql());
-        let view = place.view();
-        let names = format!("({}, {})", literal(&place.table), literal(&view.table));
-        let database = literal(&place.database);
-        let engines: Vec<(String, String, String)> = self
-            .client
-            .rows(
-                &format!(
-                    "SELECT name, engine, engine_full FROM system.tables WHERE database = {database} AND name IN \
-                     {names}"
-                ),
-                &what,
-            )
-            .await?;
-        if engines.is_empty() {
-            return Ok(Found { table: None, view: None, view_name_taken: false });
+    /// Keeps what was made of a table.
+    pub(crate) async fn remember(
+        &self,
+        known: &mut Known,
+        oid: u32,
+        record: Record,
+    ) -> Result<(), SinkError> {
+        if known.records.get(&oid) == Some(&record) {
+            return Ok(());
         }
-        let columns: Vec<(String, String, String, u8)> = self
-            .client
-            .rows(
-                &format!(
-                    "SELECT table, name, type, is_in_sorting_key FROM system.columns WHERE database = {database} \
-                     AND table IN {names} ORDER BY table, position"
-                ),
-                &what,
-            )
-            .await?;
-        let mut found = Found { table: None, view: None, view_name_taken: false };
-        for (name, engine, engine_full) in engines {
-            let own = columns.iter().filter(|(table, ..)| *table == name);
-            if name == place.table {
-                let columns =
-                    own.map(|(_, name, of, key)| (name.clone(), Type::parse(of), *key == 1)).collect();
-                found.table = Some(Existing { engine, engine_full, columns });
-            } else if engine == "View" {
-                found.view = Some(own.map(|(_, name, _, _)| name.clone()).collect());
-            } else {
-                found.view_name_taken = true;
-            }
+        let text = serde_json::to_string(&record).map_err(|error| {
+            SinkError::halt(format!("what was made of {} cannot be noted: {error}", record.source))
+        })?;
+        self.notes.put(Kind::Table, &oid.to_string(), Some(&text)).await?;
+        known.records.insert(oid, record);
+        Ok(())
+    }
+
+    fn target_in(
+        &self,
+        relation: &Arc<Relation>,
+        place: Place,
+        existing: &Existing,
+        from: Option<Position>,
+    ) -> Result<Target, SinkError> {
+        let sql = place.sql();
+        let carriers = carriers(relation, existing);
+        let mut columns = Vec::with_capacity(carriers.len());
+        for (column, carrier) in relation.columns.iter().zip(&carriers) {
+            let wanted = self.layout.column_type(column);
+            columns.push(match carrier.and_then(|carrier| existing.columns.get(carrier)) {
+                Some(there) => {
+                    let fits = is_compatible(column, &wanted, &there.of);
+                    if !fits && self.type_changes != TypeChanges::Keep {
+                        return Err(self.unfit(relation, &place, column, &there.of, &wanted));
+                    }
+                    TargetColumn {
+                        name: there.name.clone(),
+                        exists: there.of.clone(),
+                        bytea: is_bytea(column, &there.of),
+                        written: true,
+                        kept: !fits,
+                    }
+                }
+                None => TargetColumn {
+                    name: column.name.clone(),
+                    exists: Type::of(Base::String, true),
+                    bytea: false,
+                    written: false,
+                    kept: false,
+                },
+            });
         }
-        Ok(found)
+        let key_differs = self.layout.is_mirror()
+            && !existing.is_distributed()
+            && key_differs(relation, existing, &carriers);
+        let replayed_before = match (key_differs, from) {
+            (false, _) => None,
+            (true, Some(from)) => Some(from),
+            (true, None) => return Err(self.other_key(relation, &place, existing)),
+        };
+        let written = columns.iter().filter(|column| column.written).map(|column| column.name.as_str());
+        let names = identifiers(written.chain(self.layout.own_columns().map(|(name, _)| name)));
+        let mark_column = existing
+            .column(self.layout.mark_column().0)
+            .map_or_else(|| self.layout.mark_column(), |mark| self.layout.mark_column_of(&mark.of));
+        let insert = format!("INSERT INTO {sql} ({names}) FORMAT Native");
+        let relation = Arc::clone(relation);
+        Ok(Target { relation, place, sql, insert, columns, mark_column, replayed_before })
+    }
+
+    pub(crate) fn unfit(
+        &self,
+        relation: &Relation,
+        place: &Place,
+        column: &replicator_types::Column,
+        exists: &Type,
+        wanted: &Type,
+    ) -> SinkError {
+        let sql = place.sql();
+        SinkError::halt(format!(
+            "{sql}: column {} has type {exists}, and {} of {relation} needs {wanted}: ALTER TABLE {sql} MODIFY COLUMN \
+             {} {wanted}, or drop the table and let it be made anew",
+            column.name,
+            column.type_sql,
+            identifier(&column.name),
+        ))
+    }
+
+    pub(crate) fn other_key(&self, relation: &Relation, place: &Place, existing: &Existing) -> SinkError {
+        let wanted: BTreeSet<&str> = self.layout.sorting_key(relation).into_iter().collect();
+        let sorted: BTreeSet<&str> = existing
+            .columns
+            .iter()
+            .filter(|column| column.in_key)
+            .map(|column| column.name.as_str())
+            .collect();
+        SinkError::halt(format!(
+            "{} is sorted by ({}), and rows of {relation} are told apart by ({}): with another key rows would be lost \
+             or doubled; drop the table and let it be made anew, or change the key at the source",
+            place.sql(),
+            identifiers(sorted),
+            identifiers(wanted),
+        ))
     }
 }
 
-fn target(
-    relation: &Arc<Relation>,
-    place: Place,
-    existing: &Existing,
-    layout: &Layout,
-) -> Result<Target, SinkError> {
-    let sql = place.sql();
-    let columns = relation
-        .columns
-        .iter()
-        .map(|column| {
-            let (_, exists, _) =
-                existing.columns.iter().find(|(name, _, _)| *name == column.name).ok_or_else(|| {
-                    SinkError::retry(format!("{sql}: column {} was added, and is not there", column.name))
-                })?;
-            let element = match column.kind {
-                ColumnKind::Array { element_oid, .. } => element_oid,
-                _ => column.base_type_oid,
-            };
-            // The text of an array stays as it is, also of one of bytea.
-            let is_text_of_array =
-                matches!(column.kind, ColumnKind::Array { .. }) && exists.base == crate::types::Base::String;
-            Ok(TargetColumn { exists: exists.clone(), bytea: element == oid::BYTEA && !is_text_of_array })
-        })
-        .collect::<Result<Vec<_>, SinkError>>()?;
-    let names = relation
-        .columns
-        .iter()
-        .map(|column| column.name.as_str())
-        .chain(layout.own_columns().map(|(name, _)| name));
-    let insert = format!("INSERT INTO {sql} ({}) FORMAT Native", identifiers(names));
-    Ok(Target { relation: Arc::clone(relation), place, sql, insert, columns })
+/// The table that was found.
+pub(crate) fn there(found: &mut Found, place: &Place) -> Result<Existing, SinkError> {
+    found.table.take().ok_or_else(|| {
+        SinkError::retry(format!(
+            "{} was made or altered, and is not there (another replica answered?)",
+            place.sql()
+        ))
+    })
 }

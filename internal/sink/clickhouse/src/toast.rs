@@ -18,7 +18,6 @@ use crate::names::identifier;
 use crate::native::{Column, Rules, VERSION, numbered_block};
 use crate::tables::{Target, TargetColumn};
 use crate::types::{Base, Type};
-use replicator_config::OutOfRange;
 use replicator_sink::SinkError;
 use replicator_types::{Batch, Change, Op, Position, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,13 +30,30 @@ const KEY_BYTES_MAX: usize = 48 << 10;
 /// Name of the column that numbers the keys of a query.
 const NUMBER: &str = "_replicator_key";
 
-/// A value in Postgres' text form; `None` for NULL.
-type Text = Option<Vec<u8>>;
+/// A value as it came, or in Postgres' text form as it was read back; `None` for NULL.
+type Kept = Option<KeptValue>;
+
+#[derive(Clone, Debug)]
+struct KeptValue {
+    is_binary: bool,
+    bytes: Vec<u8>,
+}
+
+impl KeptValue {
+    fn of(value: Value<'_>) -> Kept {
+        let is_binary = matches!(value, Value::Binary(_));
+        value.bytes().map(|bytes| Self { is_binary, bytes: bytes.to_vec() })
+    }
+
+    fn value(&self) -> Value<'_> {
+        if self.is_binary { Value::Binary(&self.bytes) } else { Value::Text(&self.bytes) }
+    }
+}
 
 /// The values found, by change and column.
 #[derive(Debug, Default)]
 pub(crate) struct Fills {
-    values: HashMap<usize, Vec<(usize, Text)>>,
+    values: HashMap<usize, Vec<(usize, Kept)>>,
     /// Values that nobody has: the row was never copied. Table and column of each.
     pub(crate) missing: Vec<(String, String)>,
 }
@@ -47,7 +63,7 @@ impl Fills {
     pub(crate) fn value(&self, change: usize, column: usize) -> Value<'_> {
         let values = self.values.get(&change);
         match values.and_then(|values| values.iter().find(|(index, _)| *index == column)) {
-            Some((_, Some(text))) => Value::Text(text),
+            Some((_, Some(kept))) => kept.value(),
             Some((_, None)) => Value::Null,
             None => Value::Unchanged,
         }
@@ -65,7 +81,7 @@ enum Source {
 /// A row read back: its version and its values in Postgres' text form.
 struct ReadRow {
     version: u128,
-    values: Vec<Text>,
+    values: Vec<Kept>,
 }
 
 /// Finds the values that `batch` lacks. `tables` are those of the batch's relations, in their order.
@@ -165,18 +181,22 @@ fn unchanged<'c>(change: &Change<'c>) -> impl Iterator<Item = usize> + use<'c> {
 }
 
 /// The value in an earlier change's row of what `change` calls column `column`.
-fn value_in(batch: &Batch, fills: &Fills, earlier: usize, change: &Change<'_>, column: usize) -> Text {
+fn value_in(batch: &Batch, fills: &Fills, earlier: usize, change: &Change<'_>, column: usize) -> Kept {
     let row = batch.change(earlier);
-    let name = &change.relation.columns.get(column)?.name;
+    let wanted = change.relation.columns.get(column)?;
     // The table may have changed between the two.
-    let column = row.relation.columns.iter().position(|column| column.name == *name)?;
-    match row.new_values().nth(column)? {
-        Value::Unchanged => fills.value(earlier, column).bytes().map(<[u8]>::to_vec),
-        value => value.bytes().map(<[u8]>::to_vec),
-    }
+    let is_it = |column: &replicator_types::Column| match (column.attnum, wanted.attnum) {
+        (0, _) | (_, 0) => column.name == wanted.name,
+        (there, here) => there == here,
+    };
+    let column = row.relation.columns.iter().position(is_it)?;
+    KeptValue::of(match row.new_values().nth(column)? {
+        Value::Unchanged => fills.value(earlier, column),
+        value => value,
+    })
 }
 
-fn column_of(columns: &[usize], row: &ReadRow, column: usize) -> Text {
+fn column_of(columns: &[usize], row: &ReadRow, column: usize) -> Kept {
     let index = columns.iter().position(|index| *index == column)?;
     row.values.get(index).cloned().flatten()
 }
@@ -195,6 +215,7 @@ async fn read_back(
     let columns: Vec<usize> = wanted
         .iter()
         .flat_map(|index| unchanged(&batch.change(*index)))
+        .filter(|column| target.columns.get(*column).is_some_and(|column| column.written))
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
@@ -251,7 +272,6 @@ async fn read_back(
 
 /// Empty columns for the table's key.
 fn key_columns(target: &Target) -> Result<Vec<Column>, SinkError> {
-    let rules = Rules { out_of_range: OutOfRange::Error, null_is_empty_array: false };
     target
         .relation
         .columns
@@ -260,9 +280,10 @@ fn key_columns(target: &Target) -> Result<Vec<Column>, SinkError> {
         .filter(|(column, _)| column.is_key)
         .map(|(column, to)| {
             let wire = Type { nullable: false, ..to.exists.on_the_wire() };
-            Column::new(&column.name, &wire, to.bytea, rules).ok_or_else(|| {
-                SinkError::halt(format!("{}: key column {} has type {}", target.sql, column.name, to.exists))
-            })
+            let source = pgvalue::Type::of(column);
+            Column::new(&to.name, &wire, source, to.bytea, Rules::STRICT).filter(|_| to.written).ok_or_else(
+                || SinkError::halt(format!("{}: key column {} has type {}", target.sql, to.name, to.exists)),
+            )
         })
         .collect()
 }
@@ -296,12 +317,10 @@ fn query(target: &Target, columns: &[usize], keys: &[Column], before: Option<Pos
     let asked = format!("format(Native, unhex('{hex}'))");
     let key_names: Vec<String> = keys.iter().map(|column| identifier(column.name())).collect();
     let key_list = key_names.join(", ");
-    let relation_columns = &target.relation.columns;
     let found: Vec<(String, &TargetColumn)> = columns
         .iter()
-        .filter_map(|&index| {
-            Some((identifier(&relation_columns.get(index)?.name), target.columns.get(index)?))
-        })
+        .filter_map(|&index| target.columns.get(index))
+        .map(|column| (identifier(&column.name), column))
         .collect();
     let names = found.iter().map(|(name, _)| format!(", {name}")).collect::<String>();
     let values = found
@@ -328,7 +347,7 @@ fn query(target: &Target, columns: &[usize], keys: &[Column], before: Option<Pos
 fn as_postgres_text(value: &str, to: &TargetColumn) -> String {
     match &to.exists.base {
         Base::Array(element) => {
-            let element = TargetColumn { exists: (**element).clone(), bytea: to.bytea };
+            let element = TargetColumn { exists: (**element).clone(), ..to.clone() };
             let text = as_postgres_text("x", &element);
             let escaped = format!("replaceAll(replaceAll({text}, '\\\\', '\\\\\\\\'), '\"', '\\\\\"')");
             format!(
@@ -367,7 +386,7 @@ fn read_rows(mut bytes: &[u8], columns: usize) -> Option<BTreeMap<usize, ReadRow
                 }
             }
             let (value, after) = rest.split_at_checked(length)?;
-            values.push(Some(value.to_vec()));
+            values.push(Some(KeptValue { is_binary: false, bytes: value.to_vec() }));
             rest = after;
         }
         bytes = rest;

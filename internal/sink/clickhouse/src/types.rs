@@ -124,7 +124,7 @@ impl Base {
     }
 
     /// Whether every value of `self` has its counterpart in `wider`.
-    fn fits_into(&self, wider: &Self) -> bool {
+    pub(crate) fn fits_into(&self, wider: &Self) -> bool {
         match (self, wider) {
             (a, b) if a == b => true,
             (Self::Int(a), Self::Int(b)) | (Self::UInt(a), Self::UInt(b)) => a <= b,
@@ -248,6 +248,15 @@ pub(crate) fn is_compatible(column: &Column, wanted: &Type, existing: &Type) -> 
     }
 }
 
+/// Whether a column of type `of` takes the bytes of a `bytea` (or of an array of them) rather than their text.
+pub(crate) fn is_bytea(column: &Column, of: &Type) -> bool {
+    match column.kind {
+        // The text of an array stays as it is.
+        ColumnKind::Array { element_oid, .. } => element_oid == oid::BYTEA && of.base != Base::String,
+        _ => column.base_type_oid == oid::BYTEA,
+    }
+}
+
 fn array_of(column: &Column) -> Option<Base> {
     match column.kind {
         ColumnKind::Array { .. } => Some(wanted(column, false, ArrayColumns::Array).base),
@@ -270,6 +279,7 @@ mod tests {
             type_sql: String::new(),
             not_null: false,
             is_key: false,
+            ..Column::default()
         }
     }
 

@@ -1,10 +1,13 @@
 use crate::client::Client;
 use crate::encode::{Insert, Step};
+use crate::names::identifier;
+use crate::native::VERSION;
 use crate::tables::Target;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use replicator_sink::{ErrorKind, SinkError, Write};
+use replicator_types::Position;
 use std::sync::Arc;
 
 /// Inserts of one write that run side by side, when a batch is of several tables.
@@ -25,7 +28,7 @@ impl ClickHouseWrite {
             .iter()
             .map(|step| match step {
                 Step::Insert(insert) => insert.body.bytes.len(),
-                Step::Truncate(_) => 0,
+                Step::Truncate(..) => 0,
             })
             .sum();
         Self { client, scope, steps: steps.into_iter().map(|step| (step, false)).collect(), held_bytes }
@@ -41,9 +44,9 @@ impl Write for ClickHouseWrite {
     async fn send(&mut self) -> Result<(), SinkError> {
         let mut rest = self.steps.as_mut_slice();
         while let Some(((step, done), _)) = rest.split_first_mut() {
-            if let Step::Truncate(target) = step {
+            if let Step::Truncate(target, position) = step {
                 if !*done {
-                    truncate(&self.client, target).await?;
+                    truncate(&self.client, target, *position).await?;
                     *done = true;
                 }
                 (_, rest) = rest.split_at_mut(1);
@@ -63,7 +66,7 @@ impl Write for ClickHouseWrite {
 async fn send_inserts(client: &Client, scope: &str, inserts: &mut [(Step, bool)]) -> Result<(), SinkError> {
     let mut waiting = inserts.iter_mut().filter(|(_, done)| !*done).filter_map(|(step, done)| match step {
         Step::Insert(insert) => Some((&*insert, done)),
-        Step::Truncate(_) => None,
+        Step::Truncate(..) => None,
     });
     let mut running = FuturesUnordered::new();
     let mut failure: Option<SinkError> = None;
@@ -108,7 +111,19 @@ fn insert_parts(insert: &Insert, scope: &str) -> (String, String) {
 
 /// Empties a table, when no earlier insert can come after it: the lanes are drained, but a request that was
 /// given up here may still run there.
-async fn truncate(client: &Client, target: &Target) -> Result<(), SinkError> {
+///
+/// Rows that are newer stay: those of a copy whose snapshot is, and those that an earlier run wrote behind it.
+async fn truncate(client: &Client, target: &Target, position: Position) -> Result<(), SinkError> {
+    let what = format!("truncating {}", target.sql);
     client.wait_for_own_queries().await?;
-    client.execute(&format!("TRUNCATE TABLE {}", target.sql), &format!("truncating {}", target.sql)).await
+    let (version, own) = (identifier(VERSION), position.as_u128());
+    let newer = format!("SELECT 1 FROM {} WHERE {version} > toUInt128('{own}') LIMIT 1", target.sql);
+    if client.rows::<(u8,)>(&newer, &what).await?.is_empty() {
+        return client.execute(&format!("TRUNCATE TABLE {}", target.sql), &what).await;
+    }
+    let sql = format!(
+        "ALTER TABLE {} DELETE WHERE {version} <= toUInt128('{own}') SETTINGS mutations_sync = 2",
+        target.sql
+    );
+    client.execute_long(&sql, &what).await
 }

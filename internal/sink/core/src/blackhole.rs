@@ -1,7 +1,8 @@
-use crate::{KeyChanges, Lane, Sink, SinkError, StreamInfo, Write};
+use crate::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
 use async_trait::async_trait;
 use replicator_types::{Batch, CheckItem, Relation};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A sink that walks every value and keeps none: for measuring everything but a destination.
@@ -12,12 +13,13 @@ pub struct Blackhole {
     name: String,
     shards: u32,
     values: Arc<AtomicU64>,
+    notes: Mutex<BTreeMap<String, String>>,
 }
 
 impl Blackhole {
     /// A blackhole of that name with that many lanes.
     pub fn new(name: impl Into<String>, shards: u32) -> Self {
-        Self { name: name.into(), shards, values: Arc::default() }
+        Self { name: name.into(), shards, values: Arc::default(), notes: Mutex::default() }
     }
 
     /// How many values it has walked.
@@ -54,6 +56,31 @@ impl Sink for Blackhole {
 
     async fn open_lane(&self, _shard: u32, _stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
         Ok(Box::new(BlackholeLane { values: Arc::clone(&self.values) }))
+    }
+
+    async fn notes(&self) -> Result<BTreeMap<String, String>, SinkError> {
+        Ok(self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match value {
+            Some(value) => notes.insert(key.to_owned(), value.to_owned()),
+            None => notes.remove(key),
+        };
+        Ok(())
+    }
+
+    async fn begin_copy(&self, _copy: &TableCopy) -> Result<bool, SinkError> {
+        Ok(true)
+    }
+
+    async fn open_copy_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
+        self.open_lane(shard, stream).await
+    }
+
+    async fn end_copy(&self, _copy: &TableCopy) -> Result<(), SinkError> {
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), SinkError> {

@@ -21,6 +21,14 @@
 //! - After a restart the stream begins again at or before the last acknowledged transaction's end: changes
 //!   come a second time, at the same positions, cut into batches differently. A sink comes to the same
 //!   state.
+//! - A batch says on which way it comes ([`Phase`](replicator_types::Phase)); a lane of the stream gets `Stream` and
+//!   `CatchUp`, a copy lane gets `Copy`.
+//! - A change of kind [`Op::Schema`](replicator_types::Op::Schema) comes before the first change of each table
+//!   version, fenced. The sink follows the columns by attribute number (by name where that is 0), so that a renamed
+//!   column keeps its values and one that was dropped and added anew does not. What it has made of a table it
+//!   keeps in its own [notes](Sink::notes) or beside the table, with the version's
+//!   [`since`](replicator_types::Relation::since): changes of older versions come again after a restart, and
+//!   then go into the columns of the same attribute numbers, and nothing is altered.
 //! - Dropping a future of any method (shutdown, lost lead) leaves the destination in a state from which the
 //!   same batch can be sent again.
 
@@ -31,7 +39,8 @@ pub use blackhole::Blackhole;
 pub use error::{ErrorKind, SinkError};
 
 use async_trait::async_trait;
-use replicator_types::{Batch, CheckItem, Relation, SlotIdentity};
+use replicator_types::{Batch, CheckItem, Lsn, Relation, SlotIdentity};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What of an update that changes the key a sink is given.
@@ -42,6 +51,20 @@ pub enum KeyChanges {
     Split,
     /// The update as one change, in the lane of its new key. For logs, which have one lane.
     Whole,
+}
+
+/// A table that is about to be copied.
+#[derive(Clone, Debug)]
+pub struct TableCopy {
+    /// As it was under the snapshot.
+    pub relation: Arc<Relation>,
+    /// Rows stand at [`Position::copied`](replicator_types::Position::copied) of it.
+    pub snapshot: Lsn,
+    /// Whether the sink has to forget what it holds of the table, before the first row.
+    pub empty_first: bool,
+    /// Whether it goes on with a copy of which rows were sent before, under another snapshot. Otherwise a log writes
+    /// down that the table begins anew: what it has of it from before this snapshot is in the copy.
+    pub is_resumed: bool,
 }
 
 /// What a sink needs to know of the stream before the first batch.
@@ -83,6 +106,34 @@ pub trait Sink: Send + Sync {
 
     /// Opens lane `shard` of [`Sink::shards`].
     async fn open_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError>;
+
+    /// Whether it takes logical messages, as changes of kind [`Op::Message`](replicator_types::Op::Message).
+    fn wants_messages(&self) -> bool {
+        false
+    }
+
+    /// The notes that [`Sink::put_note`] has left for this stream: small texts, by key. Called after
+    /// [`Sink::prepare`].
+    ///
+    /// They say how far a copy has got, so they have to be exactly as durable as the data: a destination that is
+    /// emptied or set back has lost its notes too.
+    async fn notes(&self) -> Result<BTreeMap<String, String>, SinkError>;
+
+    /// Keeps a note (`None` removes it). `Ok` means durable. Notes of other slots and clusters are left alone.
+    async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError>;
+
+    /// Makes the table ready for its copy: there, in that shape, and empty where that is asked for. A log
+    /// writes down that the table begins anew. Called again after an error or a crash.
+    ///
+    /// Returns whether the table is empty now: if so, what changed before the snapshot need not be handed on, since
+    /// there is nothing left to delete. A log, which gets all changes as they come, says yes.
+    async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError>;
+
+    /// Opens a lane for copied rows. Several run at once, beside the stream's; `number` tells them apart.
+    async fn open_copy_lane(&self, number: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError>;
+
+    /// All rows of the table are durable: puts away what was only needed on the way.
+    async fn end_copy(&self, copy: &TableCopy) -> Result<(), SinkError>;
 
     /// Whether the destination answers: for `/readyz`. Cheap.
     async fn ping(&self) -> Result<(), SinkError>;

@@ -1,10 +1,11 @@
 //! An archive file, read back to learn which events it has.
 
-use crate::file::{NewFile, gzip, path};
+use crate::file::{NewFile, gzip};
 use crate::name::CommitTime;
+use crate::naming::Naming;
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
-use replicator_types::{Lsn, Position};
+use replicator_types::Position;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -20,10 +21,11 @@ struct Line<'a> {
 /// What is read of a line that moves to another file.
 #[derive(Deserialize)]
 struct MovedLine<'a> {
+    /// None of a message.
     #[serde(borrow)]
-    schema: &'a RawValue,
+    schema: Option<&'a RawValue>,
     #[serde(borrow)]
-    table: &'a RawValue,
+    table: Option<&'a RawValue>,
     #[serde(borrow)]
     relation: Option<&'a RawValue>,
     commit_time: &'a str,
@@ -48,12 +50,13 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Reads the object `body`; all its events must have ids that begin with `id_prefix`.
-    pub(crate) fn read(body: &[u8], id_prefix: &str) -> Result<Self, ForeignFile> {
+    /// Reads the object `body`; all its events must have ids of that kind.
+    pub(crate) fn read(body: &[u8], naming: &Naming) -> Result<Self, ForeignFile> {
         let mut events = Vec::new();
         for_each_line(body, |line| {
             let Line { event_id, xid } = parse(line)?;
-            let position = position_of(event_id, id_prefix)
+            let position = naming
+                .position_of(event_id)
                 .ok_or_else(|| ForeignFile::OtherIdentity(event_id.to_owned()))?;
             if events.last().is_some_and(|(last, _)| *last >= position) {
                 return Err(ForeignFile::Unreadable(format!("event {event_id} is out of order")));
@@ -83,7 +86,7 @@ impl Contents {
 pub(crate) fn without(
     file: &NewFile,
     there: &Contents,
-    id_prefix: &str,
+    naming: &Naming,
     level: Compression,
 ) -> Result<Option<NewFile>, ForeignFile> {
     let mut kept = Vec::new();
@@ -91,10 +94,11 @@ pub(crate) fn without(
     let mut descriptions: HashMap<String, Option<String>> = HashMap::new();
     for_each_line(&file.body, |line| {
         let Line { event_id, xid } = parse(line)?;
-        let position = position_of(event_id, id_prefix)
-            .ok_or_else(|| ForeignFile::OtherIdentity(event_id.to_owned()))?;
+        let position =
+            naming.position_of(event_id).ok_or_else(|| ForeignFile::OtherIdentity(event_id.to_owned()))?;
         let moved: MovedLine<'_> = parse(line)?;
-        let table = format!("{}{}", moved.schema, moved.table);
+        let name = |name: Option<&RawValue>| name.map(RawValue::get).unwrap_or_default().to_owned();
+        let table = name(moved.schema) + &name(moved.table);
         if let Some(description) = moved.relation {
             descriptions.insert(table.clone(), Some(description.get().to_owned()));
         }
@@ -104,7 +108,7 @@ pub(crate) fn without(
             None => {}
         }
         let (_, events) = rest.get_or_insert_with(|| {
-            (path(file.hour, CommitTime::in_hour(file.hour, moved.commit_time), position), 0)
+            (naming.path(file.hour, CommitTime::in_hour(file.hour, moved.commit_time), position), 0)
         });
         *events += 1;
         let carried = descriptions.get_mut(&table).and_then(Option::take);
@@ -131,16 +135,6 @@ pub(crate) fn without(
 fn parse<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, ForeignFile> {
     serde_json::from_slice(line)
         .map_err(|error| ForeignFile::Unreadable(format!("a line of it is no event: {error}")))
-}
-
-/// The position in an event id that begins with `id_prefix`.
-fn position_of(event_id: &str, id_prefix: &str) -> Option<Position> {
-    let (lsn, ordinal) = event_id.strip_prefix(id_prefix)?.split_once('-')?;
-    let number = |digits: &str, digits_min: usize| {
-        let hex_only = digits.len() >= digits_min && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if hex_only { u64::from_str_radix(digits, 16).ok() } else { None }
-    };
-    Some(Position { commit_lsn: Lsn(number(lsn, 16)?), ordinal: number(ordinal, 8)? })
 }
 
 /// Calls `visit` with each line of a gzipped object, without its newline.

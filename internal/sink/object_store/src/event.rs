@@ -5,7 +5,10 @@
 //! buffer and no allocation.
 
 use crate::json::{Form, push_hex, push_string, push_value};
+use crate::message;
 use crate::name::CommitTime;
+use crate::naming::Naming;
+use pgvalue::Malformed;
 use replicator_sink::SinkError;
 use replicator_types::{
     Change, Column, ColumnKind, Op, Relation, ReplicaIdentity, TransactionMeta, Tuple, Value,
@@ -17,7 +20,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct TableText {
     relation: Arc<Relation>,
-    /// `","schema":"…","table":"…"`
+    /// `,"schema":"…","table":"…"`
     names: Vec<u8>,
     /// `,"relation":{…}`
     description: Vec<u8>,
@@ -30,6 +33,13 @@ struct ColumnText {
     label: Vec<u8>,
     form: Form,
     is_key: bool,
+}
+
+impl ColumnText {
+    /// `"name"`
+    fn json_name(&self) -> &[u8] {
+        self.label.strip_suffix(b":").unwrap_or_default()
+    }
 }
 
 /// What of a line the transaction decides.
@@ -67,6 +77,8 @@ struct ColumnDescription<'a> {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     element: Option<ElementDescription>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -86,24 +98,32 @@ const TABLES_MAX: usize = 1024;
 pub(crate) struct EventWriter {
     /// `{"event_id":"system-slot-`, as JSON has it.
     id_prefix: Vec<u8>,
+    ordinal_digits_min: u32,
+    /// `-{table oid}","op":"`, of a copied row; `","op":"`, of a change.
+    id_end: Vec<u8>,
+    is_copy: bool,
     tables: Vec<TableText>,
     transaction: TransactionText,
     /// For each relation of the batch in hand, which of `tables` it is and whether the file has described it.
     batch_tables: Vec<Option<usize>>,
     described: Vec<bool>,
+    /// A text on its way to JSON.
+    scratch: Vec<u8>,
 }
 
 impl EventWriter {
-    /// For events whose ids begin with `id_prefix` (see [`crate::file::id_prefix`]).
-    pub(crate) fn new(id_prefix: &str) -> Self {
-        let mut prefix = b"{\"event_id\":\"".to_vec();
-        prefix.extend_from_slice(id_prefix.as_bytes());
+    /// For events with such ids.
+    pub(crate) fn new(naming: &Naming) -> Self {
         Self {
-            id_prefix: prefix,
+            id_prefix: format!("{{\"event_id\":\"{}", naming.id_prefix).into_bytes(),
+            ordinal_digits_min: naming.ordinal_digits_min(),
+            id_end: format!("{}\",\"op\":\"", naming.id_suffix()).into_bytes(),
+            is_copy: naming.is_copy(),
             tables: Vec::new(),
             transaction: TransactionText::default(),
             batch_tables: Vec::new(),
             described: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
@@ -118,8 +138,18 @@ impl EventWriter {
         self.described.resize(relations.len(), false);
     }
 
-    /// Appends one line. Fails when the change does not fit its table's columns.
+    /// Appends one line, or nothing for a change of kind [`Op::Schema`]: the first event behind it describes the
+    /// table. Fails when the change does not fit its table's columns.
     pub(crate) fn push(&mut self, out: &mut Vec<u8>, change: &Change<'_>) -> Result<(), SinkError> {
+        let op: &[u8] = match change.op {
+            Op::Insert if self.is_copy => b"read\"",
+            Op::Insert => b"insert\"",
+            Op::Update => b"update\"",
+            Op::Delete => b"delete\"",
+            Op::Truncate => b"truncate\"",
+            Op::Message => b"message\"",
+            Op::Schema => return Ok(()),
+        };
         let table_index = self.table_index(change);
         let Some(table) = self.tables.get(table_index) else {
             return Err(misfit(change, "has no table"));
@@ -133,17 +163,20 @@ impl EventWriter {
         }
         let mut integer = itoa::Buffer::new();
         out.extend_from_slice(&self.transaction.id);
-        push_hex(out, change.position.ordinal, 8);
-        out.extend_from_slice(match change.op {
-            Op::Insert => b"\",\"op\":\"insert",
-            Op::Update => b"\",\"op\":\"update",
-            Op::Delete => b"\",\"op\":\"delete",
-            Op::Truncate => b"\",\"op\":\"truncate",
-        });
-        out.extend_from_slice(&table.names);
+        push_hex(out, change.position.ordinal, self.ordinal_digits_min);
+        out.extend_from_slice(&self.id_end);
+        out.extend_from_slice(op);
+        if change.op != Op::Message {
+            out.extend_from_slice(&table.names);
+        }
         out.extend_from_slice(&self.transaction.lsn);
         out.extend_from_slice(integer.format(change.position.ordinal).as_bytes());
         out.extend_from_slice(&self.transaction.commit);
+        if change.op == Op::Message {
+            message::push(out, change);
+            out.extend_from_slice(b"}\n");
+            return Ok(());
+        }
         if let Some(described) = self.described.get_mut(change.relation_index)
             && !*described
         {
@@ -158,7 +191,9 @@ impl EventWriter {
                 b",\"restart_identity\":false"
             });
         } else {
-            push_row_values(out, table, change);
+            push_row_values(out, &mut self.scratch, table, change).map_err(|(column, Malformed(what))| {
+                misfit(change, &format!("has no value in column {column}: {what}"))
+            })?;
         }
         out.extend_from_slice(b"}\n");
         Ok(())
@@ -180,11 +215,19 @@ impl EventWriter {
     }
 }
 
-fn push_row_values(out: &mut Vec<u8>, table: &TableText, change: &Change<'_>) {
+/// A value's column, by its name in JSON, and what is wrong with the value.
+type Misfit<'a> = (std::borrow::Cow<'a, str>, Malformed);
+
+fn push_row_values<'a>(
+    out: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    table: &'a TableText,
+    change: &Change<'_>,
+) -> Result<(), Misfit<'a>> {
     if change.relation.has_key() {
         out.extend_from_slice(b",\"key\":");
         let key_columns = table.columns.iter().filter(|column| column.is_key);
-        push_object(out, key_columns.zip(change.key_values()));
+        push_object(out, scratch, key_columns.zip(change.key_values()))?;
     } else {
         out.extend_from_slice(b",\"key\":null");
     }
@@ -193,28 +236,34 @@ fn push_row_values(out: &mut Vec<u8>, table: &TableText, change: &Change<'_>) {
         None => out.extend_from_slice(b"null"),
         Some(old) => {
             let known = table.columns.iter().zip(old.values());
-            push_object(out, known.filter(|(column, _)| change.old_is_full || column.is_key));
+            push_object(out, scratch, known.filter(|(column, _)| change.old_is_full || column.is_key))?;
         }
     }
     out.extend_from_slice(b",\"after\":");
     if change.new.is_none() {
         out.extend_from_slice(b"null");
-        return;
+        return Ok(());
     }
-    push_object(out, table.columns.iter().zip(change.new_values()));
+    push_object(out, scratch, table.columns.iter().zip(change.new_values()))?;
     if change.new.is_some_and(Tuple::has_unchanged) {
         push_unchanged(out, table, change);
     }
+    Ok(())
 }
 
 /// Appends an object of the values that are known.
-fn push_object<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = (&'a ColumnText, Value<'a>)>) {
+fn push_object<'a, 'b>(
+    out: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    values: impl Iterator<Item = (&'a ColumnText, Value<'b>)>,
+) -> Result<(), Misfit<'a>> {
     let mut before = b'{';
     for (column, value) in values {
         if value != Value::Unchanged {
             out.push(before);
             out.extend_from_slice(&column.label);
-            push_value(out, column.form, value);
+            push_value(out, scratch, column.form, value)
+                .map_err(|malformed| (String::from_utf8_lossy(column.json_name()), malformed))?;
             before = b',';
         }
     }
@@ -222,6 +271,7 @@ fn push_object<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = (&'a ColumnTe
         out.push(b'{');
     }
     out.push(b'}');
+    Ok(())
 }
 
 /// Appends the names of the columns whose new value nobody sent, if there are any.
@@ -230,24 +280,13 @@ fn push_unchanged(out: &mut Vec<u8>, table: &TableText, change: &Change<'_>) {
     for (column, value) in table.columns.iter().zip(change.new_values()) {
         if value == Value::Unchanged {
             out.extend_from_slice(before);
-            out.extend_from_slice(column.label.strip_suffix(b":").unwrap_or_default());
+            out.extend_from_slice(column.json_name());
             before = b",";
         }
     }
     if before == b"," {
         out.push(b']');
     }
-}
-
-/// Which value of `change` is not UTF-8, by its column's name.
-pub(crate) fn column_that_is_not_utf8<'a>(change: &Change<'a>) -> Option<&'a str> {
-    let relation: &'a Relation = change.relation;
-    [change.old, change.new].into_iter().flatten().find_map(|tuple| {
-        let mut values = tuple.values().zip(&relation.columns);
-        values
-            .find(|(value, _)| value.bytes().is_some_and(|bytes| std::str::from_utf8(bytes).is_err()))
-            .map(|(_, column)| column.name.as_str())
-    })
 }
 
 fn misfit(change: &Change<'_>, what: &str) -> SinkError {
@@ -276,7 +315,7 @@ impl TransactionText {
 
 impl TableText {
     fn new(relation: &Arc<Relation>) -> Self {
-        let mut names = b"\",\"schema\":".to_vec();
+        let mut names = b",\"schema\":".to_vec();
         push_string(&mut names, relation.schema.as_bytes());
         names.extend_from_slice(b",\"table\":");
         push_string(&mut names, relation.name.as_bytes());
@@ -332,5 +371,6 @@ fn describe_column(column: &Column) -> ColumnDescription<'_> {
         type_modifier: column.type_modifier,
         kind,
         element,
+        missing: column.missing_text.as_deref(),
     }
 }

@@ -1,12 +1,14 @@
 //! An archive file, written from a batch.
 
-use crate::event::{EventWriter, column_that_is_not_utf8};
-use crate::name::{CommitTime, Hour, SUFFIX, ulid};
+use crate::event::EventWriter;
+use crate::json::{Form, push_value};
+use crate::name::{CommitTime, Hour};
+use crate::naming::Naming;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 use replicator_sink::SinkError;
-use replicator_types::{Batch, Position, SlotIdentity};
+use replicator_types::{Batch, Op};
 use std::io::Write;
 use std::ops::Range;
 
@@ -27,16 +29,10 @@ pub(crate) struct NewFile {
     pub(crate) uncompressed_bytes: u64,
 }
 
-/// What every event id of a slot begins with: the id without its position.
-pub(crate) fn id_prefix(identity: &SlotIdentity) -> String {
-    let id = identity.event_id(Position::ZERO);
-    let position_chars = "0000000000000000-00000000".len();
-    id.get(..id.len().saturating_sub(position_chars)).unwrap_or(&id).to_owned()
-}
-
 /// Makes files of batches, with buffers that live from file to file.
 #[derive(Debug)]
 pub(crate) struct FileWriter {
+    naming: Naming,
     events: EventWriter,
     level: Compression,
     chunk: Vec<u8>,
@@ -45,11 +41,17 @@ pub(crate) struct FileWriter {
 }
 
 impl FileWriter {
-    pub(crate) fn new(identity: &SlotIdentity, level: Compression) -> Self {
-        Self { events: EventWriter::new(&id_prefix(identity)), level, chunk: Vec::new(), last_bytes: 0 }
+    pub(crate) fn new(naming: Naming, level: Compression) -> Self {
+        Self { events: EventWriter::new(&naming), naming, level, chunk: Vec::new(), last_bytes: 0 }
     }
 
-    /// The file of the changes `range` of `batch`, all committed in `hour`. Fails with a rejection when a
+    /// What its files and their events are named by.
+    pub(crate) fn naming(&self) -> &Naming {
+        &self.naming
+    }
+
+    /// The file of the changes `range` of `batch`, all committed in `hour`; neither its first nor its last is of
+    /// kind [`Op::Schema`]. Fails with a rejection when a
     /// change is not what its table says, or not UTF-8.
     pub(crate) fn write(
         &mut self,
@@ -59,8 +61,8 @@ impl FileWriter {
     ) -> Result<NewFile, SinkError> {
         let first = batch.change(range.start);
         let time = CommitTime::from_postgres_micros(first.transaction.commit_time_us);
-        let path = path(hour, time, first.position);
-        let events = range.len() as u64;
+        let path = self.naming.path(hour, time, first.position);
+        let events = range.clone().filter(|&index| batch.change(index).op != Op::Schema).count() as u64;
         self.events.begin_file(batch.relations());
         let mut gzip = gzip(Vec::with_capacity(self.last_bytes + self.last_bytes / 4), self.level);
         let mut uncompressed_bytes = 0;
@@ -84,25 +86,28 @@ impl FileWriter {
     }
 }
 
-/// The path of a file whose first event was committed at `time`, in `hour`, and stands at `first`.
-pub(crate) fn path(hour: Hour, time: CommitTime, first: Position) -> String {
-    format!("{}/{}{SUFFIX}", hour.folder(), ulid(time, first))
-}
-
 pub(crate) fn gzip(out: Vec<u8>, level: Compression) -> GzEncoder<Vec<u8>> {
     GzBuilder::new().mtime(0).operating_system(GZIP_OS_UNKNOWN).write(out, level)
 }
 
+/// Which of the changes is not UTF-8, and in which column: found by writing each value by itself.
 fn not_utf8(batch: &Batch, mut range: Range<usize>) -> SinkError {
+    let (mut json, mut scratch) = (Vec::new(), Vec::new());
     let found = range.find_map(|index| {
         let change = batch.change(index);
-        column_that_is_not_utf8(&change).map(|column| (change, column))
+        let tuples = [change.old, change.new].into_iter().flatten();
+        let mut values = tuples.flat_map(|tuple| tuple.values().zip(&change.relation.columns));
+        let wrong = values.find(|(value, column)| {
+            json.clear();
+            let _ = push_value(&mut json, &mut scratch, Form::of(column), *value);
+            std::str::from_utf8(&json).is_err()
+        });
+        wrong.map(|(_, column)| {
+            format!(
+                "column {} of {} is not UTF-8 in the change at {}: the source has to send client_encoding UTF8",
+                column.name, change.relation, change.position
+            )
+        })
     });
-    SinkError::reject(match found {
-        Some((change, column)) => format!(
-            "column {column} of {} is not UTF-8 in the change at {}: the source has to send client_encoding UTF8",
-            change.relation, change.position
-        ),
-        None => "a change is not UTF-8".to_owned(),
-    })
+    SinkError::reject(found.unwrap_or_else(|| "a change is not UTF-8".to_owned()))
 }

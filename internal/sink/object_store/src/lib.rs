@@ -6,6 +6,9 @@
 //!           │       (one hour each,   (JSON, gzip)   (only where nothing has that name)
 //!           │        none twice)
 //!           └─ what is there already: listed and read only where the stream comes again
+//!
+//!   copied rows ──────────────write──▶ file ───put──▶ {prefix}/wal/copy/YYYY/MM/DD/HH/{ulid}.ndjson.gz
+//!   notes ─────────────────────────────────replace──▶ {prefix}/replicator/notes/{cluster}-{slot}-{sink}.json
 //! ```
 //!
 //! # Files
@@ -22,8 +25,8 @@
 //! | Field | |
 //! |---|---|
 //! | `event_id` | [`SlotIdentity::event_id`](replicator_types::SlotIdentity::event_id): unique, the same on every delivery |
-//! | `op` | `insert`, `update`, `delete`, `truncate` |
-//! | `schema`, `table` | names, unquoted |
+//! | `op` | `insert`, `update`, `delete`, `truncate`; `read` of a copied row; `message` |
+//! | `schema`, `table` | names, unquoted; none of a message |
 //! | `lsn` | of the transaction's commit record, `X/X` |
 //! | `ordinal` | place in the transaction, from 0. Numbers may be missing: other tables' changes have them |
 //! | `commit_time` | RFC 3339, UTC, microseconds |
@@ -34,6 +37,7 @@
 //! | `after` | the row after; `null` for a delete |
 //! | `unchanged` | names of columns that `after` lacks, since their large (TOASTed) value did not change and was not sent; absent when there are none |
 //! | `cascade`, `restart_identity` | of a truncate, in place of `key`, `before` and `after`; each table of a statement has its own event |
+//! | `transactional`, `prefix`, and `content` or `content_base64` | of a message (`pg_logical_emit_message`), in their place: the content as text, or in base64 (RFC 4648) where it is not UTF-8 |
 //!
 //! Values: `boolean` is `true` or `false`; `smallint`, `integer`, `bigint` and `oid` are numbers with all their
 //! digits (a reader that keeps numbers as doubles loses some beyond 2^53); `real` and `double precision` are
@@ -43,8 +47,26 @@
 //!
 //! `relation` describes the table as the following events of the file have it: `oid`, `replica_identity`,
 //! `key_text_is_identity`, and `columns`, each with `name`, `type` (SQL), `key`, `not_null`, `attnum`,
-//! `type_oid`, `base_type_oid`, `type_modifier`, `kind` (`scalar`, `enum`, `array` with its `element`, `other`).
-//! So a file can be replayed without any other.
+//! `type_oid`, `base_type_oid`, `type_modifier`, `kind` (`scalar`, `enum`, `array` with its `element`, `other`), and
+//! `missing`, the value as text that rows have which are older than the column, where it is not NULL. So a file can
+//! be replayed without any other. A change of the table's shape is no event: the first event behind it has the new
+//! description, and `attnum` tells which columns are the same.
+//!
+//! # Copied rows
+//! The rows that were there before the stream, and those of a table that is copied again, are events with `op` `read`,
+//! `after` as the row and `before` `null`, in files of their own. What stands for the transaction is the snapshot:
+//! `commit_time` is when it was taken, `lsn` is one less than its LSN, `xid` is 0; `ordinal` tells where the row
+//! lies in its table. So a read is newer than every change that the snapshot has and older than every other, and a
+//! reader that keeps the newest of each key by (`lsn`, `ordinal`) needs to know no more. Rows of several tables stand
+//! at the same position; their `event_id` ends with the table's oid (`src/naming.rs`).
+//!
+//! A copy, unless it goes on with an earlier one's rest, begins with a `truncate` at `lsn` two less than the snapshot's and `ordinal` the
+//! table's oid, above what the snapshot has and below its rows, which have all that came before; its `commit_time` is this machine's clock. The end
+//! of a copy leaves nothing in the archive: how far copies have got is in the notes.
+//!
+//! A file has one batch of one table; its name is made of the snapshot's time and a digest of its first event's id.
+//! Rows that come again under the same snapshot come to the same names; after a crash the rest comes under another
+//! snapshot, as newer reads.
 //!
 //! # Each event once
 //! After a restart the stream comes again from some point, cut differently. What is in the archive is left
@@ -87,8 +109,12 @@ mod file;
 mod json;
 mod lane;
 mod local;
+mod message;
 mod metrics;
 mod name;
+mod naming;
+mod notes;
+mod restart;
 mod resume;
 mod sink;
 mod store;

@@ -6,7 +6,8 @@
 //! it first ([`LocalFolder::settle`]), and who first writes into a folder syncs all that leads there
 //! ([`LocalFolder::ensure`]).
 
-use crate::name::{Hour, SUFFIX};
+use crate::name::SUFFIX;
+use crate::notes::NOTES_SUFFIX;
 use crate::store::blocking;
 use replicator_sink::SinkError;
 use std::collections::HashSet;
@@ -19,8 +20,8 @@ use tokio::sync::Mutex;
 #[derive(Debug)]
 pub(crate) struct LocalFolder {
     root: PathBuf,
-    /// Hours whose folders are there, durably.
-    ensured: Mutex<HashSet<Hour>>,
+    /// Folders that are there, durably, below the root.
+    ensured: Mutex<HashSet<String>>,
 }
 
 impl LocalFolder {
@@ -66,17 +67,18 @@ impl LocalFolder {
         }
     }
 
-    /// Makes the folder of `hour` and syncs it and what leads there; clears away what killed processes left
-    /// half written. Once an hour of commits.
-    pub(crate) async fn ensure(&self, hour: Hour) -> Result<(), SinkError> {
+    /// Makes the folder of the file at `path` and syncs it and what leads there; clears away what killed processes
+    /// left half written. Once a folder.
+    pub(crate) async fn ensure(&self, path: &str) -> Result<(), SinkError> {
+        let below_root = path.rsplit_once('/').map_or("", |(folder, _)| folder);
         // Held throughout: clearing must not meet a write of this process.
         let mut ensured = self.ensured.lock().await;
-        if ensured.contains(&hour) {
+        if ensured.contains(below_root) {
             return Ok(());
         }
         let root = self.root.clone();
-        let folder = root.join(hour.folder());
-        self.run("making the hour's folder", move || {
+        let folder = root.join(below_root);
+        self.run("making a folder", move || {
             fs::create_dir_all(&folder)?;
             clear_unfinished(&folder)?;
             for part in folder.ancestors() {
@@ -88,13 +90,13 @@ impl LocalFolder {
             Ok(())
         })
         .await?;
-        ensured.insert(hour);
+        ensured.insert(below_root.to_owned());
         Ok(())
     }
 
-    /// Makes the file at `path`, in the folder of `hour`, durable.
-    pub(crate) async fn settle(&self, hour: Hour, path: &str) -> Result<(), SinkError> {
-        self.ensure(hour).await?;
+    /// Makes the file at `path` durable.
+    pub(crate) async fn settle(&self, path: &str) -> Result<(), SinkError> {
+        self.ensure(path).await?;
         let file = self.root.join(path);
         self.run("syncing a file", move || {
             sync(&file)?;
@@ -134,7 +136,8 @@ fn clear_unfinished(folder: &Path) -> io::Result<()> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let unfinished = name.rsplit_once('#').is_some_and(|(name, number)| {
-            name.ends_with(SUFFIX) && number.bytes().all(|byte| byte.is_ascii_digit())
+            (name.ends_with(SUFFIX) || name.ends_with(NOTES_SUFFIX))
+                && number.bytes().all(|byte| byte.is_ascii_digit())
         });
         if unfinished {
             fs::remove_file(&path)?;

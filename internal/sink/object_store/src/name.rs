@@ -20,8 +20,11 @@ const ULID_CHARS: usize = 26;
 /// What follows the ULID in a file's name.
 pub(crate) const SUFFIX: &str = ".ndjson.gz";
 
-/// Where all files are, below the configured prefix.
+/// Where the stream's files are, below the configured prefix.
 pub(crate) const EVENTS: &str = "wal/events";
+
+/// Where the files of copied rows are.
+pub(crate) const COPY: &str = "wal/copy";
 
 /// A commit time: microseconds since 1970-01-01 UTC, from 1970 to 9999. What Postgres could not have as a
 /// commit time is taken for the nearest that it could.
@@ -61,12 +64,12 @@ impl CommitTime {
 pub(crate) struct Hour(u64);
 
 impl Hour {
-    /// `wal/events/YYYY/MM/DD/HH`
-    pub(crate) fn folder(self) -> String {
+    /// `{branch}/YYYY/MM/DD/HH`
+    pub(crate) fn folder(self, branch: &str) -> String {
         let text = rfc3339_micros(UNIX_EPOCH + Duration::from_micros(self.0 * HOUR_MICROS));
         let (date, time) = text.split_once('T').unwrap_or((&text, "00"));
         let hour = time.get(..2).unwrap_or("00");
-        format!("{EVENTS}/{}/{hour}", date.replace('-', "/"))
+        format!("{branch}/{}/{hour}", date.replace('-', "/"))
     }
 }
 
@@ -76,9 +79,14 @@ impl Hour {
 /// sort by time, then by position, and the same events give the same name. Of LSN and ordinal the low bits
 /// are kept; a cluster writes 256 TiB of WAL before an LSN looks like an earlier one, and the time differs.
 pub(crate) fn ulid(time: CommitTime, first: Position) -> String {
-    let number = u128::from(time.millis()) << 80
-        | u128::from(first.commit_lsn.0 & LSN_MASK) << 32
-        | u128::from(first.ordinal & u64::from(u32::MAX));
+    let place =
+        u128::from(first.commit_lsn.0 & LSN_MASK) << 32 | u128::from(first.ordinal & u64::from(u32::MAX));
+    ulid_of(time, place)
+}
+
+/// The ULID of a time and of the low 80 bits of `rest`.
+pub(crate) fn ulid_of(time: CommitTime, rest: u128) -> String {
+    let number = u128::from(time.millis()) << 80 | rest & ((1 << 80) - 1);
     (0..ULID_CHARS)
         .rev()
         .map(|place| {
@@ -142,9 +150,9 @@ mod tests {
 
     #[test]
     fn the_folder_is_the_hour_of_the_commit() {
-        assert_eq!(time(1_773_824_701_000_042).hour().folder(), "wal/events/2026/03/18/09");
-        assert_eq!(time(0).hour().folder(), "wal/events/1970/01/01/00");
-        assert_eq!(time(MICROS_MAX).hour().folder(), "wal/events/9999/12/31/23");
+        assert_eq!(time(1_773_824_701_000_042).hour().folder(EVENTS), "wal/events/2026/03/18/09");
+        assert_eq!(time(0).hour().folder(EVENTS), "wal/events/1970/01/01/00");
+        assert_eq!(time(MICROS_MAX).hour().folder(EVENTS), "wal/events/9999/12/31/23");
         assert_eq!(CommitTime::from_postgres_micros(i64::MIN).hour(), Hour(0));
         assert_eq!(CommitTime::from_postgres_micros(i64::MAX).hour(), time(MICROS_MAX).hour());
     }

@@ -22,9 +22,10 @@
 
 use crate::contents::{Contents, ForeignFile};
 use crate::name::{CommitTime, Hour};
+use crate::naming::Naming;
 use crate::store::Archive;
 use replicator_sink::SinkError;
-use replicator_types::{Batch, Change, Position};
+use replicator_types::{Batch, Change, Op, Position};
 use std::ops::Range;
 
 /// How many hours' folders are remembered. Commit times go back and forth a little between neighbours in the
@@ -72,12 +73,12 @@ enum Place<'a> {
 }
 
 impl Resume {
-    /// The pieces of `batch` that are to be written, in order. `id_prefix` is what the slot's event ids begin
-    /// with.
+    /// The pieces of `batch` that are to be written, in order: none begins or ends with a change of kind
+    /// [`Op::Schema`], which makes no event.
     pub(crate) async fn plan(
         &mut self,
         archive: &Archive,
-        id_prefix: &str,
+        naming: &Naming,
         batch: &Batch,
     ) -> Result<Vec<Piece>, SinkError> {
         if let Some(first) = batch.first_position() {
@@ -87,9 +88,12 @@ impl Resume {
         // The piece in hand, and how many files begin before it.
         let mut open: Option<(Piece, usize)> = None;
         for (index, change) in batch.changes().enumerate() {
+            if change.op == Op::Schema {
+                continue;
+            }
             let hour = CommitTime::from_postgres_micros(change.transaction.commit_time_us).hour();
             let folder = self.folder(archive, hour, &change).await?;
-            let free = folder.free_at(archive, id_prefix, &change).await?;
+            let free = folder.free_at(archive, naming, &change).await?;
             match (&mut open, free) {
                 (Some((piece, files_before)), Some(free)) if piece.hour == hour && *files_before == free => {
                     piece.changes.end = index + 1;
@@ -146,7 +150,7 @@ impl Folder {
     async fn free_at(
         &mut self,
         archive: &Archive,
-        id_prefix: &str,
+        naming: &Naming,
         change: &Change<'_>,
     ) -> Result<Option<usize>, SinkError> {
         loop {
@@ -155,12 +159,11 @@ impl Folder {
                 Place::Free(begun) => return Ok(Some(begun)),
                 Place::Unread(index) => {
                     if let Some(file) = self.files.get_mut(index) {
-                        file.contents = Some(archive.contents(self.hour, &file.path, id_prefix).await?);
+                        file.contents = Some(archive.contents(&file.path, naming).await?);
                     }
                 }
                 Place::OtherHistory(path) => {
-                    let Position { commit_lsn, ordinal } = change.position;
-                    let event_id = format!("{id_prefix}{:016x}-{ordinal:08x}", commit_lsn.0);
+                    let event_id = naming.event_id(change.position);
                     return Err(archive.foreign(path, &ForeignFile::OtherHistory(event_id)));
                 }
             }

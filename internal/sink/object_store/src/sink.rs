@@ -1,15 +1,21 @@
 use crate::errors::Explainer;
-use crate::lane::ArchiveLane;
+use crate::lane::{ArchiveLane, ArchiveWrite, CopyLane};
 use crate::metrics::ArchiveMetrics;
-use crate::store::Archive;
+use crate::naming::Naming;
+use crate::notes::Notes;
+use crate::restart;
+use crate::store::{Archive, Writing};
 use async_trait::async_trait;
 use flate2::Compression;
 use object_store::ObjectStore;
 use replicator_config::ObjectStoreConfig;
-use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo};
-use replicator_types::{CheckItem, Relation};
+use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
+use replicator_types::{CheckItem, Lsn, POSTGRES_EPOCH_UNIX_MICROS, Relation, SlotIdentity};
 use slog::Logger;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{Mutex, OnceCell};
 
 /// The archive as a sink. See the crate's documentation.
 pub struct ObjectStoreSink {
@@ -18,7 +24,18 @@ pub struct ObjectStoreSink {
     metrics: Arc<ArchiveMetrics>,
     level: Compression,
     in_flight_max: usize,
+    /// Of [`Sink::prepare`].
+    stream: OnceCell<Stream>,
+    /// When each copy was begun, by table and snapshot, microseconds since 2000-01-01 UTC: the same at each try, so
+    /// that the same file is written.
+    copies_begun: Mutex<HashMap<(u32, Lsn), i64>>,
     logger: Logger,
+}
+
+/// What there is of a stream.
+struct Stream {
+    identity: SlotIdentity,
+    notes: Notes,
 }
 
 /// The sink `name` at the place that `config` names. Connects to nothing yet.
@@ -53,8 +70,16 @@ impl ObjectStoreSink {
             archive: Arc::new(archive),
             level: Compression::new(gzip_level.min(9)),
             in_flight_max: in_flight_max.max(1),
+            stream: OnceCell::new(),
+            copies_begun: Mutex::default(),
             logger,
         }
+    }
+
+    fn stream(&self) -> Result<&Stream, SinkError> {
+        let prepared = self.stream.get();
+        prepared
+            .ok_or_else(|| SinkError::retry(format!("sink {} was asked before it was prepared", self.name)))
     }
 }
 
@@ -93,25 +118,86 @@ impl Sink for ObjectStoreSink {
         items
     }
 
-    async fn prepare(&self, _stream: &StreamInfo) -> Result<(), SinkError> {
+    async fn prepare(&self, stream: &StreamInfo) -> Result<(), SinkError> {
         if let Some(local) = self.archive.local() {
             local.create().await?;
         }
-        self.archive.try_listing().await
+        self.archive.try_listing().await?;
+        let identity = stream.identity.clone();
+        let make = || async {
+            Stream {
+                notes: Notes::new(Arc::clone(&self.archive), &identity, &self.name),
+                identity: identity.clone(),
+            }
+        };
+        let known = self.stream.get_or_init(make).await;
+        if known.identity != stream.identity {
+            return Err(SinkError::halt(format!(
+                "sink {} was prepared for {} and is asked for {}",
+                self.name, known.identity, stream.identity
+            )));
+        }
+        Ok(())
     }
 
     async fn open_lane(&self, _shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
         Ok(Box::new(ArchiveLane::new(
             Arc::clone(&self.archive),
             Arc::clone(&self.metrics),
-            stream.identity.clone(),
+            &stream.identity,
             self.level,
             self.in_flight_max,
             self.logger.clone(),
         )))
     }
 
+    fn wants_messages(&self) -> bool {
+        true
+    }
+
+    async fn notes(&self) -> Result<BTreeMap<String, String>, SinkError> {
+        self.stream()?.notes.all().await
+    }
+
+    async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
+        self.stream()?.notes.put(key, value).await
+    }
+
+    async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {
+        if copy.is_resumed && !copy.empty_first {
+            return Ok(true);
+        }
+        let copy_of = (copy.relation.oid, copy.snapshot);
+        let time_us = *self.copies_begun.lock().await.entry(copy_of).or_insert_with(now_us);
+        let naming = Naming::of_copy(&self.stream()?.identity, copy.relation.oid);
+        let file = restart::file(copy, time_us, naming.clone(), self.level)?;
+        let writing = Writing { naming, level: self.level };
+        ArchiveWrite::of(Arc::clone(&self.archive), Arc::clone(&self.metrics), writing, file).send().await?;
+        Ok(true)
+    }
+
+    async fn open_copy_lane(&self, _number: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
+        Ok(Box::new(CopyLane::new(
+            Arc::clone(&self.archive),
+            Arc::clone(&self.metrics),
+            stream.identity.clone(),
+            self.level,
+            self.in_flight_max,
+        )))
+    }
+
+    async fn end_copy(&self, copy: &TableCopy) -> Result<(), SinkError> {
+        self.copies_begun.lock().await.remove(&(copy.relation.oid, copy.snapshot));
+        Ok(())
+    }
+
     async fn ping(&self) -> Result<(), SinkError> {
         self.archive.ping().await
     }
+}
+
+/// This machine's time, in microseconds since 2000-01-01 UTC.
+fn now_us() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX).saturating_sub(POSTGRES_EPOCH_UNIX_MICROS)
 }

@@ -5,6 +5,7 @@ use crate::errors::Explainer;
 use crate::file::NewFile;
 use crate::local::LocalFolder;
 use crate::name::{EVENTS, Hour, first_position};
+use crate::naming::Naming;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
@@ -115,7 +116,7 @@ impl Archive {
 
     /// The archive's files of one hour: first position (as of a stream at `near`) and path, by position.
     pub(crate) async fn files_of(&self, hour: Hour, near: Lsn) -> Result<Vec<(Position, String)>, SinkError> {
-        let folder = hour.folder();
+        let folder = hour.folder(EVENTS);
         let prefix = self.location(&folder)?;
         let mut listing = self.store.list(Some(&prefix));
         let mut files = Vec::new();
@@ -135,23 +136,18 @@ impl Archive {
 
     /// Reads which events the file at `path` has, and sees to it that it is durable: the process that wrote it
     /// may have died in between. Halts when the file is not of this slot.
-    pub(crate) async fn contents(
-        &self,
-        hour: Hour,
-        path: &str,
-        id_prefix: &str,
-    ) -> Result<Contents, SinkError> {
-        self.settle(hour, path).await?;
+    pub(crate) async fn contents(&self, path: &str, naming: &Naming) -> Result<Contents, SinkError> {
+        self.settle(path).await?;
         let body = self.get(path).await?;
-        let prefix = id_prefix.to_owned();
-        let contents = blocking(move || Contents::read(&body, &prefix)).await?;
+        let naming = naming.clone();
+        let contents = blocking(move || Contents::read(&body, &naming)).await?;
         contents.map_err(|foreign| self.foreign(path, &foreign))
     }
 
     /// Puts `file` if nothing has its name.
     pub(crate) async fn put(&self, file: &NewFile) -> Result<Put, SinkError> {
         if let Some(local) = &self.local {
-            local.ensure(file.hour).await?;
+            local.ensure(&file.path).await?;
         }
         let location = self.location(&file.path)?;
         let explain = |error: Error| self.explainer.explain(&format!("writing {}", file.path), &error);
@@ -183,12 +179,12 @@ impl Archive {
         writing: &Writing,
     ) -> Result<Option<NewFile>, SinkError> {
         if self.get(&file.path).await? == file.body {
-            self.settle(file.hour, &file.path).await?;
+            self.settle(&file.path).await?;
             return Ok(None);
         }
-        let there = self.contents(file.hour, &file.path, &writing.id_prefix).await?;
-        let (ours, prefix, level) = (file.clone(), writing.id_prefix.clone(), writing.level);
-        let rest = blocking(move || without(&ours, &there, &prefix, level)).await?;
+        let there = self.contents(&file.path, &writing.naming).await?;
+        let (ours, naming, level) = (file.clone(), writing.naming.clone(), writing.level);
+        let rest = blocking(move || without(&ours, &there, &naming, level)).await?;
         let rest = rest.map_err(|foreign| self.foreign(&file.path, &foreign))?;
         match rest {
             Some(rest) if rest.path == file.path => Err(SinkError::halt(format!(
@@ -200,11 +196,33 @@ impl Archive {
         }
     }
 
-    async fn settle(&self, hour: Hour, path: &str) -> Result<(), SinkError> {
+    async fn settle(&self, path: &str) -> Result<(), SinkError> {
         match &self.local {
-            Some(local) => local.settle(hour, path).await,
+            Some(local) => local.settle(path).await,
             None => Ok(()),
         }
+    }
+
+    /// The object at `path`, made durable if it was not; `None` when there is none.
+    pub(crate) async fn find(&self, path: &str) -> Result<Option<Bytes>, SinkError> {
+        let explain = |error| self.explainer.explain(&format!("reading {path}"), &error);
+        match self.store.get(&self.location(path)?).await {
+            Ok(found) => {
+                self.settle(path).await?;
+                found.bytes().await.map(Some).map_err(explain)
+            }
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(explain(error)),
+        }
+    }
+
+    /// Puts `body` at `path`, in the place of what is there.
+    pub(crate) async fn replace(&self, path: &str, body: Bytes) -> Result<(), SinkError> {
+        if let Some(local) = &self.local {
+            local.ensure(path).await?;
+        }
+        let put = self.store.put(&self.location(path)?, body.into()).await;
+        put.map(|_| ()).map_err(|error| self.explainer.explain(&format!("writing {path}"), &error))
     }
 
     async fn get(&self, path: &str) -> Result<Bytes, SinkError> {
@@ -242,7 +260,7 @@ impl Archive {
 /// How files are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Writing {
-    pub(crate) id_prefix: String,
+    pub(crate) naming: Naming,
     pub(crate) level: flate2::Compression,
 }
 

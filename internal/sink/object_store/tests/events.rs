@@ -4,7 +4,7 @@
 
 mod support;
 
-use replicator_sink::ErrorKind;
+use replicator_sink::{ErrorKind, Sink};
 use replicator_types::{Column, ColumnKind, Op, Relation, ReplicaIdentity, Value, oid};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
@@ -241,4 +241,113 @@ async fn raw_objects(store: &Arc<dyn object_store::ObjectStore>) -> Vec<(String,
         bodies.push((object.location.to_string(), body.to_vec()));
     }
     bodies
+}
+
+#[tokio::test]
+async fn a_value_in_binary_form_reads_as_its_text_does() {
+    let types: [(u32, &str, &[u8]); 9] = [
+        (oid::BOOL, "t", &[1]),
+        (oid::INT4, "-5", &(-5i32).to_be_bytes()),
+        (oid::OID, "4294967295", &u32::MAX.to_be_bytes()),
+        (oid::FLOAT8, "1e+300", &1e300f64.to_be_bytes()),
+        (oid::FLOAT4, "-Infinity", &f32::NEG_INFINITY.to_be_bytes()),
+        (oid::NUMERIC, "-12.00", &[0, 1, 0, 0, 0x40, 0, 0, 2, 0, 12]),
+        (oid::JSONB, "{\"a\": 1}", b"\x01{\"a\": 1}"),
+        (oid::BYTEA, r"\x00ff", &[0, 255]),
+        (oid::TIMESTAMPTZ, "infinity", &i64::MAX.to_be_bytes()),
+    ];
+    let columns = types.iter().enumerate().map(|(n, (oid, ..))| column(&format!("c{n}"), *oid, "x", n == 0));
+    let table = table("types", columns.collect());
+    let texts: Vec<Value<'_>> = types.iter().map(|(_, text, _)| Value::Text(text.as_bytes())).collect();
+    let binaries: Vec<Value<'_>> = types.iter().map(|(.., binary)| Value::Binary(binary)).collect();
+    let [text, binary] = [texts, binaries].map(|values| insert(at_nine(), &table, 0, row(&values)));
+    assert_eq!(line(text).await, line(binary).await);
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_of_their_type_are_rejected_by_name() {
+    let mut lane = new_lane(&memory()).await;
+    let event = insert(at_nine(), &items(), 1, row(&[Value::Binary(&[1, 2]), Value::Null]));
+    let error = prepare(&mut lane, &[event]).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Reject);
+    let text = error.to_string();
+    assert!(
+        text.contains("public.items") && text.contains("\"id\"") && text.contains("16/B374D848+1"),
+        "{text}"
+    );
+}
+
+fn message(ordinal: u64, transactional: bool, content: &[u8]) -> Event {
+    let flag: &[u8] = if transactional { b"t" } else { b"f" };
+    let new = row(&[Value::Text(flag), Value::Text(b"audit\"1\""), Value::Binary(content)]);
+    Event { op: Op::Message, ..insert(at_nine(), &Arc::new(Relation::message()), ordinal, new) }
+}
+
+#[tokio::test]
+async fn a_message_is_an_event_with_its_content_as_text_or_in_base64() {
+    let events = [message(0, true, "who: élise\n\0".as_bytes()), message(1, false, &[0xff, 0])];
+    let lines = archived(&events).await;
+    assert_eq!(
+        lines[0],
+        json!({
+            "event_id": events[0].id(), "op": "message", "lsn": "16/B374D848", "ordinal": 0,
+            "commit_time": "2026-03-18T09:05:01.000042Z", "xid": events[0].transaction.xid,
+            "transactional": true, "prefix": "audit\"1\"", "content": "who: élise\n\0",
+        })
+    );
+    assert_eq!(
+        (&lines[1]["transactional"], &lines[1]["content_base64"], lines[1].get("content")),
+        (&json!(false), &json!("/wA="), None)
+    );
+    assert!(sink(&memory()).wants_messages());
+}
+
+#[tokio::test]
+async fn a_message_among_changes_is_there_once_however_the_stream_is_cut() {
+    let store = memory();
+    let rows = inserts(at_nine(), &items(), 4);
+    let all = [rows[0].clone(), message(1, true, b"m"), rows[2].clone(), rows[3].clone()];
+    let mut lane = new_lane(&store).await;
+    // Both look before either writes, so the second has to leave out what the first put.
+    let mut longer = prepare(&mut lane, &all).await.unwrap();
+    write(&mut new_lane(&store).await, &all[..1]).await;
+    longer.send().await.unwrap();
+    let lines = support::events(&store).await;
+    assert_eq!(event_ids(&store).await, ids(&all));
+    assert!(
+        lines[2].get("relation").is_some(),
+        "the first row of the rest describes its table: {}",
+        lines[2]
+    );
+}
+
+#[tokio::test]
+async fn a_new_shape_of_a_table_is_told_by_the_next_row_and_is_no_event() {
+    let store = memory();
+    let mut lane = new_lane(&store).await;
+    let wider = table(
+        "items",
+        vec![
+            column("id", oid::INT8, "bigint", true),
+            column("name", oid::TEXT, "text", false),
+            Column {
+                attnum: 3,
+                missing_text: Some("none".into()),
+                ..column("note", oid::TEXT, "text", false)
+            },
+        ],
+    );
+    let before = insert(at_nine(), &items(), 0, texts(&["1", "x"]));
+    let schema = Event { op: Op::Schema, new: None, ..insert(at_nine(), &wider, 1, Vec::new()) };
+    let after = insert(at_nine(), &wider, 1, texts(&["2", "x", "y"]));
+    write(&mut lane, std::slice::from_ref(&schema)).await;
+    assert!(files(&store).await.is_empty(), "nothing to write");
+    write(&mut lane, &[before.clone(), schema.clone(), after.clone(), schema]).await;
+    let lines = support::events(&store).await;
+    assert_eq!(event_ids(&store).await, [before.id(), after.id()]);
+    let note = &lines[1]["relation"]["columns"][2];
+    assert_eq!(
+        (&note["name"], &note["attnum"], &note["missing"]),
+        (&json!("note"), &json!(3), &json!("none"))
+    );
 }

@@ -124,3 +124,23 @@ fn a_url_that_means_nothing_is_an_error_with_the_remedy() {
         assert!(error.to_string().contains("s3://bucket/prefix or file:///folder"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn notes_and_copied_rows_lie_beside_the_stream_and_half_written_ones_are_cleared_away() {
+    let scratch = tempfile::tempdir().unwrap();
+    let notes = scratch.path().join("replicator/notes");
+    fs::create_dir_all(&notes).unwrap();
+    fs::write(notes.join("0000000000001234-my_slot-archive.json#1"), "half").unwrap();
+    let sink = open_folder(scratch.path());
+    sink.prepare(&stream_info()).await.unwrap();
+    sink.put_note("a", Some("1")).await.unwrap();
+    sink.put_note("a", Some("2")).await.unwrap();
+    assert_eq!(files_under(&notes), [notes.join("0000000000001234-my_slot-archive.json")]);
+    let copy = table_copy(&items(), 800);
+    let mut lane = sink.open_copy_lane(0, &stream_info()).await.unwrap();
+    write_copied(&mut lane, &copied_rows(&copy, 0, 3)).await;
+    assert_eq!(archived_ids(&scratch.path().join("wal/copy/2026/03/18/09")).len(), 3);
+    let again = open_folder(scratch.path());
+    again.prepare(&stream_info()).await.unwrap();
+    assert_eq!(again.notes().await.unwrap()["a"], "2");
+}

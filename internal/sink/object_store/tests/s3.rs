@@ -11,7 +11,7 @@ use replicator_sink_object_store::{ObjectStoreSink, open};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use support::batches::*;
-use support::{ids, lines, logger, prepare, write};
+use support::{ids, lines, logger, prepare, prepare_copied, write, write_copied};
 
 const BUCKET: &str = "lake";
 
@@ -166,4 +166,43 @@ async fn the_secret_may_lie_in_a_file() {
     settings["secret_access_key_file"] = json!("/nowhere/secret");
     let error = open("archive".into(), serde_json::from_value(settings).unwrap(), logger()).err().unwrap();
     assert!(error.to_string().contains("/nowhere/secret"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_by_several_lanes_that_is_sent_again_is_there_once_with_its_notes() {
+    let s3 = S3::with_bucket(BUCKET);
+    let copy = table_copy(&items(), 0x800);
+    let rows = copied_rows(&copy, 0, 400);
+    // The first process writes half of it, and dies.
+    for (parts, ranges_done) in [(&rows[..200], "0-1"), (&rows[..], "0-3")] {
+        let sink = open_with(settings(&s3));
+        sink.prepare(&stream_info()).await.unwrap();
+        let mut sending = Vec::new();
+        for (number, part) in parts.chunks(100).enumerate() {
+            let mut lane = sink.open_copy_lane(number as u32, &stream_info()).await.unwrap();
+            let mut write = prepare_copied(&mut lane, part).await;
+            sending.push(tokio::spawn(async move { write.send().await }));
+        }
+        for send in sending {
+            send.await.unwrap().unwrap();
+        }
+        sink.put_note("copy.16384", Some(ranges_done)).await.unwrap();
+    }
+    let sink = open_with(settings(&s3));
+    sink.prepare(&stream_info()).await.unwrap();
+    sink.begin_copy(&copy).await.unwrap();
+    write_copied(&mut sink.open_copy_lane(0, &stream_info()).await.unwrap(), &rows[..100]).await;
+    assert_eq!(sink.notes().await.unwrap(), [("copy.16384".to_owned(), "0-3".to_owned())].into());
+    let keys = s3.list(BUCKET, "shop/wal/copy/");
+    let reads: Vec<Json> = keys.iter().flat_map(|key| lines(&s3.get(BUCKET, key))).collect();
+    let mut numbers: Vec<u64> = reads
+        .iter()
+        .filter(|line| line["op"] == "read")
+        .map(|line| line["ordinal"].as_u64().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..400).collect::<Vec<u64>>());
+    assert_eq!((reads.len(), keys.len()), (401, 5));
+    let notes = s3.list(BUCKET, "shop/replicator/notes/");
+    assert_eq!(notes, ["shop/replicator/notes/0000000000001234-my_slot-archive.json"]);
 }

@@ -6,7 +6,7 @@
 //! Uses, and leaves empty, the table `public.apply_speed` of that database, which has the columns of the narrow
 //! table W1 in the project's baselines.
 
-use replicator_config::{PostgresSinkConfig, Secret};
+use replicator_config::{PostgresSinkConfig, Secret, TypeChanges};
 use replicator_sink::{Sink, StreamInfo};
 use replicator_types::{
     Batch, BatchBuilder, Budget, Column, ColumnKind, KeyHasher, Lsn, NewChange, Op, Relation,
@@ -20,9 +20,9 @@ const BATCH_ROWS: u64 = 10_000;
 const TRANSACTION_ROWS: u64 = 1_000;
 
 fn relation() -> Relation {
-    let column = |name: &str, type_oid, type_sql: &str| Column {
+    let column = |attnum, name: &str, type_oid, type_sql: &str| Column {
         name: name.into(),
-        attnum: 1,
+        attnum,
         type_oid,
         base_type_oid: type_oid,
         type_modifier: -1,
@@ -30,20 +30,22 @@ fn relation() -> Relation {
         type_sql: type_sql.into(),
         not_null: name == "id",
         is_key: name == "id",
+        ..Column::default()
     };
     Relation {
         oid: 1,
         version: 0,
+        since: replicator_types::Lsn::ZERO,
         schema: "public".into(),
         name: "apply_speed".into(),
         replica_identity: ReplicaIdentity::Default,
         columns: vec![
-            column("id", oid::INT8, "bigint"),
-            column("a", oid::INT4, "integer"),
-            column("b", oid::TEXT, "text"),
-            column("c", oid::NUMERIC, "numeric(12,2)"),
-            column("d", oid::TEXT, "text"),
-            column("e", oid::TIMESTAMPTZ, "timestamp with time zone"),
+            column(1, "id", oid::INT8, "bigint"),
+            column(2, "a", oid::INT4, "integer"),
+            column(3, "b", oid::TEXT, "text"),
+            column(4, "c", oid::NUMERIC, "numeric(12,2)"),
+            column(5, "d", oid::TEXT, "text"),
+            column(6, "e", oid::TIMESTAMPTZ, "timestamp with time zone"),
         ],
         key: vec![0],
         key_text_is_identity: true,
@@ -124,6 +126,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         password: Secret::default(),
         password_file: None,
         create_tables: true,
+        type_changes: TypeChanges::Error,
         connect_timeout_ms: 5_000,
     };
     let logger = slog::Logger::root(slog::Discard, slog::o!());

@@ -20,11 +20,12 @@
 //!   where it was left.
 //! - `Ok` only after the server's answer to COMMIT, under `synchronous_commit = on`.
 
-use crate::copy_text::Rows;
-use crate::error;
-use crate::plan::{Keyed, Plan, Run, Step, Table, Truncate};
+use crate::copy_text::{Format, Rows};
+use crate::enums;
+use crate::failure::Failure;
+use crate::plan::{Keyed, Plan, Progress, Run, Step, Table, Truncate};
 use crate::rowwise;
-use crate::session::Session;
+use crate::session::{Begun, Session};
 use crate::sql::{Query, Stage};
 use crate::target::Target;
 use bytes::Bytes;
@@ -51,27 +52,6 @@ impl Way {
             Self::Direct => Some(Self::Careful),
             Self::Careful => Some(Self::Anew),
             Self::Anew => None,
-        }
-    }
-}
-
-/// Why an attempt failed, and whether another way may do better.
-struct Failure {
-    error: SinkError,
-    is_unique_violation: bool,
-}
-
-impl From<SinkError> for Failure {
-    fn from(error: SinkError) -> Self {
-        Self { error, is_unique_violation: false }
-    }
-}
-
-impl Failure {
-    fn of(error: &tokio_postgres::Error, target: &Target) -> Self {
-        Self {
-            error: error::of_server(error, &format!("write to {}", target.relation)),
-            is_unique_violation: error::is_unique_violation(error),
         }
     }
 }
@@ -103,43 +83,67 @@ pub(crate) async fn apply(
     let mut way = Way::Direct;
     // Where an earlier transaction of ours ended after all, the position is known anew; that happens once.
     let mut was_behind = false;
+    let mut has_added_labels = false;
     loop {
-        if session.committed() >= plan.last {
+        if is_applied(session, plan)? {
             return Ok(());
         }
-        if let Some(first) = plan.first.filter(|first| session.committed() >= *first) {
-            return Err(SinkError::halt(format!(
-                "a batch of changes {} to {} overlaps what is applied, up to {}: this is a fault of the replicator; \
-                 start it again",
-                first,
-                plan.last,
-                session.committed()
-            )));
-        }
         need_stages(session, plan, way).await?;
-        if !session.begin(plan.last).await? {
-            if std::mem::replace(&mut was_behind, true) {
-                return Err(SinkError::retry("the checkpoint row of the target was busy"));
-            }
-            continue;
+        match session.begin(plan).await? {
+            Begun::Open => {}
+            Begun::Done => return Ok(()),
+            Begun::Behind if !std::mem::replace(&mut was_behind, true) => continue,
+            Begun::Behind => return Err(SinkError::retry("the checkpoint row of the target was busy")),
         }
+        let is_catch_up = matches!(plan.progress, Progress::Stay(_));
         let mut attempt = Attempt { session, batch, way, noticed: Noticed::default() };
         let failure = match attempt.run(plan).await {
             Ok(()) => {
                 let noticed = attempt.noticed;
-                session.commit(plan.last).await?;
+                session.commit(plan).await?;
                 relax(session, plan);
-                report(session, plan, &noticed);
+                // A held change may well be older than what the copy found of its row.
+                if !is_catch_up {
+                    report(session, plan, &noticed);
+                }
                 return Ok(());
             }
             Err(failure) => failure,
         };
         // A connection that is gone rolls back by itself; what failed first is what is told.
         let rolled_back = session.rollback().await;
+        if rolled_back.is_err() {
+            return Err(failure.error);
+        }
+        if failure.is_invalid_text
+            && !std::mem::replace(&mut has_added_labels, true)
+            && enums::add_missing(session, plan, batch).await?
+        {
+            continue;
+        }
         match way.next() {
-            Some(next) if failure.is_unique_violation && rolled_back.is_ok() => way = next,
+            Some(next) if failure.is_unique_violation => way = next,
             _ => return Err(failure.error),
         }
+    }
+}
+
+/// Whether there is nothing to do, as far as this process knows.
+fn is_applied(session: &Session, plan: &Plan) -> Result<bool, SinkError> {
+    let committed = session.committed();
+    if plan.progress != Progress::Advance {
+        return Ok(plan.steps.is_empty());
+    }
+    if committed >= plan.last {
+        return Ok(true);
+    }
+    match plan.first.filter(|first| committed >= *first) {
+        Some(first) => Err(SinkError::halt(format!(
+            "a batch of changes {first} to {} overlaps what is applied, up to {committed}: this is a fault of the \
+             replicator; start it again",
+            plan.last
+        ))),
+        None => Ok(false),
     }
 }
 
@@ -214,6 +218,11 @@ impl Attempt<'_> {
                     let found =
                         rowwise::move_row(self.session, target, &batch.change(*index as usize)).await?;
                     self.noticed.missing(target, 1 - found.min(1));
+                }
+                Step::MoveRowIfNotMoved(target, index) => {
+                    let Some(batch) = self.batch else { continue };
+                    let change = batch.change(*index as usize);
+                    rowwise::move_row_if_not_moved(self.session, target, &change).await?;
                 }
             }
         }
@@ -301,7 +310,7 @@ impl Attempt<'_> {
             let done = self.session.client_in_transaction()?.batch_execute(&sql).await;
             return done.map_err(|error| Failure::of(&error, target));
         }
-        let statement = self.statement_if(true, target, Query::CopyNew).await?;
+        let statement = self.statement_if(true, target, Query::CopyNew(rows.format)).await?;
         let client = self.session.client_in_transaction()?;
         copy(client, statement, &[rows]).await.map_err(|error| Failure::of(&error, target))
     }
@@ -310,7 +319,9 @@ impl Attempt<'_> {
         if rows.iter().all(|rows| rows.is_empty()) {
             return Ok(());
         }
-        let statement = self.statement_if(true, target, Query::CopyTo(stage)).await?;
+        // Only copied rows come in binary, and one set of them at a time.
+        let format = rows.iter().find(|rows| !rows.is_empty()).map_or(Format::Text, |rows| rows.format);
+        let statement = self.statement_if(true, target, Query::CopyTo(stage, format)).await?;
         let clearing = self.session.clearing(target, stage, rows.iter().map(|rows| rows.count).sum());
         let client = self.session.client_in_transaction()?;
         let clear = async {

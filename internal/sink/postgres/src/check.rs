@@ -1,8 +1,10 @@
-use crate::checkpoint;
 use crate::connector::{Connector, ROLE_NOT_PERMITTED, SERVER_VERSION_MIN};
 use crate::create::type_is_missing;
+use crate::existing::{Existing, has_type};
+use crate::own_tables::{OWN_TABLES, OwnTable};
+use crate::record::Place;
 use crate::sql::ident;
-use crate::target::{Existing, has_type};
+use crate::target::Target;
 use replicator_types::{CheckItem, Relation};
 use std::sync::Arc;
 use tokio_postgres::Client;
@@ -37,7 +39,7 @@ pub(crate) async fn check(
         items.push(writable(&client).await?);
         items.push(replication_role(&client).await?);
         items.push(temporary(&client).await?);
-        items.push(checkpoint_table(&client).await?);
+        items.push(own_tables(&client).await?);
         for relation in tables {
             items.push(table(&client, relation, create_tables).await?);
         }
@@ -111,20 +113,31 @@ async fn temporary(client: &Client) -> Result<CheckItem, String> {
 const MAY_CREATE_SCHEMAS: &str =
     "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
 
-async fn checkpoint_table(client: &Client) -> Result<CheckItem, String> {
-    let what = "replicator.checkpoint";
-    if checkpoint::exists(client).await.map_err(text)? {
-        let sql = "SELECT pg_catalog.has_table_privilege('replicator.checkpoint', 'SELECT') \
-                   AND pg_catalog.has_table_privilege('replicator.checkpoint', 'INSERT') \
-                   AND pg_catalog.has_table_privilege('replicator.checkpoint', 'UPDATE')";
-        return Ok(if is_true(client, sql).await? {
-            CheckItem::ok(what, "is there")
-        } else {
-            CheckItem::fail(
-                what,
-                "run GRANT SELECT, INSERT, UPDATE ON replicator.checkpoint TO the sink's role",
-            )
-        });
+/// The first that is wrong, or else one line for all.
+async fn own_tables(client: &Client) -> Result<CheckItem, String> {
+    let mut found = Vec::new();
+    for own in &OWN_TABLES {
+        let item = own_table(client, own).await?;
+        if item.result.is_err() {
+            return Ok(item);
+        }
+        found.extend(item.result.map(|text| format!("{} {text}", own.name)));
+    }
+    Ok(CheckItem::ok("schema replicator", found.join("; ")))
+}
+
+async fn own_table(client: &Client, own: &OwnTable) -> Result<CheckItem, String> {
+    let what = own.name;
+    if own.exists(client).await.map_err(text)? {
+        for privilege in own.privileges {
+            let sql = "SELECT pg_catalog.has_table_privilege($1, $2)";
+            let row = client.query_one(sql, &[&what, &privilege]).await.map_err(text)?;
+            if !row.get::<_, bool>(0) {
+                let wanted = own.privileges.join(", ");
+                return Ok(CheckItem::fail(what, format!("run GRANT {wanted} ON {what} TO the sink's role")));
+            }
+        }
+        return Ok(CheckItem::ok(what, "is there"));
     }
     let has_schema = is_true(client, "SELECT pg_catalog.to_regnamespace('replicator') IS NOT NULL").await?;
     let sql = if has_schema {
@@ -145,20 +158,23 @@ async fn checkpoint_table(client: &Client) -> Result<CheckItem, String> {
 
 async fn table(client: &Client, relation: &Arc<Relation>, create: bool) -> Result<CheckItem, String> {
     let what = format!("table {relation}");
-    let existing = Existing::look_up(client, relation).await.map_err(|error| error.to_string())?;
+    let place = Place::by_name(relation);
+    let existing = Existing::look_up(client, &place.schema, &place.name).await;
+    let existing = existing.map_err(|error| error.to_string())?;
     let Some(existing) = existing else {
         return absent_table(client, relation, create, what).await;
     };
-    let missing = existing.missing_columns(relation);
+    let missing = existing.missing_columns(&place);
     if !missing.is_empty() && !create {
         let remedy =
             format!("lacks {}; add with ALTER TABLE, or set create_tables = true", missing.join(", "));
         return Ok(CheckItem::fail(what, remedy));
     }
-    if let Err(remedy) = existing.target_of(relation, 0) {
+    let target = existing.target_of(relation, &place, 0);
+    if let Err(remedy) | Ok(Target { key_is_missing: Some(remedy), .. }) = target {
         return Ok(CheckItem::fail(what, remedy));
     }
-    let name = format!("{}.{}", ident(&relation.schema), ident(&relation.name));
+    let name = place.quoted();
     for privilege in ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"] {
         let sql = "SELECT pg_catalog.has_table_privilege($1, $2)";
         let row = client.query_one(sql, &[&name, &privilege]).await.map_err(text)?;

@@ -1,4 +1,3 @@
-use crate::create::under_lock;
 use crate::error;
 use replicator_sink::SinkError;
 use replicator_types::{Lsn, Position, SlotIdentity, shard_of};
@@ -14,48 +13,6 @@ pub(crate) struct Owner {
     /// Shards of the generation that the row counts in.
     pub(crate) shards: u32,
     pub(crate) shard: u32,
-}
-
-const SCHEMA: &str = "CREATE SCHEMA replicator";
-
-const TABLE: &str = "
-    CREATE TABLE replicator.checkpoint (
-        sink text NOT NULL,
-        system_identifier numeric(20) NOT NULL,
-        slot text NOT NULL,
-        shards integer NOT NULL,
-        shard integer NOT NULL,
-        commit_lsn pg_catalog.pg_lsn NOT NULL,
-        ordinal bigint NOT NULL,
-        updated_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-        PRIMARY KEY (sink, system_identifier, slot, shards, shard));
-    COMMENT ON TABLE replicator.checkpoint IS
-        'All changes of keys in this shard of shards, up to and including this position, are in the tables here.'";
-
-/// Makes the checkpoint table where it is absent.
-pub(crate) async fn create(client: &Client) -> Result<(), SinkError> {
-    let doing = "create replicator.checkpoint in the target";
-    let failed = |error| error::of_server(&error, doing);
-    if exists(client).await.map_err(failed)? {
-        return Ok(());
-    }
-    under_lock(client, doing, async || {
-        if exists(client).await.map_err(failed)? {
-            return Ok(());
-        }
-        let has_schema = "SELECT pg_catalog.to_regnamespace('replicator') IS NOT NULL";
-        if !client.query_one(has_schema, &[]).await.map_err(failed)?.get::<_, bool>(0) {
-            client.batch_execute(SCHEMA).await.map_err(failed)?;
-        }
-        client.batch_execute(TABLE).await.map_err(failed)
-    })
-    .await
-}
-
-/// Whether there is a checkpoint table.
-pub(crate) async fn exists(client: &Client) -> Result<bool, tokio_postgres::Error> {
-    let sql = "SELECT pg_catalog.to_regclass('replicator.checkpoint') IS NOT NULL";
-    Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
 /// Whether a sink of this name has applied any change of the slot here.
@@ -96,6 +53,7 @@ const MINE: &str =
 #[derive(Debug)]
 pub(crate) struct CheckpointStatements {
     advance: Statement,
+    hold: Statement,
 }
 
 impl Owner {
@@ -147,7 +105,11 @@ impl Owner {
              WHERE {MINE} AND commit_lsn = $8 AND ordinal = $9"
         );
         let advance = client.prepare(&sql).await.map_err(|error| self.failed(&error))?;
-        Ok(CheckpointStatements { advance })
+        let sql = format!(
+            "SELECT FROM replicator.checkpoint WHERE {MINE} AND commit_lsn = $6 AND ordinal = $7 FOR UPDATE"
+        );
+        let hold = client.prepare(&sql).await.map_err(|error| self.failed(&error))?;
+        Ok(CheckpointStatements { advance, hold })
     }
 
     /// Moves the row from one position to another, and tells whether it was where it was thought to be. Locks it
@@ -171,6 +133,21 @@ impl Owner {
         ]);
         let moved = client.execute(&statements.advance, &parameters).await;
         Ok(moved.map_err(|error| self.failed(&error))? == 1)
+    }
+
+    /// Locks the row until the transaction's end, and tells whether it was where it was thought to be.
+    pub(crate) async fn hold(
+        &self,
+        client: &Client,
+        statements: &CheckpointStatements,
+        at: Position,
+    ) -> Result<bool, SinkError> {
+        let mine = self.parameters()?;
+        let (lsn, ordinal) = columns(at)?;
+        let mut parameters = mine.refs().to_vec();
+        parameters.extend([&lsn as &(dyn tokio_postgres::types::ToSql + Sync), &ordinal]);
+        let found = client.query_opt(&statements.hold, &parameters).await;
+        Ok(found.map_err(|error| self.failed(&error))?.is_some())
     }
 
     /// Another process has moved the row.
@@ -212,7 +189,7 @@ impl Parameters<'_> {
     }
 }
 
-fn columns(position: Position) -> Result<(PgLsn, i64), SinkError> {
+pub(crate) fn columns(position: Position) -> Result<(PgLsn, i64), SinkError> {
     let ordinal = i64::try_from(position.ordinal);
     let ordinal = ordinal.map_err(|_| SinkError::reject(format!("{position} is no position of a change")))?;
     Ok((PgLsn::from(position.commit_lsn.0), ordinal))

@@ -1,15 +1,25 @@
 use bytes::Bytes;
-use replicator_types::Value;
+use pgvalue::ValueError;
+use replicator_types::{Column, Value};
+
+/// COPY's formats.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) enum Format {
+    #[default]
+    Text,
+    Binary,
+}
 
 /// Rows for `COPY … FROM STDIN`, ready to be sent any number of times.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
-    /// The lines.
+    /// The lines, or all of a binary COPY with header and trailer.
     pub(crate) lines: Bytes,
     /// How many.
     pub(crate) count: u64,
     /// Memory that the lines take.
     pub(crate) held_bytes: usize,
+    pub(crate) format: Format,
 }
 
 impl Rows {
@@ -17,10 +27,6 @@ impl Rows {
         self.count == 0
     }
 }
-
-/// A value came in the binary form of its type, which is not what `COPY` in text takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct IsBinary;
 
 /// Writes rows in COPY's text format: a line a row, tabs between values, `\N` for NULL, a backslash before
 /// what would be taken for one of these.
@@ -31,18 +37,29 @@ pub(crate) struct CopyText {
     bytes: Vec<u8>,
     rows: u64,
     in_row: bool,
+    /// The text of a value in binary form, before it is escaped.
+    text: Vec<u8>,
 }
 
 impl CopyText {
-    /// Adds a value to the open row. An unchanged value is written as NULL: whoever copies it has said
+    /// Adds a value of `column` to the open row. An unchanged value is written as NULL: whoever copies it has said
     /// elsewhere that it is not one.
+    ///
+    /// # Errors
+    /// A value in binary form is not of its type; the row is to be thrown away.
     #[inline]
-    pub(crate) fn value(&mut self, value: Value<'_>) -> Result<(), IsBinary> {
+    pub(crate) fn value(&mut self, column: &Column, value: Value<'_>) -> Result<(), ValueError> {
         self.separate();
         match value {
             Value::Text(text) => self.escape(text),
             Value::Null | Value::Unchanged => self.bytes.extend_from_slice(b"\\N"),
-            Value::Binary(_) => return Err(IsBinary),
+            Value::Binary(binary) => {
+                let mut text = std::mem::take(&mut self.text);
+                text.clear();
+                pgvalue::write_text(column, binary, &mut text)?;
+                self.escape(&text);
+                self.text = text;
+            }
         }
         Ok(())
     }
@@ -63,7 +80,7 @@ impl CopyText {
 
     pub(crate) fn finish(self) -> Rows {
         let held_bytes = self.bytes.capacity();
-        Rows { lines: Bytes::from(self.bytes), count: self.rows, held_bytes }
+        Rows { lines: Bytes::from(self.bytes), count: self.rows, held_bytes, format: Format::Text }
     }
 
     #[inline]
@@ -102,7 +119,7 @@ mod tests {
     fn row(values: &[Value<'_>]) -> Vec<u8> {
         let mut text = CopyText::default();
         for value in values {
-            text.value(*value).unwrap();
+            text.value(&Column::default(), *value).unwrap();
         }
         text.end_row();
         text.finish().lines.to_vec()
@@ -143,8 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_value_is_refused() {
-        assert_eq!(CopyText::default().value(Value::Binary(&[1])), Err(IsBinary));
+    fn a_value_in_binary_form_is_written_as_its_text() {
+        let int4 = Column {
+            type_oid: replicator_types::oid::INT4,
+            base_type_oid: replicator_types::oid::INT4,
+            ..Column::default()
+        };
+        let mut text = CopyText::default();
+        text.value(&int4, Value::Binary(&(-7_i32).to_be_bytes())).unwrap();
+        text.value(&Column::default(), Value::Binary(b"a\tb")).unwrap();
+        text.end_row();
+        assert_eq!(text.finish().lines, b"-7\ta\\tb\n"[..]);
+        assert!(CopyText::default().value(&int4, Value::Binary(&[1])).is_err());
     }
 
     proptest! {

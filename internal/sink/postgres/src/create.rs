@@ -1,60 +1,32 @@
 use crate::error;
-use crate::sql::ident;
-use crate::target::{Existing, has_type};
+use crate::evolve::Hand;
+use crate::existing::{Existing, has_type};
+use crate::record::{Place, Record};
+use crate::sql::{ident, table as quoted};
 use replicator_sink::SinkError;
 use replicator_types::{Column, Relation};
-use slog::{Logger, info};
 use tokio_postgres::Client;
 
 /// Key of the advisory lock under which this program makes things in a target, so that two lanes that meet a
 /// new table at once do not both make it. ASCII `replicat`.
 const CREATION_LOCK: i64 = 0x7265_706c_6963_6174;
 
-/// Makes the relation's table, or adds the columns it lacks.
-///
-/// # Errors
-/// Halt when a type is not known in the target, or permission is missing.
-pub(crate) async fn table_or_columns(
-    client: &Client,
-    relation: &Relation,
-    logger: &Logger,
-) -> Result<(), SinkError> {
-    let doing = format!("create table {relation} in the target");
-    under_lock(client, &doing, async || {
-        // Another lane may have been here first.
-        let statements = match Existing::look_up(client, relation).await? {
-            None => create_table(client, relation, &doing).await?,
-            Some(existing) => add_columns(relation, &existing.missing_columns(relation)),
-        };
-        for sql in statements {
-            info!(logger, "changing the target's schema"; "statement" => &sql);
-            if let Err(error) = client.batch_execute(&sql).await {
-                return Err(match missing_type(client, relation, &error).await {
-                    Some(halt) => halt,
-                    None => error::of_server(&error, &doing),
-                });
-            }
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// Runs `work` in a transaction that no other replicator is in at the same time.
-pub(crate) async fn under_lock(
+/// Runs `work` in a transaction that no other replicator is in at the same time. It does not wait for ever for a lock
+/// on a table: behind such a wait every reader of the table would queue. Half a minute outlasts what is short.
+pub(crate) async fn under_lock<T>(
     client: &Client,
     doing: &str,
-    work: impl AsyncFnOnce() -> Result<(), SinkError>,
-) -> Result<(), SinkError> {
+    work: impl AsyncFnOnce() -> Result<T, SinkError>,
+) -> Result<T, SinkError> {
     let failed = |error| error::of_server(&error, doing);
-    client.batch_execute("BEGIN").await.map_err(failed)?;
+    client.batch_execute("BEGIN; SET LOCAL lock_timeout = '30s'").await.map_err(failed)?;
     let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({CREATION_LOCK})");
     let done = match client.batch_execute(&lock).await {
         Ok(()) => work().await,
         Err(error) => Err(error::of_server(&error, doing)),
     };
     match done {
-        Ok(()) => client.batch_execute("COMMIT").await.map_err(failed),
+        Ok(done) => client.batch_execute("COMMIT").await.map_err(failed).map(|()| done),
         Err(error) => {
             // What is told is why it failed, whether or not the connection is still there to roll back.
             let _ = client.batch_execute("ROLLBACK").await;
@@ -63,46 +35,64 @@ pub(crate) async fn under_lock(
     }
 }
 
-async fn create_table(client: &Client, relation: &Relation, doing: &str) -> Result<Vec<String>, SinkError> {
-    let has_schema = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
-    let row = client.query_one(has_schema, &[&relation.schema]).await;
-    let mut statements = Vec::new();
-    if !row.map_err(|error| error::of_server(&error, doing))?.get::<_, bool>(0) {
-        statements.push(format!("CREATE SCHEMA {}", ident(&relation.schema)));
-    }
+/// Makes the relation's table, in the open transaction.
+///
+/// # Errors
+/// Halt when a type is not known in the target, or permission is missing.
+pub(crate) async fn table(hand: &Hand<'_>) -> Result<Record, SinkError> {
+    let relation = hand.relation;
+    schema(hand, &relation.schema).await?;
     let mut parts: Vec<String> = relation.columns.iter().map(column_definition).collect();
-    let key: Vec<String> =
-        relation.columns.iter().filter(|column| column.is_key).map(|column| ident(&column.name)).collect();
+    let key: Vec<&Column> = relation.columns.iter().filter(|column| column.is_key).collect();
     if !key.is_empty() {
-        parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
+        let quoted: Vec<String> = key.iter().map(|column| ident(&column.name)).collect();
+        parts.push(format!("PRIMARY KEY ({})", quoted.join(", ")));
     }
-    let (schema, name) = (ident(&relation.schema), ident(&relation.name));
-    statements.push(format!("CREATE TABLE {schema}.{name} ({})", parts.join(", ")));
-    Ok(statements)
+    let name = quoted(&relation.schema, &relation.name);
+    hand.run_with_types(&format!("CREATE TABLE {name} ({})", parts.join(", "))).await?;
+
+    let mut record = Record::found(relation);
+    for (known, column) in record.columns.iter_mut().zip(&relation.columns) {
+        known.not_null = column.is_key;
+        known.default_sql.clone_from(&column.default_sql);
+    }
+    if let Some(made) = Existing::look_up(hand.client, &relation.schema, &relation.name).await? {
+        let names: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
+        record.key_index = made.unique_over(&names).map(|index| index.name.clone());
+    }
+    Ok(record)
+}
+
+/// Makes a schema where it is absent, in the open transaction.
+pub(crate) async fn schema(hand: &Hand<'_>, name: &str) -> Result<(), SinkError> {
+    let has_schema = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
+    let row = hand.client.query_one(has_schema, &[&name]).await;
+    if row.map_err(|error| error::of_server(&error, hand.doing))?.get::<_, bool>(0) {
+        return Ok(());
+    }
+    hand.run(&format!("CREATE SCHEMA {}", ident(name))).await
 }
 
 /// NOT NULL only where the key makes it so. The catalog tells what holds today; the stream may still hold rows
-/// from before a `SET NOT NULL`, and the source guards the rule anyway.
+/// from before a `SET NOT NULL`, and the source guards the rule anyway. It comes with the next change of the table.
 fn column_definition(column: &Column) -> String {
-    format!("{} {}", ident(&column.name), column.type_sql)
+    let default = column.default_sql.as_ref().map(|sql| format!(" DEFAULT {sql}")).unwrap_or_default();
+    format!("{} {}{default}", ident(&column.name), column.type_sql)
 }
 
-/// New columns take NULL: what the rows that are there have in them is not known here.
-fn add_columns(relation: &Relation, missing: &[&str]) -> Vec<String> {
-    let added: Vec<String> = relation
-        .columns
-        .iter()
-        .filter(|column| missing.contains(&column.name.as_str()))
-        .map(|column| format!("ADD COLUMN {} {}", ident(&column.name), column.type_sql))
+/// Adds those columns of the relation whose name in the target is among `missing`, in the open transaction.
+pub(crate) async fn add_columns(hand: &Hand<'_>, place: &Place, missing: &[&str]) -> Result<(), SinkError> {
+    let both = place.columns.iter().zip(&hand.relation.columns);
+    let added: Vec<String> = both
+        .filter_map(|(name, column)| Some((name.as_deref()?, column)))
+        .filter(|(name, _)| missing.contains(name))
+        .map(|(name, column)| format!("ADD COLUMN {} {}", ident(name), column.type_sql))
         .collect();
-    if added.is_empty() {
-        return Vec::new();
-    }
-    vec![format!("ALTER TABLE {}.{} {}", ident(&relation.schema), ident(&relation.name), added.join(", "))]
+    hand.run_with_types(&format!("ALTER TABLE {} {}", place.quoted(), added.join(", "))).await
 }
 
-/// The error for a type that the target does not know, when that is what the server meant.
-async fn missing_type(
+/// The error for a type that the target does not know, when that is what the server meant. Ends the transaction.
+pub(crate) async fn missing_type(
     client: &Client,
     relation: &Relation,
     error: &tokio_postgres::Error,

@@ -20,7 +20,12 @@ pub(crate) fn of_server(error: &tokio_postgres::Error, doing: &str) -> SinkError
             text.push_str(&format!("; {what} {name}"));
         }
     }
-    match kind_of(server.code().code()) {
+    let kind = match kind_of(server.code().code()) {
+        // With a context it is of a value's bytes, as a receive function sees them, and not of a pooler's.
+        _ if *server.code() == SqlState::PROTOCOL_VIOLATION && server.where_().is_some() => Kind::Reject,
+        kind => kind,
+    };
+    match kind {
         Kind::Retry => SinkError::retry(text),
         Kind::Reject => SinkError::reject(text),
         Kind::Halt => {
@@ -38,11 +43,6 @@ pub(crate) fn of_connect(error: &ConnectError) -> SinkError {
     }
 }
 
-/// Whether a row with the same value in a unique index was in the way.
-pub(crate) fn is_unique_violation(error: &tokio_postgres::Error) -> bool {
-    error.code() == Some(&SqlState::UNIQUE_VIOLATION)
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Retry,
@@ -56,8 +56,8 @@ fn kind_of(code: &str) -> Kind {
         (_, "25006") => Kind::Retry,
         // Numbers out of range, broken text forms; constraints; a row or index entry too large.
         ("22" | "23" | "54", _) => Kind::Reject,
-        // Features missing; authorization; catalog and schema names; permissions and undefined objects.
-        ("0A" | "0L" | "0P" | "28" | "3D" | "3F" | "42" | "44", _) => Kind::Halt,
+        // Features missing; authorization; things that depend on others; catalog and schema names; permissions and undefined objects.
+        ("0A" | "0L" | "0P" | "28" | "2B" | "3D" | "3F" | "42" | "44", _) => Kind::Halt,
         // Connections, resources, deadlocks, operator intervention, the system: and what is not known.
         _ => Kind::Retry,
     }
@@ -72,6 +72,9 @@ fn remedy(code: &SqlState) -> &'static str {
         "42704" => {
             "create the type in the target first (`pg_dump --schema-only` of the source has its definition; an \
              extension's type needs CREATE EXTENSION)"
+        }
+        "2BP01" => {
+            "drop in the target what depends on it (a view, a foreign key), start again, and make that anew afterwards"
         }
         "428C9" => "drop GENERATED ALWAYS from the target's column",
         "0A000" => "bring the target's table in line with the source's (`pg_dump --schema-only`)",
@@ -91,7 +94,7 @@ mod tests {
         ] {
             assert_eq!(kind_of(code), Kind::Retry, "{code}");
         }
-        for code in ["28P01", "3D000", "42501", "42P01", "42703", "42804", "0A000", "3F000"] {
+        for code in ["28P01", "2BP01", "3D000", "42501", "42P01", "42703", "42804", "0A000", "3F000"] {
             assert_eq!(kind_of(code), Kind::Halt, "{code}");
         }
         for code in ["22003", "22P02", "22021", "23502", "23503", "23505", "23514", "54000"] {

@@ -19,9 +19,11 @@
 //!   has at most one of them at a time, and goes from one spelling to another by a delete of the first. So
 //!   of all spellings at most one ends as something other than `Delete`, and with the deletes done before, it
 //!   alone decides.
+//! - In a catch-up of held changes nothing is known of any row: what is `Insert` here is an upsert then, see `plan`.
 //! - A merged row takes each value from the latest change that has it.
 
-use replicator_types::{Batch, Change, KeyHasher, Op, Tuple, Value};
+use pgvalue::ValueError;
+use replicator_types::{Batch, Change, Column, KeyHasher, Op, Relation, Tuple, Value};
 
 /// Where a row's values are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,9 +47,14 @@ pub(crate) enum Outcome {
     Delete,
 }
 
-/// A change has no key to fold by: the source sent none, or its bytes are broken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NoKey;
+/// A change cannot be folded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum KeyError {
+    /// The source sent no key, or its bytes are broken.
+    Missing,
+    /// A value of it is not of its type.
+    Value(ValueError),
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -79,22 +86,23 @@ impl Fold {
     ///
     /// # Errors
     /// When the change lacks its key; nothing was added then.
-    pub(crate) fn add(&mut self, batch: &Batch, at: u32) -> Result<(), NoKey> {
+    pub(crate) fn add(&mut self, batch: &Batch, at: u32) -> Result<(), KeyError> {
         let change = batch.change(at as usize);
         match change.op {
             Op::Insert | Op::Update => {
                 if change.key_changed {
-                    let old = self.slot(change.old_key_values().ok_or(NoKey)?)?;
+                    let old =
+                        self.slot(change.relation, change.old_key_values().ok_or(KeyError::Missing)?)?;
                     self.set(old, Outcome::Delete);
                 }
-                let slot = self.slot(change.key_values())?;
+                let slot = self.slot(change.relation, change.key_values())?;
                 self.write(slot, batch, &change, at);
             }
             Op::Delete => {
-                let slot = self.slot(change.old_key_values().ok_or(NoKey)?)?;
+                let slot = self.slot(change.relation, change.old_key_values().ok_or(KeyError::Missing)?)?;
                 self.set(slot, Outcome::Delete);
             }
-            Op::Truncate => {}
+            Op::Truncate | Op::Schema | Op::Message => {}
         }
         Ok(())
     }
@@ -173,27 +181,29 @@ impl Fold {
     }
 
     /// The slot of a key, a new one where there was none.
-    fn slot<'v>(&mut self, key: impl Iterator<Item = Value<'v>>) -> Result<usize, NoKey> {
+    /// A key is kept as text, whichever form it came in, so that one key has one slot.
+    fn slot<'v>(
+        &mut self,
+        relation: &Relation,
+        key: impl Iterator<Item = Value<'v>>,
+    ) -> Result<usize, KeyError> {
         let key_start = self.keys.len();
         let mut hasher = KeyHasher::new(0);
         let mut columns = 0_u16;
         self.keys.extend_from_slice(&[0; 2]);
-        for value in key {
-            match value.bytes() {
-                Some(bytes) => hasher.value(bytes),
-                None => {
-                    self.keys.truncate(key_start);
-                    return Err(NoKey);
-                }
+        let key_columns = relation.columns.iter().filter(|column| column.is_key);
+        for (value, column) in key.zip(key_columns) {
+            if let Err(error) = append_text(&mut self.keys, column, value, &mut hasher) {
+                self.keys.truncate(key_start);
+                return Err(error);
             }
-            append(&mut self.keys, value);
             columns += 1;
         }
         match self.keys.get_mut(key_start..).and_then(<[u8]>::first_chunk_mut) {
             Some(count) if columns > 0 => *count = columns.to_be_bytes(),
             _ => {
                 self.keys.truncate(key_start);
-                return Err(NoKey);
+                return Err(KeyError::Missing);
             }
         }
         if (self.slots.len() + 1) * 2 > self.index.len() {
@@ -234,6 +244,30 @@ impl Fold {
             self.index[place] = number as u32;
         }
     }
+}
+
+/// Adds a value of a key as text, and hashes it.
+fn append_text(
+    tuple: &mut Vec<u8>,
+    column: &Column,
+    value: Value<'_>,
+    hasher: &mut KeyHasher,
+) -> Result<(), KeyError> {
+    let Value::Binary(binary) = value else {
+        hasher.value(value.bytes().ok_or(KeyError::Missing)?);
+        append(tuple, value);
+        return Ok(());
+    };
+    tuple.extend_from_slice(b"t\0\0\0\0");
+    let start = tuple.len();
+    pgvalue::write_text(column, binary, tuple).map_err(KeyError::Value)?;
+    let text = tuple.get(start..).unwrap_or_default();
+    hasher.value(text);
+    let length = (text.len() as u32).to_be_bytes();
+    if let Some(place) = tuple.get_mut(start - length.len()..start) {
+        place.copy_from_slice(&length);
+    }
+    Ok(())
 }
 
 /// Adds a value in the form that tuples have.

@@ -1,60 +1,63 @@
 use crate::apply;
 use crate::checkpoint::Applied;
 use crate::plan::Plan;
+use crate::resolve::{Occasion, Resolver};
 use crate::session::Session;
 use crate::target::Target;
 use async_trait::async_trait;
 use replicator_sink::{Lane, SinkError, Write};
-use replicator_types::{Batch, Position, Relation};
+use replicator_types::{Batch, Phase, Position, Relation};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
-/// One shard of the sink: one connection, one batch at a time.
+/// A connection, and the tables that batches on it have met.
 #[derive(Debug)]
-pub(crate) struct PostgresLane {
+struct Tables {
     session: Arc<Mutex<Session>>,
-    create_tables: bool,
-    /// What the checkpoint rows covered when the lane was opened.
-    applied: Applied,
-    /// End of the last batch prepared. What begins beyond it can't be applied yet, nor be on its way.
-    prepared: Position,
-    /// Of the relation versions met, the latest of each table.
+    resolver: Arc<Resolver>,
+    occasion: Occasion,
+    /// Of the relation versions met, the latest of each table; as the tables were at `generation`.
     targets: Vec<Arc<Target>>,
+    generation: u64,
     next_target: u32,
 }
 
-impl PostgresLane {
-    pub(crate) fn new(session: Session, applied: Applied, create_tables: bool) -> Self {
-        let prepared = session.committed();
+impl Tables {
+    fn new(session: Session, resolver: Arc<Resolver>, occasion: Occasion) -> Self {
+        let generation = resolver.generation();
         let session = Arc::new(Mutex::new(session));
-        Self { session, create_tables, applied, prepared, targets: Vec::new(), next_target: 0 }
-    }
-
-    /// Whether some of the batch may be applied, or be on its way.
-    fn is_old(&self, batch: &Batch) -> bool {
-        batch.first_position().is_some_and(|first| first <= self.prepared.max(self.applied.highest()))
+        Self { session, resolver, occasion, targets: Vec::new(), generation, next_target: 0 }
     }
 
     /// The target of each of the batch's relations.
     async fn targets_of(&mut self, batch: &Batch) -> Result<Vec<Arc<Target>>, SinkError> {
-        let mut targets = Vec::with_capacity(batch.relations().len());
-        for relation in batch.relations() {
-            let known = self.targets.iter().find(|target| is_version(&target.relation, relation));
-            targets.push(match known {
-                Some(known) => Arc::clone(known),
-                None => self.resolve(relation).await?,
-            });
+        loop {
+            let generation = self.resolver.generation();
+            if std::mem::replace(&mut self.generation, generation) != generation {
+                self.targets.clear();
+            }
+            let mut targets = Vec::with_capacity(batch.relations().len());
+            for relation in batch.relations() {
+                let known = self.targets.iter().find(|target| is_version(&target.relation, relation));
+                targets.push(match known {
+                    Some(known) => Arc::clone(known),
+                    None => self.resolve(relation).await?,
+                });
+            }
+            // Finding one may have changed the table of another: an earlier version of the same. Each version is
+            // followed once, so this comes to an end.
+            if self.resolver.generation() == generation {
+                return Ok(targets);
+            }
         }
-        Ok(targets)
     }
 
     async fn resolve(&mut self, relation: &Arc<Relation>) -> Result<Arc<Target>, SinkError> {
         let mut session = self.session.lock().await;
         let client = session.client().await?;
-        let logger = session.connector().logger().clone();
         // Whatever comes of this future, a connection in the middle of something is not used again.
         session.set_busy(true);
-        let target = Target::resolve(&client, relation, self.next_target, self.create_tables, &logger).await;
+        let target = self.resolver.resolve(&client, relation, self.next_target, self.occasion).await;
         session.set_busy(false);
         let target = Arc::new(target?);
         self.next_target += 1;
@@ -62,35 +65,107 @@ impl PostgresLane {
         self.targets.push(Arc::clone(&target));
         Ok(target)
     }
+
+    fn write(&self, plan: Plan, batch: Arc<Batch>) -> Box<dyn Write> {
+        let batch = plan.needs_batch().then_some(batch);
+        Box::new(PostgresWrite { session: Arc::clone(&self.session), plan, batch })
+    }
 }
 
 fn is_version(known: &Arc<Relation>, relation: &Arc<Relation>) -> bool {
     Arc::ptr_eq(known, relation) || (known.oid == relation.oid && known == relation)
 }
 
-#[async_trait]
-impl Lane for PostgresLane {
-    fn needs_drain(&self, batch: &Batch) -> bool {
-        self.is_old(batch)
+/// One shard of the sink: one connection, one batch at a time.
+#[derive(Debug)]
+pub(crate) struct PostgresLane {
+    tables: Tables,
+    /// What the checkpoint rows covered when the lane was opened.
+    applied: Applied,
+    /// End of the last batch prepared. What begins beyond it can't be applied yet, nor be on its way.
+    prepared: Position,
+}
+
+impl PostgresLane {
+    pub(crate) fn new(session: Session, applied: Applied, resolver: Arc<Resolver>) -> Self {
+        let prepared = session.committed();
+        Self { tables: Tables::new(session, resolver, Occasion::Stream), applied, prepared }
     }
 
-    async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
-        let targets = self.targets_of(&batch).await?;
-        let plan = if self.is_old(&batch) {
-            let mut session = self.session.lock().await;
+    /// Whether some of the batch may be applied, or be on its way.
+    fn is_old(&self, batch: &Batch) -> bool {
+        batch.first_position().is_some_and(|first| first <= self.prepared.max(self.applied.highest()))
+    }
+
+    /// The plan of a batch of the stream: without what the checkpoint covers.
+    async fn plan_of_stream(&mut self, batch: &Batch, targets: &[Arc<Target>]) -> Result<Plan, SinkError> {
+        let plan = if self.is_old(batch) {
+            let mut session = self.tables.session.lock().await;
             session.client().await?;
             let committed = session.committed();
             drop(session);
-            Plan::of(&batch, &targets, |change| {
+            Plan::of(batch, targets, |change| {
                 change.position <= committed || self.applied.covers(change.key_hash, change.position)
             })?
         } else {
-            Plan::of(&batch, &targets, |_| false)?
+            Plan::of(batch, targets, |_| false)?
         };
-        self.prepared = plan.last;
-        let batch = plan.needs_batch().then_some(batch);
-        Ok(Box::new(PostgresWrite { session: Arc::clone(&self.session), plan, batch }))
+        self.prepared = self.prepared.max(plan.last);
+        Ok(plan)
     }
+}
+
+#[async_trait]
+impl Lane for PostgresLane {
+    fn needs_drain(&self, batch: &Batch) -> bool {
+        batch.phase() == Phase::Stream && self.is_old(batch)
+    }
+
+    async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
+        let targets = self.tables.targets_of(&batch).await?;
+        let plan = match batch.phase() {
+            Phase::Stream => self.plan_of_stream(&batch, &targets).await?,
+            // The checkpoint says nothing of these.
+            Phase::CatchUp => Plan::of(&batch, &targets, |_| false)?,
+            Phase::Copy { .. } => return Err(wrong_lane("copied rows", "the stream")),
+        };
+        Ok(self.tables.write(plan, batch))
+    }
+}
+
+/// A lane for copied rows. Its batches are in no order, so the next is encoded while one is on its way.
+#[derive(Debug)]
+pub(crate) struct PostgresCopyLane {
+    tables: Tables,
+}
+
+impl PostgresCopyLane {
+    pub(crate) fn new(session: Session, resolver: Arc<Resolver>) -> Self {
+        Self { tables: Tables::new(session, resolver, Occasion::Copy) }
+    }
+}
+
+#[async_trait]
+impl Lane for PostgresCopyLane {
+    fn in_flight_max(&self) -> usize {
+        2
+    }
+
+    async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
+        let Phase::Copy { fresh } = batch.phase() else {
+            return Err(wrong_lane("changes of the stream", "copied rows"));
+        };
+        let targets = self.tables.targets_of(&batch).await?;
+        let Some(target) = targets.first() else { return Err(wrong_lane("nothing", "copied rows")) };
+        let plan = Plan::of_copy(&batch, target, fresh)?;
+        Ok(self.tables.write(plan, batch))
+    }
+}
+
+fn wrong_lane(what: &str, of: &str) -> SinkError {
+    SinkError::halt(format!(
+        "a lane for {of} was given {what}: this is a fault of the replicator; start it again"
+    ))
 }
 
 struct PostgresWrite {

@@ -7,6 +7,10 @@
 //!           covers                                           2. TRUNCATE | DELETE, UPDATE, INSERT by set,
 //!                                                               from staged rows | COPY of new rows
 //!                                                            3. COMMIT
+//!
+//!   held change (catch-up) ─▶ the same, as upserts; the checkpoint row is held where it is
+//!   copied rows ─▶ binary COPY, or text ─▶ one transaction with a mark in replicator.copied
+//!   schema change ─▶ record of the table ─▶ ALTER TABLE …, one transaction with the record
 //! ```
 //!
 //! # Invariants
@@ -16,16 +20,22 @@
 //! - The checkpoint row moves in the transaction that makes it true, and only from the position this process
 //!   left it at. Two writers therefore exclude each other, and a batch whose `COMMIT` was answered by a broken
 //!   connection is recognised by reading the row again.
+//! - Copied rows are beside the checkpoint. A fresh batch leaves a mark in its transaction, by which a second try is
+//!   recognised; others replace what has their keys. So does a batch of held changes, which may be older than the
+//!   rows that the copy brought, and which comes to the same state however often it comes.
 //! - Rows become rows by the target column's own input function, as `COPY` does, never by a cast: a cast
-//!   would cut `bit(3)` and `varchar(3)` short in silence.
+//!   would cut `bit(3)` and `varchar(3)` short in silence. In binary they pass where the receive function is that of
+//!   the very type that sent them, see `passage`.
+//! - Columns are followed by attribute number, see `record`; a table changes on a fence only, see `resolve`.
 //! - A batch costs by its own size, never by the table's: updates and deletes reach rows by the unique index
 //!   over the key, which is demanded, and plans that would read the table are switched off. The exception
 //!   is a table without a key, see `rowwise`.
 //!
 //! # Files
-//! `sink`, `lane`: the contract's face. `fold`, `plan`, `copy_text`: bytes in, statements' input out, without
-//! I/O. `session`, `checkpoint`, `apply`, `rowwise`: the transaction. `target`, `create`, `check`: the target's
-//! tables. `sql`: every statement's text.
+//! `sink`, `lane`, `copying`: the contract's face. `fold`, `plan`, `copy_plan`, `copy_text`, `copy_binary`, `passage`:
+//! bytes in, statements' input out, without I/O. `session`, `checkpoint`, `copied`, `apply`, `rowwise`, `enums`: the
+//! transaction. `resolve`, `record`, `evolve`, `create`, `existing`, `target`, `check`: the target's tables.
+//! `own_tables`, `notes`: schema `replicator`. `sql`: the text of every statement that applies changes.
 //!
 //! Sources: <https://www.postgresql.org/docs/current/sql-copy.html> (text format),
 //! <https://www.postgresql.org/docs/current/errcodes-appendix.html> (what may pass and what may not),
@@ -35,12 +45,25 @@ mod apply;
 mod check;
 mod checkpoint;
 mod connector;
+mod copied;
+mod copy_binary;
+mod copy_plan;
 mod copy_text;
+mod copying;
 mod create;
+mod enums;
 mod error;
+mod evolve;
+mod existing;
+mod failure;
 mod fold;
 mod lane;
+mod notes;
+mod own_tables;
+mod passage;
 mod plan;
+mod record;
+mod resolve;
 mod rowwise;
 mod session;
 mod sink;

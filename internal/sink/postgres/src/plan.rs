@@ -14,11 +14,13 @@
 //! - Within a step a keyed table's keys are distinct (see `fold`).
 //! - What is encoded here is what is sent, at the first attempt and at each later one.
 
-use crate::copy_text::{CopyText, IsBinary, Rows};
-use crate::fold::{Fold, NoKey, Outcome, Row};
+use crate::copied::Mark;
+use crate::copy_text::{CopyText, Rows};
+use crate::fold::{Fold, KeyError, Outcome, Row};
 use crate::target::Target;
+use pgvalue::ValueError;
 use replicator_sink::SinkError;
-use replicator_types::{Batch, Change, Op, Position, Tuple, Value};
+use replicator_types::{Batch, Change, Column, Op, Phase, Position, Relation, Tuple, Value};
 use std::sync::Arc;
 
 /// A batch, ready to be applied.
@@ -27,10 +29,24 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// The first change that is not applied yet, if any.
     pub(crate) first: Option<Position>,
-    /// The last of the batch, applied or not.
+    /// The last of the batch, applied or not. Zero where the batch has no rows and truncates.
     pub(crate) last: Position,
+    /// What becomes of the checkpoint.
+    pub(crate) progress: Progress,
     /// Updates dropped while folding, see [`Fold::orphans`].
     pub(crate) orphans: u64,
+}
+
+/// How a batch's transaction is told from those of another process, and from an earlier try of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Progress {
+    /// The checkpoint row goes to the batch's last change.
+    #[default]
+    Advance,
+    /// The checkpoint row is held where it is. The batch has a mark where a second try would do harm.
+    Stay(Option<Mark>),
+    /// There is no checkpoint row.
+    Beside(Option<Mark>),
 }
 
 #[derive(Debug)]
@@ -39,6 +55,8 @@ pub(crate) enum Step {
     Truncate(Truncate),
     /// The update at this index of the batch.
     MoveRow(Arc<Target>, u32),
+    /// The same, where the row may be at its new key already.
+    MoveRowIfNotMoved(Arc<Target>, u32),
 }
 
 #[derive(Debug)]
@@ -86,29 +104,59 @@ impl Plan {
         applied: impl Fn(&Change<'_>) -> bool,
     ) -> Result<Self, SinkError> {
         let mut planner = Planner { batch, targets, open: Vec::new(), plan: Self::default() };
-        planner.plan.last = batch.last_position().unwrap_or_default();
+        let is_catch_up = batch.phase() == Phase::CatchUp;
+        let mut mark = None;
         for (index, change) in batch.changes().enumerate() {
+            // A schema change stands at the position of the change behind it, which is not in yet.
+            if matches!(change.op, Op::Schema | Op::Message) {
+                continue;
+            }
+            planner.plan.last = change.position;
             if applied(&change) {
                 continue;
+            }
+            if !change.relation.has_key() && mark.is_none() {
+                mark = Some(Mark { relation_oid: change.relation.oid, first: change.position });
             }
             let Some(target) = targets.get(change.relation_index) else { continue };
             planner.plan.first.get_or_insert(change.position);
             planner.add(index as u32, &change, target)?;
         }
         planner.close()?;
+        if is_catch_up {
+            planner.plan.progress = Progress::Stay(mark);
+        }
         Ok(planner.plan)
     }
 
-    /// Whether it needs the batch's own rows when it is applied.
+    /// The targets that it writes to; some of them more than once.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.steps.iter().flat_map(|step| {
+            let (tables, one): (&[Table], Option<&Arc<Target>>) = match step {
+                Step::Tables(tables) => (tables, None),
+                Step::Truncate(_) => (&[], None),
+                Step::MoveRow(target, _) | Step::MoveRowIfNotMoved(target, _) => (&[], Some(target)),
+            };
+            let of_tables = tables.iter().map(|table| match table {
+                Table::Keyed(keyed) => &keyed.target,
+                Table::Keyless(target, _) => target,
+            });
+            of_tables.chain(one)
+        })
+    }
+
+    /// Whether it needs the batch's own rows when it is applied: to go by them one by one, or to look for labels that
+    /// an enum of the target lacks.
     pub(crate) fn needs_batch(&self) -> bool {
-        self.steps.iter().any(|step| match step {
-            Step::MoveRow(..) => true,
+        let has_rows_in_it = self.steps.iter().any(|step| match step {
+            Step::MoveRow(..) | Step::MoveRowIfNotMoved(..) => true,
             Step::Truncate(_) => false,
             Step::Tables(tables) => tables.iter().any(|table| match table {
                 Table::Keyed(_) => false,
                 Table::Keyless(_, runs) => runs.iter().any(|run| matches!(run, Run::OneByOne(_))),
             }),
-        })
+        });
+        has_rows_in_it || self.targets().any(|target| target.has_enums())
     }
 
     /// Bytes of memory that its rows take.
@@ -128,7 +176,7 @@ impl Plan {
         };
         let of_step = |step: &Step| match step {
             Step::Tables(tables) => tables.iter().map(of_table).sum(),
-            Step::Truncate(_) | Step::MoveRow(..) => 0,
+            Step::Truncate(_) | Step::MoveRow(..) | Step::MoveRowIfNotMoved(..) => 0,
         };
         self.steps.iter().map(of_step).sum()
     }
@@ -159,18 +207,32 @@ enum OpenRun {
 
 impl Planner<'_> {
     fn add(&mut self, index: u32, change: &Change<'_>, target: &Arc<Target>) -> Result<(), SinkError> {
-        match change.op {
-            Op::Truncate => return self.truncate(change, target),
-            Op::Update if change.key_changed && change.unresolved => {
-                self.close()?;
-                self.plan.steps.push(Step::MoveRow(Arc::clone(target), index));
-                return Ok(());
-            }
-            Op::Insert | Op::Update | Op::Delete => {}
+        if change.op == Op::Truncate {
+            return self.truncate(change, target);
+        }
+        if let Some(text) = target.key_is_missing.as_ref().filter(|_| change.relation.has_key()) {
+            return Err(SinkError::halt(format!(
+                "change {} is of an earlier version of table {}, whose key the target no longer has: {text}; or copy the \
+                 table again",
+                change.position, change.relation
+            )));
+        }
+        let is_catch_up = self.batch.phase() == Phase::CatchUp;
+        if change.op == Op::Update && change.key_changed && change.unresolved {
+            self.close()?;
+            let target = Arc::clone(target);
+            self.plan.steps.push(match is_catch_up {
+                true => Step::MoveRowIfNotMoved(target, index),
+                false => Step::MoveRow(target, index),
+            });
+            return Ok(());
         }
         let batch = self.batch;
         match &mut self.open_for(change)?.changes {
-            OpenChanges::Keyed(fold) => fold.add(batch, index).map_err(|NoKey| no_key(change)),
+            OpenChanges::Keyed(fold) => fold.add(batch, index).map_err(|error| match error {
+                KeyError::Missing => no_key(change),
+                KeyError::Value(error) => bad_value(&target.relation, error),
+            }),
             OpenChanges::Keyless(runs) => match (change.op, runs.last_mut()) {
                 (Op::Insert, Some(OpenRun::Insert(rows))) => new_row(rows, target, change),
                 (Op::Insert, _) => {
@@ -261,12 +323,17 @@ fn keyed(batch: &Batch, fold: &Fold, target: &Arc<Target>) -> Result<Keyed, Sink
     for (key, outcome) in fold.outcomes() {
         match outcome {
             Outcome::Delete => {
-                for value in key.values() {
-                    deletes.value(value).map_err(|IsBinary| is_binary(target))?;
+                let columns = target.relation.columns.iter().filter(|column| column.is_key);
+                for (value, column) in key.values().zip(columns) {
+                    add_value(&mut deletes, target, column, value)?;
                 }
                 deletes.end_row();
             }
             Outcome::Upsert(row) => whole_row(&mut upserts, batch, fold, target, key, row)?,
+            // A held change may be older than the row that the copy brought.
+            Outcome::Insert(row) if batch.phase() == Phase::CatchUp => {
+                whole_row(&mut upserts, batch, fold, target, key, row)?;
+            }
             Outcome::Insert(row) => whole_row(&mut inserts, batch, fold, target, key, row)?,
             Outcome::Partial(row) => match row {
                 Row::Change(at) => {
@@ -333,11 +400,11 @@ fn values<'v>(
         if !is_written {
             continue;
         }
-        let done = match (value, of_key) {
-            (Value::Unchanged, Some(of_key)) => rows.value(of_key),
-            (value, _) => rows.value(value),
+        let value = match (value, of_key) {
+            (Value::Unchanged, Some(of_key)) => of_key,
+            (value, _) => value,
         };
-        done.map_err(|IsBinary| is_binary(target))?;
+        add_value(rows, target, column, value)?;
     }
     Ok(())
 }
@@ -347,13 +414,29 @@ fn new_row(rows: &mut CopyText, target: &Target, change: &Change<'_>) -> Result<
     if change.unresolved {
         return Err(no_key(change));
     }
-    for (value, is_written) in change.new_values().zip(&target.is_written) {
+    text_row(rows, target, change)
+}
+
+/// A whole row, all of whose values came with it.
+pub(crate) fn text_row(rows: &mut CopyText, target: &Target, change: &Change<'_>) -> Result<(), SinkError> {
+    let columns = target.is_written.iter().zip(&target.relation.columns);
+    for (value, (is_written, column)) in change.new_values().zip(columns) {
         if *is_written {
-            rows.value(value).map_err(|IsBinary| is_binary(target))?;
+            add_value(rows, target, column, value)?;
         }
     }
     rows.end_row();
     Ok(())
+}
+
+#[inline]
+fn add_value(
+    rows: &mut CopyText,
+    target: &Target,
+    column: &Column,
+    value: Value<'_>,
+) -> Result<(), SinkError> {
+    rows.value(column, value).map_err(|error| bad_value(&target.relation, error))
 }
 
 fn no_key(change: &Change<'_>) -> SinkError {
@@ -364,9 +447,8 @@ fn no_key(change: &Change<'_>) -> SinkError {
     ))
 }
 
-fn is_binary(target: &Target) -> SinkError {
-    SinkError::halt(format!(
-        "values of table {} came in binary form, which this sink does not take; have the source send text",
-        target.relation
+pub(crate) fn bad_value(relation: &Relation, error: ValueError) -> SinkError {
+    SinkError::reject(format!(
+        "a value of table {relation} cannot be read: {error}; set source.binary = \"off\" to have it sent as text"
     ))
 }

@@ -1,6 +1,8 @@
 use crate::checkpoint::{CheckpointStatements, Owner};
 use crate::connector::Connector;
 use crate::error;
+use crate::own_tables::StreamKey;
+use crate::plan::{Plan, Progress};
 use crate::sql::{Query, Stage};
 use crate::target::Target;
 use replicator_sink::SinkError;
@@ -34,10 +36,12 @@ const CAREFUL_BATCHES: u32 = 16;
 ///      └───────────── connect, read the row ◀──────────────────┴────────┘
 /// ```
 /// In doubt the row is at one of two places: where it was, or where the transaction was to bring it. Anywhere
-/// else another process has put it.
+/// else another process has put it. A session for copied rows has no such row; its batches leave marks.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) owner: Owner,
+    key: StreamKey,
+    has_checkpoint: bool,
     connector: Arc<Connector>,
     open: Option<Open>,
     /// Where the row is, as far as this process has heard.
@@ -46,6 +50,18 @@ pub(crate) struct Session {
     in_doubt: Option<Position>,
     /// By target: batches to go until new rows are copied into the table itself again.
     careful: HashMap<u32, u32>,
+}
+
+/// What came of beginning a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Begun {
+    /// It is open.
+    Open,
+    /// An earlier try of the batch is in already. Nothing is open.
+    Done,
+    /// The row was not where it was thought to be: a transaction of this process, given up for lost, has ended after
+    /// all. Nothing is open, and the row's position is known again.
+    Behind,
 }
 
 /// What lives and dies with a connection.
@@ -83,7 +99,26 @@ impl Session {
         let open = Open::connect(&connector, &owner).await?;
         owner.insert(&open.client).await?;
         let committed = owner.read(&open.client).await?;
-        Ok(Self { owner, connector, open: Some(open), committed, in_doubt: None, careful: HashMap::new() })
+        Ok(Self { committed, ..Self::new(owner, connector, open, true) })
+    }
+
+    /// Connects, for copied rows.
+    pub(crate) async fn open_beside(owner: Owner, connector: Arc<Connector>) -> Result<Self, SinkError> {
+        let open = Open::connect(&connector, &owner).await?;
+        Ok(Self::new(owner, connector, open, false))
+    }
+
+    fn new(owner: Owner, connector: Arc<Connector>, open: Open, has_checkpoint: bool) -> Self {
+        Self {
+            key: StreamKey::new(&owner.sink, &owner.identity),
+            owner,
+            has_checkpoint,
+            connector,
+            open: Some(open),
+            committed: Position::ZERO,
+            in_doubt: None,
+            careful: HashMap::new(),
+        }
     }
 
     /// Where the row is. True after [`Session::client`], until the next transaction.
@@ -105,7 +140,9 @@ impl Session {
             earlier.backend.terminate(&open.client).await;
         }
         let client = Arc::clone(&open.client);
-        self.learn(&client).await?;
+        if self.has_checkpoint {
+            self.learn(&client).await?;
+        }
         info!(self.connector.logger(), "connected to the target again";
             "shard" => self.owner.shard, "checkpoint" => %self.committed);
         self.open = Some(open);
@@ -125,10 +162,8 @@ impl Session {
         Ok(())
     }
 
-    /// Begins the transaction that brings the row to `to`, and moves it. False when it was not where it was
-    /// thought to be: a transaction of this process, given up for lost, has ended after all. Nothing is
-    /// open then and the position is known again.
-    pub(crate) async fn begin(&mut self, to: Position) -> Result<bool, SinkError> {
+    /// Begins the transaction that applies the plan: moves the checkpoint row or holds it, and leaves the plan's mark.
+    pub(crate) async fn begin(&mut self, plan: &Plan) -> Result<Begun, SinkError> {
         let Some(open) = &mut self.open else { return Err(lost()) };
         let (client, statements) = (Arc::clone(&open.client), Arc::clone(&open.checkpoint));
         open.busy = true;
@@ -136,14 +171,27 @@ impl Session {
             let begun = client.batch_execute("BEGIN").await;
             begun.map_err(|error| error::of_server(&error, "begin a transaction"))
         };
-        let advance = self.owner.advance(&client, &statements, self.committed, to);
-        let ((), moved) = futures_util::future::try_join(begin, advance).await?;
-        if moved {
-            return Ok(true);
+        let (owner, at) = (&self.owner, self.committed);
+        let row = async {
+            match plan.progress {
+                Progress::Advance => owner.advance(&client, &statements, at, plan.last).await,
+                Progress::Stay(_) => owner.hold(&client, &statements, at).await,
+                Progress::Beside(_) => Ok(true),
+            }
+        };
+        let ((), found) = futures_util::future::try_join(begin, row).await?;
+        if !found {
+            self.rollback().await?;
+            self.learn(&client).await?;
+            return Ok(Begun::Behind);
         }
-        self.rollback().await?;
-        self.learn(&client).await?;
-        Ok(false)
+        if let Progress::Stay(Some(mark)) | Progress::Beside(Some(mark)) = plan.progress
+            && !mark.leave(&client, &self.key).await?
+        {
+            self.rollback().await?;
+            return Ok(Begun::Done);
+        }
+        Ok(Begun::Open)
     }
 
     /// The connection that a transaction is open on.
@@ -152,13 +200,16 @@ impl Session {
     }
 
     /// Commits what [`Session::begin`] began.
-    pub(crate) async fn commit(&mut self, to: Position) -> Result<(), SinkError> {
+    pub(crate) async fn commit(&mut self, plan: &Plan) -> Result<(), SinkError> {
         let Some(open) = &mut self.open else { return Err(lost()) };
-        self.in_doubt = Some(to);
+        let moves_to = (plan.progress == Progress::Advance).then_some(plan.last);
+        if moves_to.is_some() {
+            self.in_doubt = moves_to;
+        }
         match open.client.batch_execute("COMMIT").await {
             Ok(()) => {
                 open.busy = false;
-                self.committed = to;
+                self.committed = moves_to.unwrap_or(self.committed);
                 self.in_doubt = None;
                 Ok(())
             }

@@ -1,17 +1,21 @@
 use crate::check;
 use crate::checkpoint::{self, Owner};
 use crate::connector::{Connector, SERVER_VERSION_MIN};
+use crate::copying;
 use crate::error;
-use crate::lane::PostgresLane;
+use crate::lane::{PostgresCopyLane, PostgresLane};
+use crate::notes::{self, OWN_PREFIX};
+use crate::own_tables::{self, StreamKey};
+use crate::resolve::{Occasion, Resolver};
 use crate::session::Session;
-use crate::target::Target;
 use async_trait::async_trait;
-use replicator_config::PostgresSinkConfig;
+use replicator_config::{PostgresSinkConfig, TypeChanges};
 use replicator_pgconn::ConnectOptions;
-use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo};
+use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
 use replicator_types::{CheckItem, Relation};
 use slog::{Logger, warn};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
@@ -22,7 +26,12 @@ pub struct PostgresSink {
     name: String,
     shards: u32,
     create_tables: bool,
+    type_changes: TypeChanges,
     connector: Arc<Connector>,
+    /// Of the stream that [`Sink::prepare`] was called for.
+    resolver: StdMutex<Option<Arc<Resolver>>>,
+    /// Kept open for notes.
+    notes: Mutex<Option<Client>>,
     /// Kept open for [`Sink::ping`].
     ping: Mutex<Option<Client>>,
     ping_timeout: Duration,
@@ -58,7 +67,10 @@ pub fn open(
         name,
         shards: shards.max(1),
         create_tables: config.create_tables,
+        type_changes: config.type_changes,
         connector,
+        resolver: StdMutex::new(None),
+        notes: Mutex::new(None),
         ping: Mutex::new(None),
         ping_timeout,
     })
@@ -94,7 +106,7 @@ impl Sink for PostgresSink {
         if version < SERVER_VERSION_MIN {
             return Err(SinkError::halt(check::too_old(version)));
         }
-        checkpoint::create(&client).await?;
+        own_tables::create(&client).await?;
         if stream.slot_is_new && checkpoint::has_begun(&client, &self.name, &stream.identity).await? {
             return Err(SinkError::halt(format!(
                 "slot {slot} was made anew, and the target already holds changes of an earlier slot of that name; what \
@@ -110,19 +122,58 @@ impl Sink for PostgresSink {
                  in use are applied from its own beginning";
                 "other" => other, "used" => %stream.identity);
         }
+        let resolver = self.new_resolver(stream);
         for relation in &stream.tables {
-            Target::resolve(&client, relation, 0, self.create_tables, self.connector.logger()).await?;
+            resolver.resolve(&client, relation, 0, Occasion::Early).await?;
         }
+        *self.resolver.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolver);
         Ok(())
     }
 
     async fn open_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
-        let owner =
-            Owner { sink: self.name.clone(), identity: stream.identity.clone(), shards: self.shards, shard };
-        let mut session = Session::open(owner, Arc::clone(&self.connector)).await?;
+        let mut session = Session::open(self.owner(shard, stream), Arc::clone(&self.connector)).await?;
         let client = session.client().await?;
         let applied = session.owner.read_applied(&client).await?;
-        Ok(Box::new(PostgresLane::new(session, applied, self.create_tables)))
+        Ok(Box::new(PostgresLane::new(session, applied, self.resolver()?)))
+    }
+
+    async fn notes(&self) -> Result<BTreeMap<String, String>, SinkError> {
+        let resolver = self.resolver()?;
+        let mut kept = self.notes.lock().await;
+        let client = self.kept_client(&mut kept).await?;
+        let mut notes = notes::all(&client, &resolver.key).await?;
+        notes.retain(|key, _| !key.starts_with(OWN_PREFIX));
+        *kept = Some(client);
+        Ok(notes)
+    }
+
+    async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
+        if key.starts_with(OWN_PREFIX) {
+            return Err(SinkError::halt(format!(
+                "note {key}: keys that begin with {OWN_PREFIX} are the sink's own"
+            )));
+        }
+        let resolver = self.resolver()?;
+        let mut kept = self.notes.lock().await;
+        let client = self.kept_client(&mut kept).await?;
+        notes::put(&client, &resolver.key, key, value).await?;
+        *kept = Some(client);
+        Ok(())
+    }
+
+    async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {
+        let client = self.connector.open().await?;
+        copying::begin(&client, &*self.resolver()?, copy).await
+    }
+
+    async fn open_copy_lane(&self, _number: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
+        let session = Session::open_beside(self.owner(0, stream), Arc::clone(&self.connector)).await?;
+        Ok(Box::new(PostgresCopyLane::new(session, self.resolver()?)))
+    }
+
+    async fn end_copy(&self, copy: &TableCopy) -> Result<(), SinkError> {
+        let client = self.connector.open().await?;
+        copying::end(&client, &*self.resolver()?, copy).await
     }
 
     async fn ping(&self) -> Result<(), SinkError> {
@@ -132,6 +183,34 @@ impl Sink for PostgresSink {
 }
 
 impl PostgresSink {
+    fn owner(&self, shard: u32, stream: &StreamInfo) -> Owner {
+        Owner { sink: self.name.clone(), identity: stream.identity.clone(), shards: self.shards, shard }
+    }
+
+    fn new_resolver(&self, stream: &StreamInfo) -> Arc<Resolver> {
+        let key = StreamKey::new(&self.name, &stream.identity);
+        let logger = self.connector.logger().clone();
+        Arc::new(Resolver::new(key, self.create_tables, self.type_changes, logger))
+    }
+
+    fn resolver(&self) -> Result<Arc<Resolver>, SinkError> {
+        let resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
+        resolver.clone().ok_or_else(|| {
+            SinkError::halt(format!(
+                "sink {} is used before it was prepared: this is a fault of the replicator",
+                self.name
+            ))
+        })
+    }
+
+    /// The connection kept, or a new one. Taken out meanwhile: one that was given up in the middle is not used again.
+    async fn kept_client(&self, kept: &mut Option<Client>) -> Result<Client, SinkError> {
+        match kept.take().filter(|client| !client.is_closed()) {
+            Some(client) => Ok(client),
+            None => self.connector.open().await,
+        }
+    }
+
     async fn ask(&self) -> Result<(), SinkError> {
         let mut kept = self.ping.lock().await;
         // Taken out meanwhile: a connection that has not answered is not asked again.
@@ -158,6 +237,7 @@ mod tests {
             password: Secret::default(),
             password_file: password_file.map(Into::into),
             create_tables: true,
+            type_changes: TypeChanges::Error,
             connect_timeout_ms: 1_000,
         };
         open("copy".into(), config, 0, Logger::root(Discard, slog::o!()))

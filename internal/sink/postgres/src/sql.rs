@@ -4,7 +4,8 @@
 //! [`Target::columns`], with the target's own names (which errors show) and types. `partials` has one more,
 //! `unchanged`: a bit for each column, set where the target's value stays.
 
-use crate::target::{Target, TargetColumn};
+use crate::copy_text::Format;
+use crate::target::{KeyColumn, Target, TargetColumn};
 
 /// What is staged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,9 +22,9 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Query {
     /// COPY new rows into the table itself.
-    CopyNew,
+    CopyNew(Format),
     /// COPY into a stage.
-    CopyTo(Stage),
+    CopyTo(Stage, Format),
     /// Remove the rows that a stage has the keys of: of `Keys`, or of `Rows` to write them anew.
     Delete(Stage),
     /// Set all columns of the rows staged as `Rows`.
@@ -42,6 +43,18 @@ pub(crate) enum Query {
 /// An identifier, quoted.
 pub(crate) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table's name, quoted.
+pub(crate) fn table(schema: &str, name: &str) -> String {
+    format!("{}.{}", ident(schema), ident(name))
+}
+
+fn with(format: Format) -> &'static str {
+    match format {
+        Format::Text => "",
+        Format::Binary => " (FORMAT binary)",
+    }
 }
 
 /// A string constant that means the same whatever `standard_conforming_strings` is.
@@ -84,8 +97,10 @@ impl Target {
     pub(crate) fn text(&self, query: Query) -> Option<String> {
         let table = &self.table;
         Some(match query {
-            Query::CopyNew => format!("COPY {table} ({}) FROM STDIN", self.names().join(", ")),
-            Query::CopyTo(stage) => format!("COPY {} FROM STDIN", self.stage(stage)),
+            Query::CopyNew(format) => {
+                format!("COPY {table} ({}) FROM STDIN{}", self.names().join(", "), with(format))
+            }
+            Query::CopyTo(stage, format) => format!("COPY {} FROM STDIN{}", self.stage(stage), with(format)),
             Query::Delete(stage) => {
                 format!("DELETE FROM {table} AS t USING {} AS s WHERE {}", self.stage(stage), self.same_key())
             }
@@ -144,19 +159,27 @@ impl Target {
             .enumerate()
             .map(|(number, column)| format!("{} = ${}", column.name, number + 1))
             .collect();
-        let key: Vec<String> = self
-            .key
-            .iter()
-            .enumerate()
-            .filter_map(|(number, key)| {
-                let column = self.columns.get(key.column)?;
-                Some(format!("t.{} {} ${}", column.name, key.equals, places.len() + number + 1))
-            })
-            .collect();
+        let key = self.has_key_at(places.len() + 1);
         if set.is_empty() || key.is_empty() {
             return None;
         }
-        Some(format!("UPDATE {} AS t SET {} WHERE {}", self.table, set.join(", "), key.join(" AND ")))
+        Some(format!("UPDATE {} AS t SET {} WHERE {key}", self.table, set.join(", ")))
+    }
+
+    /// Removes the row with a key, unless another key is the same: parameters are the one and the other.
+    pub(crate) fn delete_other_key(&self) -> Option<String> {
+        let (key, other) = (self.has_key_at(1), self.has_key_at(self.key.len() + 1));
+        (!key.is_empty()).then(|| format!("DELETE FROM {} AS t WHERE {key} AND NOT ({other})", self.table))
+    }
+
+    /// Whether a row has the key whose values are the parameters from `first` on.
+    fn has_key_at(&self, first: usize) -> String {
+        let parts = self.key.iter().enumerate().filter_map(|(number, key)| {
+            let column = self.columns.get(key.column)?;
+            let KeyColumn { equals, cast, .. } = key;
+            Some(format!("t.{}{cast} {equals} ${}{cast}", column.name, first + number))
+        });
+        parts.collect::<Vec<_>>().join(" AND ")
     }
 
     /// The name of the mask column: one that no column has.
@@ -191,7 +214,8 @@ impl Target {
     fn same_key(&self) -> String {
         let parts = self.key.iter().filter_map(|key| {
             let name = &self.columns.get(key.column)?.name;
-            Some(format!("t.{name} {} s.{name}", key.equals))
+            let KeyColumn { equals, cast, .. } = key;
+            Some(format!("t.{name}{cast} {equals} s.{name}{cast}"))
         });
         parts.collect::<Vec<_>>().join(" AND ")
     }

@@ -1,6 +1,8 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
-use replicator_config::{Secret, SourceConfig, TablePatterns};
+use replicator_config::{
+    BinaryValues, OriginFilter, Secret, Snapshot, SourceConfig, StreamingMode, TablePatterns,
+};
 use replicator_harness::Postgres;
 use replicator_source::{Chunk, ErrorKind, Feedback, FeedbackHandle, Reader, Source, SourceError};
 use replicator_types::{Budget, CheckItem, Lsn};
@@ -23,6 +25,14 @@ pub fn config(url: impl Into<String>) -> SourceConfig {
         publication: "replicator".into(),
         create: true,
         tables: TablePatterns::default(),
+        snapshot: Snapshot::Initial,
+        binary: BinaryValues::Auto,
+        streaming: StreamingMode::Auto,
+        two_phase: false,
+        messages: false,
+        origin: OriginFilter::Any,
+        heartbeat_interval_ms: 0,
+        catalog_interval_ms: 0,
         status_interval_ms: 10_000,
         connect_timeout_ms: 10_000,
     }

@@ -70,6 +70,12 @@ pub struct PipelineMetrics {
     pub buffer_bytes_max: Gauge,
     /// [`BUFFER_BYTES_PEAK`]
     pub buffer_bytes_peak: Gauge,
+    /// [`WAITING_BYTES`] in memory.
+    pub waiting_memory_bytes: Gauge,
+    /// [`WAITING_BYTES`] in files.
+    pub waiting_file_bytes: Gauge,
+    /// [`TRANSACTIONS_UNFINISHED`]
+    pub transactions_unfinished: Gauge,
 }
 
 impl PipelineMetrics {
@@ -86,11 +92,53 @@ impl PipelineMetrics {
             buffer_bytes: gauge!(BUFFER_BYTES),
             buffer_bytes_max: gauge!(BUFFER_BYTES_MAX),
             buffer_bytes_peak: gauge!(BUFFER_BYTES_PEAK),
+            waiting_memory_bytes: gauge!(WAITING_BYTES, "place" => "memory"),
+            waiting_file_bytes: gauge!(WAITING_BYTES, "place" => "file"),
+            transactions_unfinished: gauge!(TRANSACTIONS_UNFINISHED),
         }
     }
 }
 
 impl Default for PipelineMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What copies count.
+#[derive(Clone)]
+pub struct CopyMetrics {
+    /// [`COPY_TABLES_LEFT`]
+    pub tables_left: Gauge,
+    /// [`COPY_DONE_RATIO`]
+    pub done_ratio: Gauge,
+    /// [`COPY_ETA_SECONDS`]
+    pub eta_seconds: Gauge,
+}
+
+impl CopyMetrics {
+    /// Handles to the installed recorder.
+    pub fn new() -> Self {
+        Self {
+            tables_left: gauge!(COPY_TABLES_LEFT),
+            done_ratio: gauge!(COPY_DONE_RATIO),
+            eta_seconds: gauge!(COPY_ETA_SECONDS),
+        }
+    }
+
+    /// [`COPY_ROWS_TOTAL`] and [`COPY_BYTES_TOTAL`] of a table.
+    pub fn of_table(&self, table: &str) -> (Counter, Counter) {
+        let table = table.to_owned();
+        (counter!(COPY_ROWS_TOTAL, "table" => table.clone()), counter!(COPY_BYTES_TOTAL, "table" => table))
+    }
+
+    /// [`COPY_FAILURES_TOTAL`] of a table.
+    pub fn failures(&self, table: &str) -> Counter {
+        counter!(COPY_FAILURES_TOTAL, "table" => table.to_owned())
+    }
+}
+
+impl Default for CopyMetrics {
     fn default() -> Self {
         Self::new()
     }

@@ -63,6 +63,15 @@ metrics! {
     Gauge Bytes BUFFER_BYTES = "replicator_buffer_bytes": "Memory held by changes, all stages together.";
     Gauge Bytes BUFFER_BYTES_MAX = "replicator_buffer_bytes_max": "The setting buffer.bytes_max: at this fill the source is not read.";
     Gauge Bytes BUFFER_BYTES_PEAK = "replicator_buffer_bytes_peak": "Highest fill since the process began.";
+    Gauge Bytes WAITING_BYTES = "replicator_waiting_bytes" ["place"]: "Changes that wait for the copy of their table or the end of their transaction, in memory or in files.";
+    Gauge Count TRANSACTIONS_UNFINISHED = "replicator_transactions_unfinished": "Transactions received in part or prepared, that have not committed.";
+
+    Gauge Count COPY_TABLES_LEFT = "replicator_copy_tables_left": "Tables to be copied whose copy is not durable yet.";
+    Counter Count COPY_ROWS_TOTAL = "replicator_copy_rows_total" ["table"]: "Rows read by copies.";
+    Counter Bytes COPY_BYTES_TOTAL = "replicator_copy_bytes_total" ["table"]: "Bytes of row data read by copies.";
+    Gauge Count COPY_DONE_RATIO = "replicator_copy_done_ratio": "How much of the copy under way is durable, by blocks of the source's tables, 0 to 1; 1 when there is none.";
+    Gauge Seconds COPY_ETA_SECONDS = "replicator_copy_eta_seconds": "When the copy under way will be done at its speed so far; 0 when there is none.";
+    Counter Count COPY_FAILURES_TOTAL = "replicator_copy_failures_total" ["table"]: "Copies of a table that failed and are tried again later.";
 
     Counter Count SINK_EVENTS_TOTAL = "replicator_sink_events_total" ["sink"]: "Changes made durable in the sink.";
     Histogram Count BATCH_SIZE = "replicator_batch_size" ["sink"]: "Changes in a batch.";

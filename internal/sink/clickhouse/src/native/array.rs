@@ -1,17 +1,20 @@
 use super::column::{Column, Problem};
 use crate::parse::{Elements, Misfit};
+use pgvalue::Malformed;
+use pgvalue::array::Array;
 
 /// The rows of an `Array` column: where each ends among the elements, and the elements as a column.
 #[derive(Debug)]
 pub(super) struct ArrayColumn {
     ends: Vec<u8>,
     elements: Box<Column>,
+    delimiter: u8,
     scratch: Vec<u8>,
 }
 
 impl ArrayColumn {
-    pub(super) fn new(elements: Column) -> Self {
-        Self { ends: Vec::new(), elements: Box::new(elements), scratch: Vec::new() }
+    pub(super) fn new(elements: Column, delimiter: u8) -> Self {
+        Self { ends: Vec::new(), elements: Box::new(elements), delimiter, scratch: Vec::new() }
     }
 
     pub(super) fn adjusted(&self) -> u64 {
@@ -28,19 +31,41 @@ impl ArrayColumn {
     }
 
     pub(super) fn push_text(&mut self, text: &[u8]) -> Result<(), Misfit> {
-        let mut elements = Elements::of(text)?;
+        let mut elements = Elements::of(text, self.delimiter)?;
         while let Some(element) = elements.next(&mut self.scratch)? {
             let pushed = match element {
                 Some(text) => self.elements.push_text(text),
                 None => self.elements.push_null(),
             };
-            pushed.map_err(|problem| match problem {
-                Problem::Misfit(misfit) => misfit,
-                Problem::Null | Problem::Binary | Problem::Unchanged => Misfit::Shape,
-            })?;
+            pushed.map_err(misfit_of)?;
         }
         self.end_row();
         Ok(())
+    }
+
+    /// Adds an array from its binary form.
+    pub(super) fn push_binary(&mut self, binary: &[u8]) -> Result<Result<(), Misfit>, Malformed> {
+        let array = Array::read(binary)?;
+        // As in text, where an empty array is `{}` whatever its dimensions.
+        if !array.is_empty() {
+            match array.dimensions() {
+                [only] if only.lower_bound == 1 => {}
+                _ => return Ok(Err(Misfit::Shape)),
+            }
+        }
+        for element in array.elements() {
+            let pushed = match element {
+                Some(binary) => self.elements.push_binary(binary),
+                None => self.elements.push_null(),
+            };
+            match pushed {
+                Ok(()) => {}
+                Err(Problem::Binary) => return Err(Malformed("an element is not of its type")),
+                Err(problem) => return Ok(Err(misfit_of(problem))),
+            }
+        }
+        self.end_row();
+        Ok(Ok(()))
     }
 
     fn end_row(&mut self) {
@@ -53,6 +78,14 @@ impl ArrayColumn {
     }
 }
 
+/// What an element's problem is for the array.
+fn misfit_of(problem: Problem) -> Misfit {
+    match problem {
+        Problem::Misfit(misfit) => misfit,
+        Problem::Null | Problem::Binary | Problem::Unchanged => Misfit::Shape,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,10 +95,11 @@ mod tests {
     use replicator_types::Value;
 
     fn column(rules: Rules) -> Column {
-        Column::new("c", &Type::parse("Array(Nullable(Int16))"), false, rules).unwrap()
+        Column::new("c", &Type::parse("Array(Nullable(Int16))"), pgvalue::Type::TextOnly, false, rules)
+            .unwrap()
     }
 
-    const RULES: Rules = Rules { out_of_range: OutOfRange::Clamp, null_is_empty_array: true };
+    const RULES: Rules = Rules { out_of_range: OutOfRange::Clamp, null_is_empty_array: true, kept: false };
 
     #[test]
     fn an_array_is_where_it_ends_and_its_elements() {

@@ -110,10 +110,11 @@ impl Block {
             (COMMIT_TIME, "DateTime64(6, 'UTC')", &self.commit_times),
         ];
         self.header.clear();
-        push_varint((self.columns.len() + own.len()) as u64, &mut self.header);
+        let written = self.columns.iter().filter(|column| column.is_written());
+        push_varint((written.clone().count() + own.len()) as u64, &mut self.header);
         push_varint(self.marks.len() as u64, &mut self.header);
         out.write(&self.header);
-        for column in &self.columns {
+        for column in written {
             column.write(&mut self.header, out);
         }
         for (name, type_name, data) in own {
@@ -125,6 +126,18 @@ impl Block {
         }
         out.finish()
     }
+}
+
+/// Columns of the same length as a compressed request body.
+pub(crate) fn body_of(columns: &[Column], out: &mut FrameWriter) -> Body {
+    let mut header = Vec::new();
+    push_varint(columns.len() as u64, &mut header);
+    push_varint(columns.first().map_or(0, Column::rows) as u64, &mut header);
+    out.write(&header);
+    for column in columns {
+        column.write(&mut header, out);
+    }
+    out.finish()
 }
 
 /// A whole small block, uncompressed: `numbers` as a UInt32 column of that name, then `columns`.
@@ -151,13 +164,13 @@ mod tests {
     use super::*;
     use crate::native::Rules;
     use crate::types::Type;
-    use replicator_config::OutOfRange;
     use replicator_types::{Lsn, TxnId};
 
     #[test]
     fn a_block_is_its_header_and_its_columns_with_our_own_behind() {
-        let rules = Rules { out_of_range: OutOfRange::Error, null_is_empty_array: false };
-        let column = |name, of| Column::new(name, &Type::parse(of), false, rules).unwrap();
+        let column = |name, of| {
+            Column::new(name, &Type::parse(of), pgvalue::Type::TextOnly, false, Rules::STRICT).unwrap()
+        };
         let mut block =
             Block::new(vec![column("k", "Int16"), column("v", "Nullable(String)")], ("_deleted", "UInt8"));
         let transaction = TransactionMeta {

@@ -16,7 +16,7 @@ pub(crate) enum Problem {
     Null,
     /// The value has no counterpart.
     Misfit(Misfit),
-    /// A binary value, which nobody asked the server for.
+    /// Bytes that are not the binary form of the source's type.
     Binary,
     /// An unchanged TOAST value that nobody filled in.
     Unchanged,
@@ -29,23 +29,37 @@ pub(crate) struct Rules {
     pub(crate) out_of_range: OutOfRange,
     /// NULL in an array column.
     pub(crate) null_is_empty_array: bool,
+    /// The column kept its type when the source's changed to one that it has no room for (`type_changes = "keep"`).
+    pub(crate) kept: bool,
+}
+
+impl Rules {
+    /// Nothing is changed to fit.
+    pub(crate) const STRICT: Self =
+        Self { out_of_range: OutOfRange::Error, null_is_empty_array: false, kept: false };
 }
 
 /// How the text form becomes bytes.
 #[derive(Debug)]
-enum Encoding {
+pub(super) enum Encoding {
     Bool,
     Int(u8),
     UInt(u8),
     Float32,
     Float64,
-    Decimal { precision: u8, scale: u8, width: usize },
+    Decimal {
+        precision: u8,
+        scale: u8,
+        width: usize,
+    },
     Date32,
     DateTime64,
     Uuid,
     Text,
     Bytea,
     Array(Box<ArrayColumn>),
+    /// Values go nowhere: the table no longer has the column.
+    Nothing,
 }
 
 /// One column of a block being filled.
@@ -53,19 +67,29 @@ enum Encoding {
 pub(crate) struct Column {
     name: String,
     wire: Type,
-    encoding: Encoding,
+    /// The source's type, as far as its binary form is understood.
+    pub(super) source: pgvalue::Type,
+    pub(super) encoding: Encoding,
     rules: Rules,
     nullable: bool,
     nulls: Vec<u8>,
-    data: Vec<u8>,
+    pub(super) data: Vec<u8>,
     rows: usize,
     adjusted: u64,
+    /// Texts of values that came in binary.
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Column {
-    /// An empty column that is sent as `wire`. `bytea` says that strings come as the text of a `bytea`.
-    /// `None` for a type that nothing is encoded into.
-    pub(crate) fn new(name: &str, wire: &Type, bytea: bool, rules: Rules) -> Option<Self> {
+    /// An empty column that is sent as `wire`, for values of the type `source`. `bytea` says that strings come as
+    /// the text of a `bytea`. `None` for a type that nothing is encoded into.
+    pub(crate) fn new(
+        name: &str,
+        wire: &Type,
+        source: pgvalue::Type,
+        bytea: bool,
+        rules: Rules,
+    ) -> Option<Self> {
         let encoding = match &wire.base {
             Base::Bool => Encoding::Bool,
             Base::Int(bits) => Encoding::Int(*bits),
@@ -81,13 +105,33 @@ impl Column {
             Base::String if bytea => Encoding::Bytea,
             Base::String => Encoding::Text,
             Base::Array(element) => {
-                Encoding::Array(Box::new(ArrayColumn::new(Self::new("", element, bytea, rules)?)))
+                let of_element = match source {
+                    pgvalue::Type::Array(scalar) => pgvalue::Type::Scalar(scalar),
+                    _ => pgvalue::Type::TextOnly,
+                };
+                let delimiter = match source {
+                    pgvalue::Type::Array(scalar) => scalar.delimiter(),
+                    _ => b',',
+                };
+                let elements = Self::new("", element, of_element, bytea, rules)?;
+                Encoding::Array(Box::new(ArrayColumn::new(elements, delimiter)))
             }
             Base::Json | Base::Other(_) => return None,
         };
-        Some(Self {
+        Some(Self::of(name, wire, source, encoding, rules))
+    }
+
+    /// A column that takes values and is not sent.
+    pub(crate) fn unwritten(name: &str) -> Self {
+        let wire = Type::of(Base::String, false);
+        Self::of(name, &wire, pgvalue::Type::TextOnly, Encoding::Nothing, Rules::STRICT)
+    }
+
+    fn of(name: &str, wire: &Type, source: pgvalue::Type, encoding: Encoding, rules: Rules) -> Self {
+        Self {
             name: name.to_owned(),
             wire: wire.clone(),
+            source,
             encoding,
             rules,
             nullable: wire.nullable,
@@ -95,7 +139,13 @@ impl Column {
             data: Vec::new(),
             rows: 0,
             adjusted: 0,
-        })
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Whether it is part of a block.
+    pub(crate) fn is_written(&self) -> bool {
+        !matches!(self.encoding, Encoding::Nothing)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -135,8 +185,9 @@ impl Column {
         match value {
             Value::Text(text) => self.push_text(text),
             Value::Null => self.push_null(),
-            Value::Binary(_) => Err(Problem::Binary),
-            Value::Unchanged => Err(Problem::Unchanged),
+            Value::Binary(binary) => self.push_binary(binary),
+            Value::Unchanged if self.is_written() => Err(Problem::Unchanged),
+            Value::Unchanged => Ok(()),
         }
     }
 
@@ -145,6 +196,9 @@ impl Column {
         if self.nullable {
             self.nulls.push(1);
             self.push_blank();
+            return Ok(());
+        }
+        if !self.is_written() {
             return Ok(());
         }
         if matches!(self.encoding, Encoding::Array(_)) && self.rules.null_is_empty_array {
@@ -167,6 +221,7 @@ impl Column {
         self.rows += 1;
         let width = match &mut self.encoding {
             Encoding::Array(array) => return array.push_empty(),
+            Encoding::Nothing => 0,
             // An empty string is one byte: its length.
             Encoding::Text | Encoding::Bytea | Encoding::Bool => 1,
             Encoding::Int(bits) | Encoding::UInt(bits) => usize::from(*bits / 8),
@@ -181,16 +236,26 @@ impl Column {
     /// Adds a value from its text form.
     #[inline]
     pub(crate) fn push_text(&mut self, text: &[u8]) -> Result<(), Problem> {
+        let length = self.data.len();
         match self.encode(text) {
             Ok(()) => {
-                if self.nullable {
-                    self.nulls.push(0);
-                }
-                self.rows += 1;
+                self.added();
                 Ok(())
             }
-            Err(misfit) => self.push_misfit(misfit),
+            Err(misfit) => {
+                self.data.truncate(length);
+                self.push_misfit(misfit)
+            }
         }
+    }
+
+    /// Counts a value that is in the data now.
+    #[inline]
+    pub(super) fn added(&mut self) {
+        if self.nullable {
+            self.nulls.push(0);
+        }
+        self.rows += 1;
     }
 
     #[inline]
@@ -225,14 +290,21 @@ impl Column {
             Encoding::Uuid => data.extend_from_slice(&uuid(text)?),
             Encoding::Bytea => push_bytea_string(text, data)?,
             Encoding::Array(array) => array.push_text(text)?,
+            Encoding::Nothing => {}
         }
         Ok(())
     }
 
     #[cold]
-    fn push_misfit(&mut self, misfit: Misfit) -> Result<(), Problem> {
+    pub(super) fn push_misfit(&mut self, misfit: Misfit) -> Result<(), Problem> {
         let problem = Problem::Misfit(misfit);
         match (misfit, self.rules.out_of_range) {
+            // Of another type altogether, and known to be.
+            (Misfit::Malformed | Misfit::Scale | Misfit::Shape, OutOfRange::Clamp | OutOfRange::Null)
+                if self.rules.kept && !matches!(self.encoding, Encoding::Array(_)) =>
+            {
+                self.push_null()?
+            }
             (Misfit::Below | Misfit::Above, OutOfRange::Clamp) => {
                 self.push_extreme(misfit == Misfit::Below)?
             }
@@ -258,14 +330,21 @@ impl Column {
             Encoding::Decimal { precision, width, .. } => {
                 data.extend_from_slice(prefix(&Decimal::extreme(*precision, least).to_le_bytes(), *width));
             }
+            Encoding::Int(bits) if self.rules.kept => {
+                let max = i64::MAX >> 64_u8.saturating_sub(*bits).min(63);
+                let value = if least { -max - 1 } else { max }.to_le_bytes();
+                data.extend_from_slice(prefix(&value, usize::from(*bits / 8)));
+            }
+            Encoding::UInt(bits) if self.rules.kept => {
+                let max = u64::MAX >> 64_u8.saturating_sub(*bits).min(63);
+                let value = if least { 0 } else { max }.to_le_bytes();
+                data.extend_from_slice(prefix(&value, usize::from(*bits / 8)));
+            }
             // The other types have room for everything that their source type has. A number beyond them
             // means that the types do not go together, and to clamp it would hide that.
             _ => return Err(misfit),
         }
-        if self.nullable {
-            self.nulls.push(0);
-        }
-        self.rows += 1;
+        self.added();
         Ok(())
     }
 
@@ -321,10 +400,10 @@ fn push_bytea_string(text: &[u8], data: &mut Vec<u8>) -> Result<(), Misfit> {
 mod tests {
     use super::*;
 
-    const CLAMP: Rules = Rules { out_of_range: OutOfRange::Clamp, null_is_empty_array: false };
+    const CLAMP: Rules = Rules { out_of_range: OutOfRange::Clamp, ..Rules::STRICT };
 
     fn column(name: &str, rules: Rules) -> Column {
-        Column::new("c", &Type::parse(name), false, rules).unwrap()
+        Column::new("c", &Type::parse(name), pgvalue::Type::TextOnly, false, rules).unwrap()
     }
 
     fn bytes(column: &Column) -> Vec<u8> {
@@ -430,7 +509,8 @@ mod tests {
     #[test]
     fn bytea_lies_as_its_raw_bytes() {
         for text in ["\\x00ff", "\\000\\377"] {
-            let mut column = Column::new("c", &Type::parse("String"), true, CLAMP).unwrap();
+            let mut column =
+                Column::new("c", &Type::parse("String"), pgvalue::Type::TextOnly, true, CLAMP).unwrap();
             column.push(Value::Text(text.as_bytes())).unwrap();
             assert_eq!(bytes(&column), [2, 0, 0xff], "{text}");
         }

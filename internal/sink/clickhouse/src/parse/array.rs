@@ -8,6 +8,7 @@ use super::Misfit;
 /// every built-in type but `box`.
 pub(crate) struct Elements<'a> {
     rest: &'a [u8],
+    delimiter: u8,
     first: bool,
     done: bool,
 }
@@ -17,9 +18,9 @@ type Element<'e> = Option<&'e [u8]>;
 
 impl<'a> Elements<'a> {
     /// Begins to walk `text`. An array with explicit bounds (`[0:1]={…}`) has no counterpart.
-    pub(crate) fn of(text: &'a [u8]) -> Result<Self, Misfit> {
+    pub(crate) fn of(text: &'a [u8], delimiter: u8) -> Result<Self, Misfit> {
         match text.split_first() {
-            Some((b'{', rest)) => Ok(Self { rest, first: true, done: false }),
+            Some((b'{', rest)) => Ok(Self { rest, delimiter, first: true, done: false }),
             Some((b'[', _)) => Err(Misfit::Shape),
             _ => Err(Misfit::Malformed),
         }
@@ -48,10 +49,11 @@ impl<'a> Elements<'a> {
                 Ok(Some(Some(element)))
             }
             Some(_) => {
+                let delimiter = self.delimiter;
                 let end = self
                     .rest
                     .iter()
-                    .position(|byte| matches!(byte, b',' | b'}' | b'{' | b'"' | b'\\'))
+                    .position(|&byte| byte == delimiter || matches!(byte, b'}' | b'{' | b'"' | b'\\'))
                     .ok_or(Misfit::Malformed)?;
                 let (element, rest) = self.rest.split_at_checked(end).ok_or(Misfit::Malformed)?;
                 self.rest = rest;
@@ -98,7 +100,7 @@ impl<'a> Elements<'a> {
     /// Steps over the comma, or over the closing brace, behind which nothing may come.
     fn after_element(&mut self) -> Result<(), Misfit> {
         match self.rest.split_first() {
-            Some((b',', rest)) => self.rest = rest,
+            Some((&byte, rest)) if byte == self.delimiter => self.rest = rest,
             Some((b'}', [])) => self.done = true,
             _ => return Err(Misfit::Malformed),
         }
@@ -112,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn elements(text: &[u8]) -> Result<Vec<Option<Vec<u8>>>, Misfit> {
-        let mut elements = Elements::of(text)?;
+        let mut elements = Elements::of(text, b',')?;
         let mut scratch = Vec::new();
         let mut out = Vec::new();
         while let Some(element) = elements.next(&mut scratch)? {

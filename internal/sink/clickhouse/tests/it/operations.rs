@@ -187,6 +187,7 @@ async fn a_table_dropped_while_it_is_written_to_stops_the_sink_and_is_named() {
     let fixture = Fixture::new();
     let orders = orders();
     let mut lane = fixture.lane(&[&orders]).await;
+    write(&mut lane, batch(&[insert(&orders, (9, 0), &[T("1"), N, N])])).await;
     fixture.query("DROP TABLE {db}.orders");
     let error = try_write(&mut lane, batch(&[insert(&orders, (10, 0), &[T("1"), N, N])])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Halt);

@@ -2,7 +2,7 @@ use crate::support::Cell::{N, T};
 use crate::support::*;
 use replicator_config::SchemaNaming;
 use replicator_sink::{ErrorKind, Sink};
-use replicator_types::{Column, Relation, oid};
+use replicator_types::{Column, oid};
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +24,7 @@ async fn names_of_every_sort_are_kept() {
     // Also where columns are read back by name.
     write(&mut lane, batch(&[update(&odd, (11, 0), &[T("1"), Cell::U, Cell::U, Cell::U, T("e")])])).await;
     let listed =
-        fixture.query("SELECT name FROM system.tables WHERE database = '{db}' ORDER BY name FORMAT TSVRaw");
+        fixture.query("SELECT name FROM system.tables WHERE database = '{db}' AND name != '_replicator_notes' ORDER BY name FORMAT TSVRaw");
     assert_eq!(listed, format!("sch`ema_{name}\nsch`ema_{name}_current"));
     let quoted = name.replace('\\', "\\\\").replace('`', "\\`");
     assert_eq!(fixture.query(&format!("SELECT * FROM {{db}}.`sch\\`ema_{quoted}_current`")), "1\ta\tb\tc\te");
@@ -58,33 +58,6 @@ async fn schemas_go_where_the_setting_says_and_no_two_tables_into_one() {
     write(&mut lane, batch(&[insert(&nested, (10, 0), &[T("1")])])).await;
     assert_eq!(fixture.query(&format!("SELECT id FROM {schema}.orders FINAL")), "1");
     fixture.query(&format!("DROP DATABASE {schema}"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_column_is_added_with_the_first_change_that_has_it_and_a_dropped_one_stays() {
-    let fixture = Fixture::new();
-    let first = Arc::new(table("t", vec![key("id", oid::INT4), column("a", oid::TEXT)]));
-    let mut lane = fixture.lane(&[&first]).await;
-    let added = Column { not_null: true, ..column("b", oid::INT4) };
-    let second = Arc::new(Relation {
-        version: 1,
-        columns: vec![key("id", oid::INT4), column("a", oid::TEXT), added.clone()],
-        ..(*first).clone()
-    });
-    let third =
-        Arc::new(Relation { version: 2, columns: vec![key("id", oid::INT4), added], ..(*first).clone() });
-    // All three in one batch.
-    let events = [
-        insert(&first, (10, 0), &[T("1"), T("x")]),
-        insert(&second, (11, 0), &[T("2"), T("y"), T("2")]),
-        insert(&third, (12, 0), &[T("3"), T("3")]),
-    ];
-    write(&mut lane, batch(&events)).await;
-    assert_eq!(fixture.query("SELECT * FROM {db}.t_current ORDER BY id"), "1\tx\t\\N\n2\ty\t2\n3\t\\N\t3");
-    // A restart meets a table that is ahead of the relation.
-    let mut lane = fixture.lane(&[&first]).await;
-    write(&mut lane, batch(&events)).await;
-    assert_eq!(fixture.query("SELECT * FROM {db}.t_current ORDER BY id"), "1\tx\t\\N\n2\ty\t2\n3\t\\N\t3");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,14 @@
 //! Batches by hand and a server to write them to.
 
 use replicator_config::{
-    ArrayColumns, ClickHouseConfig, ClickHouseMode, DeleteMode, OutOfRange, SchemaNaming, Secret,
+    ArrayColumns, ClickHouseConfig, ClickHouseMode, DeleteMode, OutOfRange, SchemaNaming, Secret, TypeChanges,
 };
 use replicator_harness::{ClickHouse, ClickHouseOptions};
-use replicator_sink::{Lane, Sink, SinkError, StreamInfo};
+use replicator_sink::{Lane, Sink, SinkError, StreamInfo, TableCopy};
 use replicator_sink_clickhouse::ClickHouseSink;
 use replicator_types::{
-    Batch, BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Op, Relation, ReplicaIdentity,
-    SlotIdentity, TransactionMeta, Tuple, TxnId, oid,
+    Batch, BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Op, Phase, Position, Relation,
+    ReplicaIdentity, SlotIdentity, TransactionMeta, Tuple, TxnId, oid,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -49,6 +49,7 @@ impl Fixture {
             out_of_range: OutOfRange::Clamp,
             arrays: ArrayColumns::Auto,
             fsync: true,
+            type_changes: TypeChanges::Error,
             ca_file: None,
         };
         Self { config, shards: 1 }
@@ -72,6 +73,16 @@ impl Fixture {
     }
 
     pub(crate) async fn try_lane(&self, tables: &[&Arc<Relation>]) -> Result<Box<dyn Lane>, SinkError> {
+        let (sink, stream) = self.try_run(tables).await?;
+        sink.open_lane(0, &stream).await
+    }
+
+    /// A new run of the process: its sink, ready, and what it was told of the stream.
+    pub(crate) async fn run(&self, tables: &[&Arc<Relation>]) -> (ClickHouseSink, StreamInfo) {
+        self.try_run(tables).await.unwrap()
+    }
+
+    async fn try_run(&self, tables: &[&Arc<Relation>]) -> Result<(ClickHouseSink, StreamInfo), SinkError> {
         let sink = self.sink();
         let stream = StreamInfo {
             slot_is_new: false,
@@ -84,7 +95,15 @@ impl Fixture {
             tables: tables.iter().map(|table| Arc::clone(table)).collect(),
         };
         sink.prepare(&stream).await?;
-        sink.open_lane(0, &stream).await
+        Ok((sink, stream))
+    }
+
+    /// Columns of a table of the sink, with their types: `name type`, with commas.
+    pub(crate) fn columns(&self, table: &str) -> String {
+        self.query(&format!(
+            "SELECT arrayStringConcat(groupArray(concat(name, ' ', type)), ', ') FROM (SELECT name, type FROM \
+             system.columns WHERE database = '{{db}}' AND table = '{table}' AND NOT startsWith(name, '_') ORDER BY position) FORMAT TSVRaw"
+        ))
     }
 
     /// Runs a query in which `{db}` is the database.
@@ -107,11 +126,11 @@ pub(crate) async fn try_write(lane: &mut Box<dyn Lane>, batch: Batch) -> Result<
     lane.prepare(Arc::new(batch)).await?.send().await
 }
 
-/// A column: name and type by oid, nullable, not of the key.
+/// A column: name and type by oid, nullable, not of the key. [`table`] numbers those that have no number.
 pub(crate) fn column(name: &str, type_oid: u32) -> Column {
     Column {
         name: name.into(),
-        attnum: 1,
+        attnum: 0,
         type_oid,
         base_type_oid: type_oid,
         type_modifier: -1,
@@ -119,6 +138,7 @@ pub(crate) fn column(name: &str, type_oid: u32) -> Column {
         type_sql: format!("type{type_oid}"),
         not_null: false,
         is_key: false,
+        ..Column::default()
     }
 }
 
@@ -126,12 +146,18 @@ pub(crate) fn key(name: &str, type_oid: u32) -> Column {
     Column { is_key: true, not_null: true, ..column(name, type_oid) }
 }
 
-pub(crate) fn table(name: &str, columns: Vec<Column>) -> Relation {
+pub(crate) fn table(name: &str, mut columns: Vec<Column>) -> Relation {
     static OID: AtomicU32 = AtomicU32::new(16_384);
+    for (number, column) in (1..).zip(&mut columns) {
+        if column.attnum == 0 {
+            column.attnum = number;
+        }
+    }
     let (schema, name) = name.split_once('.').unwrap_or(("public", name));
     Relation {
         oid: OID.fetch_add(1, Ordering::Relaxed),
         version: 0,
+        since: replicator_types::Lsn::ZERO,
         schema: schema.into(),
         name: name.into(),
         replica_identity: ReplicaIdentity::Default,
@@ -157,6 +183,7 @@ pub(crate) fn orders() -> Arc<Relation> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Cell<'a> {
     T(&'a str),
+    B(&'a [u8]),
     N,
     U,
 }
@@ -173,14 +200,52 @@ pub(crate) fn tuple(cells: &[Cell<'_>]) -> Vec<u8> {
         match cell {
             Cell::N => out.push(b'n'),
             Cell::U => out.push(b'u'),
-            Cell::T(text) => {
-                out.push(b't');
-                out.extend_from_slice(&(text.len() as i32).to_be_bytes());
-                out.extend_from_slice(text.as_bytes());
-            }
+            Cell::T(text) => push_value(b't', text.as_bytes(), &mut out),
+            Cell::B(binary) => push_value(b'b', binary, &mut out),
         }
     }
     out
+}
+
+fn push_value(kind: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(kind);
+    out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// The next version of a table, which transaction `since` brings.
+pub(crate) fn altered(before: &Arc<Relation>, since: u64, columns: Vec<Column>) -> Arc<Relation> {
+    let mut next = Relation { oid: before.oid, ..table(&before.qualified_name(), columns) };
+    next.version = before.version + 1;
+    next.since = Lsn(since);
+    Arc::new(next)
+}
+
+/// Tells the sink of a version, as the pipeline does before its first change.
+pub(crate) async fn announce(lane: &mut Box<dyn Lane>, relation: &Arc<Relation>, at: (u64, u64)) {
+    try_announce(lane, relation, at).await.unwrap();
+}
+
+pub(crate) async fn try_announce(
+    lane: &mut Box<dyn Lane>,
+    relation: &Arc<Relation>,
+    at: (u64, u64),
+) -> Result<(), SinkError> {
+    try_write(lane, fenced(&[event(relation, Op::Schema, at)])).await
+}
+
+pub(crate) fn copy_of(relation: &Arc<Relation>, snapshot: u64, empty_first: bool) -> TableCopy {
+    TableCopy { relation: Arc::clone(relation), snapshot: Lsn(snapshot), empty_first, is_resumed: false }
+}
+
+/// Copied rows, the first of which has that number.
+pub(crate) fn copied(relation: &Arc<Relation>, snapshot: u64, first: u64, rows: &[Vec<Cell<'_>>]) -> Batch {
+    let at = |number| Position::copied(Lsn(snapshot), number);
+    let events: Vec<Event> = (first..)
+        .zip(rows)
+        .map(|(number, row)| insert(relation, (at(number).commit_lsn.0, number), row))
+        .collect();
+    cut(&events, false, Phase::Copy { fresh: false })
 }
 
 /// A change that can be put into any number of batches.
@@ -241,15 +306,19 @@ impl Event {
 pub(crate) const COMMIT_TIME_US: i64 = 1_704_164_645_000_000 - 946_684_800_000_000;
 
 pub(crate) fn batch(events: &[Event]) -> Batch {
-    cut(events, false)
+    cut(events, false, Phase::Stream)
 }
 
 pub(crate) fn fenced(events: &[Event]) -> Batch {
-    cut(events, true)
+    cut(events, true, Phase::Stream)
 }
 
-fn cut(events: &[Event], fenced: bool) -> Batch {
-    let mut builder = BatchBuilder::new(Budget::new(1 << 30));
+pub(crate) fn caught_up(events: &[Event]) -> Batch {
+    cut(events, false, Phase::CatchUp)
+}
+
+fn cut(events: &[Event], fenced: bool, phase: Phase) -> Batch {
+    let mut builder = BatchBuilder::of_phase(Budget::new(1 << 30), phase);
     for event in events {
         let transaction = TransactionMeta {
             id: TxnId(event.commit),

@@ -19,9 +19,9 @@ fn of_kind(name: &str, kind: ColumnKind) -> Column {
 }
 
 /// A column, a value as Postgres writes it, and as ClickHouse shows it (TSV).
-type Case = (Column, &'static str, &'static str);
+pub(crate) type Case = (Column, &'static str, &'static str);
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     vec![
         (column("bool", oid::BOOL), "t", "true"),
         (column("int2", oid::INT2), "-32768", "-32768"),

@@ -1,8 +1,8 @@
 //! Streams of changes made by hand, and batches of them.
 
-use replicator_sink::StreamInfo;
+use replicator_sink::{StreamInfo, TableCopy};
 use replicator_types::{
-    Batch, BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Op, POSTGRES_EPOCH_UNIX_MICROS,
+    Batch, BatchBuilder, Budget, Column, ColumnKind, Lsn, NewChange, Op, POSTGRES_EPOCH_UNIX_MICROS, Phase,
     Position, Relation, ReplicaIdentity, SlotIdentity, TransactionMeta, Tuple, TxnId, Value, oid,
 };
 use std::sync::Arc;
@@ -29,6 +29,7 @@ pub fn column(name: &str, type_oid: u32, type_sql: &str, is_key: bool) -> Column
         type_sql: type_sql.into(),
         not_null: is_key,
         is_key,
+        ..Column::default()
     }
 }
 
@@ -37,6 +38,7 @@ pub fn table(name: &str, columns: Vec<Column>) -> Arc<Relation> {
     Arc::new(Relation {
         oid: 16_384,
         version: 0,
+        since: replicator_types::Lsn::ZERO,
         schema: "public".into(),
         name: name.into(),
         replica_identity: ReplicaIdentity::Default,
@@ -130,8 +132,13 @@ pub fn inserts(transaction: TransactionMeta, relation: &Arc<Relation>, count: u6
         .collect()
 }
 
+/// What the stream brings.
 pub fn batch(events: &[Event]) -> Arc<Batch> {
-    let mut builder = BatchBuilder::new(Budget::new(1 << 30));
+    batch_of(Phase::Stream, events)
+}
+
+pub fn batch_of(phase: Phase, events: &[Event]) -> Arc<Batch> {
+    let mut builder = BatchBuilder::of_phase(Budget::new(1 << 30), phase);
     for event in events {
         let change = NewChange {
             op: event.op,
@@ -147,4 +154,21 @@ pub fn batch(events: &[Event]) -> Arc<Batch> {
         builder.push(&event.transaction, &event.relation, change);
     }
     Arc::new(builder.cut(false).expect("a batch of at least one event"))
+}
+
+/// A table copied under the snapshot at `lsn`, from its beginning.
+pub fn table_copy(relation: &Arc<Relation>, lsn: u64) -> TableCopy {
+    TableCopy { relation: Arc::clone(relation), snapshot: Lsn(lsn), empty_first: false, is_resumed: false }
+}
+
+/// Rows of a table of a key and a text, as they come from the copy: numbered from `first` on.
+pub fn copied_rows(copy: &TableCopy, first: u64, count: u64) -> Vec<Event> {
+    let commit_lsn = Position::copied(copy.snapshot, 0).commit_lsn;
+    let transaction = TransactionMeta { xid: 0, ..transaction(commit_lsn.0, NINE_O_CLOCK) };
+    (first..first + count)
+        .map(|number| {
+            let row = row(&[Value::Binary(&(number as i64).to_be_bytes()), Value::Binary(b"a name")]);
+            insert(transaction, &copy.relation, number, row)
+        })
+        .collect()
 }

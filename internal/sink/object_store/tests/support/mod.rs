@@ -80,3 +80,14 @@ pub async fn event_ids(store: &Arc<dyn ObjectStore>) -> Vec<String> {
 pub fn ids(events: &[Event]) -> Vec<String> {
     events.iter().map(Event::id).collect()
 }
+
+/// Prepares and sends copied rows.
+pub async fn write_copied(lane: &mut Box<dyn Lane>, events: &[Event]) {
+    let mut write = prepare_copied(lane, events).await;
+    write.send().await.unwrap();
+}
+
+pub async fn prepare_copied(lane: &mut Box<dyn Lane>, events: &[Event]) -> Box<dyn Write> {
+    let batch = batches::batch_of(replicator_types::Phase::Copy { fresh: true }, events);
+    lane.prepare(batch).await.unwrap()
+}

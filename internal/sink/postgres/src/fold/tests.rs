@@ -49,7 +49,7 @@ fn value(n: u8) -> Option<String> {
 fn relation() -> Arc<Relation> {
     let column = |name: &str, is_key| Column {
         name: name.into(),
-        attnum: 1,
+        attnum: 0,
         type_oid: oid::NUMERIC,
         base_type_oid: oid::NUMERIC,
         type_modifier: -1,
@@ -57,10 +57,12 @@ fn relation() -> Arc<Relation> {
         type_sql: "numeric".into(),
         not_null: false,
         is_key,
+        ..Column::default()
     };
     Arc::new(Relation {
         oid: 1,
         version: 0,
+        since: replicator_types::Lsn::ZERO,
         schema: "public".into(),
         name: "t".into(),
         replica_identity: ReplicaIdentity::Default,
@@ -288,8 +290,8 @@ fn a_change_without_its_key_is_an_error() {
     source.send(Op::Insert, None, false, Some(&[Value::Null, Value::Null, Value::Null]), false);
     let batch = source.builder.cut(false).unwrap();
     let mut fold = Fold::default();
-    assert_eq!(fold.add(&batch, 0), Err(NoKey));
-    assert_eq!(fold.add(&batch, 1), Err(NoKey));
+    assert_eq!(fold.add(&batch, 0), Err(KeyError::Missing));
+    assert_eq!(fold.add(&batch, 1), Err(KeyError::Missing));
     assert_eq!(fold.outcomes().count(), 0);
 }
 

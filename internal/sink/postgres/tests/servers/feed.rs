@@ -2,8 +2,8 @@
 
 use replicator_sink::StreamInfo;
 use replicator_types::{
-    Batch, BatchBuilder, Budget, Column, ColumnKind, KeyHasher, Lsn, NewChange, Op, Position, Relation,
-    ReplicaIdentity, SlotIdentity, TransactionMeta, Tuple, TxnId, key_text_is_identity, oid,
+    Batch, BatchBuilder, Budget, Column, ColumnKind, KeyHasher, Lsn, NewChange, Op, Phase, Position,
+    Relation, ReplicaIdentity, SlotIdentity, TransactionMeta, Tuple, TxnId, key_text_is_identity, oid,
 };
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ pub(crate) fn stream() -> StreamInfo {
 pub(crate) fn relation(name: &str, columns: &[(&str, &str)]) -> Relation {
     let columns: Vec<Column> = columns
         .iter()
-        .map(|&(name, type_sql)| {
+        .zip(1..)
+        .map(|(&(name, type_sql), attnum)| {
             let type_oid = match type_sql {
                 "bigint" => oid::INT8,
                 "numeric" => oid::NUMERIC,
@@ -31,7 +32,7 @@ pub(crate) fn relation(name: &str, columns: &[(&str, &str)]) -> Relation {
             };
             Column {
                 name: name.trim_start_matches('*').into(),
-                attnum: 1,
+                attnum,
                 type_oid,
                 base_type_oid: type_oid,
                 type_modifier: -1,
@@ -39,6 +40,7 @@ pub(crate) fn relation(name: &str, columns: &[(&str, &str)]) -> Relation {
                 type_sql: type_sql.into(),
                 not_null: name.starts_with('*'),
                 is_key: name.starts_with('*'),
+                ..Column::default()
             }
         })
         .collect();
@@ -46,6 +48,7 @@ pub(crate) fn relation(name: &str, columns: &[(&str, &str)]) -> Relation {
     Relation {
         oid: name.bytes().fold(7, |oid: u32, byte| oid.wrapping_mul(31).wrapping_add(u32::from(byte))),
         version: 0,
+        since: replicator_types::Lsn::ZERO,
         schema: "public".into(),
         name: name.into(),
         replica_identity: if key.is_empty() { ReplicaIdentity::Full } else { ReplicaIdentity::Default },
@@ -53,6 +56,16 @@ pub(crate) fn relation(name: &str, columns: &[(&str, &str)]) -> Relation {
         key,
         columns,
     }
+}
+
+/// A version of a table: `relation` with attribute numbers, of the same table as all others of that `oid`.
+pub(crate) fn version(oid: u32, since: u64, name: &str, columns: &[(i16, &str, &str)]) -> Relation {
+    let plain: Vec<(&str, &str)> = columns.iter().map(|&(_, name, type_sql)| (name, type_sql)).collect();
+    let mut relation = relation(name, &plain);
+    for (column, &(attnum, ..)) in relation.columns.iter_mut().zip(columns) {
+        column.attnum = attnum;
+    }
+    Relation { oid, since: Lsn(since), version: since as u32, ..relation }
 }
 
 /// A change that can be put into any batch.
@@ -157,12 +170,41 @@ impl Feed {
         }
     }
 
+    /// From here on the table looks like this.
+    pub(crate) fn schema(&mut self, relation: &Arc<Relation>) {
+        self.add(relation, Op::Schema, None, false, None);
+        // It stands where the change behind it does.
+        self.next.ordinal -= 1;
+    }
+
+    /// A new row in the wire form of tuples.
+    pub(crate) fn insert_wire(&mut self, relation: &Arc<Relation>, tuple: Vec<u8>) {
+        self.add(relation, Op::Insert, None, false, Some(&[]));
+        if let Some(change) = self.changes.last_mut() {
+            change.new = Some(tuple);
+        }
+    }
+
     /// All changes gathered since the last call, as one batch.
     pub(crate) fn batch(&mut self) -> Batch {
-        let mut builder = builder();
+        self.batch_of(Phase::Stream)
+    }
+
+    /// The same, on that way into the sink.
+    pub(crate) fn batch_of(&mut self, phase: Phase) -> Batch {
+        let mut builder = BatchBuilder::of_phase(Budget::new(1 << 30), phase);
         self.changes.drain(..).for_each(|change| change.push(&mut builder));
         self.commit();
         builder.cut(false).unwrap()
+    }
+
+    /// A schema change alone, as it comes.
+    pub(crate) fn schema_batch(&mut self, relation: &Arc<Relation>) -> Batch {
+        assert!(self.changes.is_empty());
+        self.schema(relation);
+        let mut builder = builder();
+        self.changes.drain(..).for_each(|change| change.push(&mut builder));
+        builder.cut(true).unwrap()
     }
 
     fn add(

@@ -3,7 +3,10 @@
 // A helper's failure is its test's failure.
 #![allow(clippy::unwrap_used)]
 
+mod catch_up;
 mod check;
+mod copy;
+mod evolve;
 mod faults;
 mod feed;
 mod keyless;
@@ -13,7 +16,7 @@ mod schema;
 mod types;
 
 use feed::{Feed, stream};
-use replicator_config::{PostgresSinkConfig, Secret};
+use replicator_config::{PostgresSinkConfig, Secret, TypeChanges};
 use replicator_harness::{PgOptions, PgVersion, Postgres};
 use replicator_sink::{Lane, Sink, SinkError, StreamInfo};
 use replicator_sink_postgres::{PostgresSink, open};
@@ -21,7 +24,7 @@ use replicator_types::Batch;
 use slog::{Discard, Logger, o};
 use std::sync::Arc;
 
-const VERSIONS: [PgVersion; 2] = [PgVersion::V15, PgVersion::V17];
+const VERSIONS: [PgVersion; 2] = [PgVersion::V15, PgVersion::V18];
 
 fn server(version: PgVersion) -> Postgres {
     let server = Postgres::start(version, &PgOptions::default());
@@ -35,6 +38,7 @@ fn config(url: &str) -> PostgresSinkConfig {
         password: Secret::default(),
         password_file: None,
         create_tables: true,
+        type_changes: TypeChanges::Error,
         connect_timeout_ms: 5_000,
     }
 }

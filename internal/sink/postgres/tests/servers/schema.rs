@@ -5,7 +5,7 @@ use crate::{VERSIONS, config, lane, prepared, send, server, sink, try_send};
 use replicator_harness::{PgVersion, Postgres};
 use replicator_sink::{ErrorKind, Sink, SinkError, StreamInfo};
 use replicator_sink_postgres::open;
-use replicator_types::Relation;
+use replicator_types::{Lsn, Relation};
 use slog::{Discard, Logger, o};
 use std::sync::Arc;
 
@@ -53,7 +53,8 @@ async fn a_new_version_of_a_table_brings_its_new_columns() {
         let mut lane = lane(&server).await;
         let first = Arc::new(relation("t", &[("*id", "bigint"), ("a", "text")]));
         let mut second = relation("t", &[("*id", "bigint"), ("new", "text"), ("a", "text")]);
-        second.version = 1;
+        (second.version, second.since) = (1, Lsn(900));
+        (second.columns[1].attnum, second.columns[2].attnum) = (3, 2);
         let second = Arc::new(second);
         let mut feed = Feed::new();
         feed.insert(&first, &[Some("1"), Some("a")]);

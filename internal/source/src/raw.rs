@@ -1,8 +1,12 @@
-//! The replication connection: startup, the walsender's commands, and CopyBoth.
+//! Connections on which this crate speaks the protocol itself: startup, simple queries, and the way into a copy.
 //!
-//! `tokio-postgres` has no CopyBoth, so this speaks the protocol itself, on `postgres-protocol`'s message
-//! types. Until CopyBoth begins messages are few and small; from then on the [`reader`](crate::reader) and
-//! the [`feedback`](crate::feedback) own a half each.
+//! ```text
+//!   connect_replication ─▶ commands of the walsender ─▶ CopyBoth: reader and feedback own a half each
+//!   connect_sql ─────────▶ simple queries ────────────▶ CopyOut:  rows, read here by whoever asked for them
+//! ```
+//!
+//! `tokio-postgres` has no CopyBoth, and hands out a copy's rows one allocation each; so both are done here, on
+//! `postgres-protocol`'s message types. Until the copy begins messages are few and small.
 //!
 //! Sources: <https://www.postgresql.org/docs/current/protocol-flow.html>,
 //! <https://www.postgresql.org/docs/current/protocol-replication.html>.
@@ -23,13 +27,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// 64 KiB costs the sender least, 512 KiB a tenth more, and below 32 KiB it is too small to burst through.
 const NEAR_RECEIVE_BUFFER_BYTES: u32 = 64 << 10;
 
-/// Before CopyBoth no message is larger than a row of text: 16 MiB is beyond any.
+/// Outside of a copy no message is larger than a row of text: 16 MiB is beyond any.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Room for one read of a copy's rows.
+const COPY_BUFFER_BYTES: usize = 256 << 10;
 
 /// Settings that make the text of a value depend on the value alone, whatever the role, the database or the
 /// server say. The first three are those of Postgres' own receiver (`libpqrcv_connect` in
 /// `src/backend/replication/libpqwalreceiver/libpqwalreceiver.c`).
-const SETTINGS: &[(&str, &str)] = &[
+pub(crate) const SETTINGS: &[(&str, &str)] = &[
     ("datestyle", "ISO"),
     ("intervalstyle", "postgres"),
     ("extra_float_digits", "3"),
@@ -46,12 +53,32 @@ const SETTINGS: &[(&str, &str)] = &[
     ("idle_in_transaction_session_timeout", "0"),
 ];
 
-/// A connection that takes the walsender's commands.
+/// A connection that is spoken to directly.
 #[derive(Debug)]
-pub(crate) struct ReplicationConnection {
+pub(crate) struct RawConnection {
     stream: PgStream,
     buffer: BytesMut,
     process_id: i32,
+}
+
+/// What is on the other side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    /// A walsender, which takes its own commands beside SQL.
+    WalSender,
+    /// An ordinary session.
+    Sql,
+}
+
+/// A column of a query's answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DescribedColumn {
+    /// The table it is of, 0 for none.
+    pub(crate) table_oid: u32,
+    /// Its number there.
+    pub(crate) attnum: i16,
+    pub(crate) type_oid: u32,
+    pub(crate) type_modifier: i32,
 }
 
 /// Why a command failed.
@@ -80,26 +107,37 @@ impl CommandError {
 /// A row of a command's answer: text or NULL.
 pub(crate) type TextRow = Vec<Option<String>>;
 
-impl ReplicationConnection {
-    /// Connects with `replication=database`.
-    pub(crate) async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+impl RawConnection {
+    /// Connects to a walsender of the database, with [`SETTINGS`].
+    pub(crate) async fn connect_replication(options: &ConnectOptions) -> Result<Self, ConnectError> {
         let socket = SocketOptions { near_receive_buffer_bytes: Some(NEAR_RECEIVE_BUFFER_BYTES) };
-        establish(options, socket, |stream, host| Self::start_up(stream, host, options)).await
+        establish(options, socket, |stream, host| Self::start_up(stream, host, options, Side::WalSender))
+            .await
     }
 
-    async fn start_up(stream: PgStream, host: Host, options: &ConnectOptions) -> Result<Self, StartupError> {
+    /// Connects for SQL. No settings are made: they would be refused by poolers when they come with the startup.
+    pub(crate) async fn connect_sql(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let socket = SocketOptions::default();
+        establish(options, socket, |stream, host| Self::start_up(stream, host, options, Side::Sql)).await
+    }
+
+    async fn start_up(
+        stream: PgStream,
+        host: Host,
+        options: &ConnectOptions,
+        side: Side,
+    ) -> Result<Self, StartupError> {
         let mut connection = Self { stream, buffer: BytesMut::with_capacity(16 << 10), process_id: 0 };
         let mut out = BytesMut::new();
-        let mut parameters = vec![
-            ("user", options.user()),
-            ("database", options.database()),
-            ("replication", "database"),
-            ("client_encoding", "UTF8"),
-        ];
+        let mut parameters =
+            vec![("user", options.user()), ("database", options.database()), ("client_encoding", "UTF8")];
         parameters.extend(options.application_name().map(|name| ("application_name", name)));
-        parameters.extend(options.settings().iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        // Last, so that they win.
-        parameters.extend_from_slice(SETTINGS);
+        if side == Side::WalSender {
+            parameters.push(("replication", "database"));
+            parameters.extend(options.settings().iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            // Last, so that they win.
+            parameters.extend_from_slice(SETTINGS);
+        }
         frontend::startup_message(parameters, &mut out)?;
         connection.stream.write_all(&out).await?;
         connection.authenticate(options, &host).await?;
@@ -146,7 +184,7 @@ impl ReplicationConnection {
         self.process_id
     }
 
-    /// Runs a command that answers with rows.
+    /// Runs a command that answers with rows; of several statements, the rows of all.
     pub(crate) async fn query(&mut self, command: &str) -> Result<Vec<TextRow>, CommandError> {
         self.send_query(command).await?;
         let mut rows = Vec::new();
@@ -161,6 +199,80 @@ impl ReplicationConnection {
                 _ => {}
             }
         }
+    }
+
+    /// Runs a query and returns what its columns are.
+    pub(crate) async fn describe(&mut self, query: &str) -> Result<Vec<DescribedColumn>, CommandError> {
+        self.send_query(query).await?;
+        let mut columns = Vec::new();
+        let mut failure = None;
+        loop {
+            match self.message().await? {
+                Message::RowDescription(body) => {
+                    let mut fields = body.fields();
+                    while let Some(field) = fields.next()? {
+                        columns.push(DescribedColumn {
+                            table_oid: field.table_oid(),
+                            attnum: field.column_id(),
+                            type_oid: field.type_oid(),
+                            type_modifier: field.type_modifier(),
+                        });
+                    }
+                }
+                Message::ErrorResponse(body) => failure = Some(server_error(body.fields())),
+                Message::ReadyForQuery(_) => {
+                    return failure.map_or(Ok(columns), |error| Err(CommandError::Server(error)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins a `COPY … TO STDOUT`. What follows is read by [`RawConnection::received`].
+    pub(crate) async fn start_copy_out(&mut self, command: &str) -> Result<(), CommandError> {
+        self.send_query(command).await?;
+        let mut failure = None;
+        loop {
+            match self.message().await? {
+                Message::CopyOutResponse(_) => return Ok(()),
+                Message::ErrorResponse(body) => failure = Some(server_error(body.fields())),
+                Message::NoticeResponse(_) | Message::ParameterStatus(_) => {}
+                _ => {
+                    let text = "the answer to COPY was not understood";
+                    let broken = io::Error::new(io::ErrorKind::InvalidData, text);
+                    return Err(failure.map_or(broken.into(), CommandError::Server));
+                }
+            }
+        }
+    }
+
+    /// What has been received and not been taken.
+    pub(crate) fn received(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Takes that many bytes off the front of what was received.
+    pub(crate) fn take(&mut self, bytes: usize) {
+        self.buffer.advance(bytes.min(self.buffer.len()));
+    }
+
+    /// Takes a whole message that lies at the front of what was received.
+    pub(crate) fn take_message(&mut self) -> io::Result<Option<Message>> {
+        Message::parse(&mut self.buffer)
+    }
+
+    /// Waits for more. The message at the front claims `message_bytes` in all, which is not believed at once: the
+    /// buffer doubles as bytes arrive. Nothing is lost when the future is dropped.
+    pub(crate) async fn receive(&mut self, message_bytes: usize) -> io::Result<()> {
+        let held = self.buffer.len();
+        let size = message_bytes.min(2 * held).max(COPY_BUFFER_BYTES);
+        if self.buffer.capacity() - held < COPY_BUFFER_BYTES / 4 {
+            self.buffer.reserve(size.saturating_sub(held).max(1));
+        }
+        if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
     }
 
     /// Runs START_REPLICATION. Ends with the socket and what has already been read of the stream.

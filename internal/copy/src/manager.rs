@@ -1,0 +1,559 @@
+//! Keeps the list of tables to be copied, and their notes.
+//!
+//! A table gets on the list when the run begins (by its notes), when it appears in the stream or in the catalog for
+//! the first time, when somebody asks for it, or when it was rewritten. It gets off it when the pipeline says that
+//! it has caught up.
+
+use crate::ledger::{Ledger, Note, Plan, key};
+use crate::round::{self, Round};
+use crossbeam_channel::Sender;
+use replicator_config::{CopyConfig, Snapshot as SnapshotMode, TablePatterns};
+use replicator_pipeline::{Backoff, Input, Notice, Standing};
+use replicator_sink::{ErrorKind, Lane, Sink, SinkError, StreamInfo, TableCopy};
+use replicator_source::{Source, SourceError};
+use replicator_types::{Position, Relation, TableCatalog};
+use slog::{Logger, error, info, warn};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// When a table whose copy failed is tried again.
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
+
+/// A sink as copies need it.
+pub struct CopySink {
+    /// The sink, prepared.
+    pub sink: Arc<dyn Sink>,
+    /// What it was prepared with.
+    pub stream: StreamInfo,
+    /// Which tables it takes.
+    pub tables: TablePatterns,
+}
+
+/// What is fixed for a run.
+pub struct Settings {
+    /// The source, prepared.
+    pub source: Arc<Source>,
+    /// The sinks, in the order of the configuration.
+    pub sinks: Vec<CopySink>,
+    /// `[copy]`
+    pub config: CopyConfig,
+    /// `source.snapshot`
+    pub snapshot: SnapshotMode,
+    /// `source.catalog_interval_ms`; none for never.
+    pub catalog_interval: Option<Duration>,
+    /// Shortest and longest pause between attempts.
+    pub backoff: (Duration, Duration),
+    /// Log.
+    pub logger: Logger,
+}
+
+/// What the sinks' notes say, before the stream begins.
+pub struct Setup {
+    settings: Settings,
+    ledger: Ledger,
+    tables: HashMap<u32, (String, String)>,
+    plans: BTreeMap<u32, Plan>,
+}
+
+/// How the copying came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With `snapshot = "only"`: everything is durable.
+    Finished,
+    /// It cannot go on; the text says why and what to do.
+    Failed(String),
+}
+
+pub(crate) struct Shared {
+    source: Arc<Source>,
+    sinks: Vec<CopySink>,
+    pub(crate) config: CopyConfig,
+    pub(crate) backoff: (Duration, Duration),
+    pub(crate) pipeline: Sender<Input>,
+    pub(crate) logger: Logger,
+}
+
+impl Setup {
+    /// Reads the notes and decides what is to be copied of `tables`.
+    ///
+    /// # Errors
+    /// A sink that does not answer, or whose notes can't be read.
+    pub async fn load(settings: Settings, tables: &[TableCatalog]) -> Result<Self, String> {
+        let sinks: Vec<Arc<dyn Sink>> = settings.sinks.iter().map(|of| Arc::clone(&of.sink)).collect();
+        let ledger = Ledger::load(&sinks).await.map_err(|error| error.to_string())?;
+        let mut setup = Self { settings, ledger, tables: HashMap::new(), plans: BTreeMap::new() };
+        for table in tables {
+            setup.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
+            let sinks = takers(&setup.settings.sinks, &table.schema, &table.name);
+            let plan = match setup.ledger.plan(table.oid, &sinks) {
+                Plan::New | Plan::Again { empty_first: false }
+                    if setup.settings.snapshot == SnapshotMode::Never =>
+                {
+                    Plan::None { from: Position::ZERO }
+                }
+                plan => plan,
+            };
+            setup.plans.insert(table.oid, plan);
+        }
+        Ok(setup)
+    }
+
+    /// How the tables stand, for the pipeline.
+    pub fn standings(&self) -> Vec<(u32, Standing)> {
+        let standing = |plan: &Plan| match plan {
+            Plan::None { from } => Standing::Live { from: *from },
+            Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
+            Plan::New | Plan::Again { .. } => Standing::Waiting { snapshot: None },
+        };
+        self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()
+    }
+
+    /// Whether tables that were not named wait to be copied.
+    pub fn unknown_wait(&self) -> bool {
+        self.settings.snapshot != SnapshotMode::Never
+    }
+
+    /// Copies what is to be copied, now and whenever something comes up, for as long as the pipeline runs.
+    pub async fn run(self, pipeline: Sender<Input>, notices: mpsc::UnboundedReceiver<Notice>) -> Outcome {
+        let Settings { source, sinks, config, snapshot, catalog_interval, backoff, logger } = self.settings;
+        let shared = Arc::new(Shared { source, sinks, config, backoff, pipeline, logger });
+        let todo = self.plans.into_iter().filter(|(_, plan)| !matches!(plan, Plan::None { .. })).collect();
+        let manager = Manager {
+            shared,
+            ledger: self.ledger,
+            mode: snapshot,
+            tables: self.tables,
+            todo,
+            held: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            deferred: BTreeMap::new(),
+            later: BTreeMap::new(),
+            pause: Backoff::new(backoff.0, backoff.1),
+        };
+        match manager.run(notices, catalog_interval).await {
+            Ok(()) => Outcome::Finished,
+            Err(text) => Outcome::Failed(text),
+        }
+    }
+}
+
+fn takers(sinks: &[CopySink], schema: &str, table: &str) -> Vec<usize> {
+    let takes = |(number, of): (usize, &CopySink)| of.tables.matches(schema, table).then_some(number);
+    sinks.iter().enumerate().filter_map(takes).collect()
+}
+
+struct Manager {
+    shared: Arc<Shared>,
+    ledger: Ledger,
+    mode: SnapshotMode,
+    /// Schema and name of the tables met, by oid.
+    tables: HashMap<u32, (String, String)>,
+    /// To be copied; their changes wait, unless they are in `held`.
+    todo: BTreeMap<u32, Plan>,
+    /// Their changes are to wait, and what came before is not durable yet.
+    held: BTreeSet<u32>,
+    /// Being copied, or copied while the pipeline hands on what waited.
+    busy: BTreeSet<u32>,
+    /// To be copied again when that is over.
+    deferred: BTreeMap<u32, Plan>,
+    /// Failed, to be tried again at that time.
+    later: BTreeMap<u32, (Instant, Plan)>,
+    pause: Backoff,
+}
+
+impl Manager {
+    async fn run(
+        mut self,
+        mut notices: mpsc::UnboundedReceiver<Notice>,
+        catalog_interval: Option<Duration>,
+    ) -> Result<(), String> {
+        let mut poll = tokio::time::interval(catalog_interval.unwrap_or(FAILED_PAUSE));
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        poll.reset();
+        let mut rounds: tokio::task::JoinSet<Result<round::Result, String>> = tokio::task::JoinSet::new();
+        loop {
+            let now = Instant::now();
+            let due: Vec<u32> =
+                self.later.iter().filter(|(_, (at, _))| *at <= now).map(|(oid, _)| *oid).collect();
+            for oid in due {
+                if let Some((_, plan)) = self.later.remove(&oid) {
+                    self.todo.insert(oid, plan);
+                }
+            }
+            if rounds.is_empty() {
+                let ready: BTreeMap<u32, Plan> = self
+                    .todo
+                    .iter()
+                    .filter(|(oid, _)| !self.held.contains(oid))
+                    .map(|(oid, plan)| (*oid, plan.clone()))
+                    .collect();
+                if !ready.is_empty() {
+                    self.todo.retain(|oid, _| !ready.contains_key(oid));
+                    self.busy.extend(ready.keys());
+                    let pause = self.pause.pause();
+                    rounds.spawn(one_round(Arc::clone(&self.shared), ready, pause));
+                } else if self.mode == SnapshotMode::Only
+                    && self.todo.is_empty()
+                    && self.busy.is_empty()
+                    && self.later.is_empty()
+                {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                notice = notices.recv() => match notice {
+                    Some(notice) => self.notice(notice).await?,
+                    // The pipeline is over, and with it the run.
+                    None => return std::future::pending().await,
+                },
+                Some(ended) = rounds.join_next() => {
+                    let ended = ended.map_err(|error| format!("the task that copies tables ended: {error}"))?;
+                    self.round_ended(ended?).await?;
+                }
+                _ = poll.tick() => if catalog_interval.is_some() {
+                    self.poll_catalog().await;
+                },
+            }
+        }
+    }
+
+    async fn round_ended(&mut self, result: round::Result) -> Result<(), String> {
+        let logger = self.shared.logger.clone();
+        if !result.copied.is_empty() {
+            self.pause.reset();
+        }
+        self.reload().await?;
+        for oid in result.again {
+            self.busy.remove(&oid);
+            let plan = self.plan_of(oid);
+            self.todo.insert(oid, plan);
+        }
+        for (oid, text) in result.failed {
+            error!(logger, "a table can't be copied; it is tried again, and its changes wait"; "table" => self.name(oid),
+                "error" => text, "pause_ms" => FAILED_PAUSE.as_millis() as u64);
+            self.busy.remove(&oid);
+            let plan = self.plan_of(oid);
+            self.later.insert(oid, (Instant::now() + FAILED_PAUSE, plan));
+        }
+        for oid in result.gone {
+            warn!(logger, "a table is not published any more, and is not copied"; "table" => self.name(oid));
+            let _ = self.shared.pipeline.send(Input::Release(oid));
+        }
+        Ok(())
+    }
+
+    /// What a round has written is read again: it may have come to its end anywhere.
+    async fn reload(&mut self) -> Result<(), String> {
+        let sinks: Vec<Arc<dyn Sink>> = self.shared.sinks.iter().map(|of| Arc::clone(&of.sink)).collect();
+        let mut pause = Backoff::new(self.shared.backoff.0, self.shared.backoff.1);
+        self.ledger = loop {
+            match Ledger::load(&sinks).await {
+                Ok(ledger) => break ledger,
+                Err(error) => self.shared.retry(&error, &mut pause, "reading the notes of a sink").await?,
+            }
+        };
+        Ok(())
+    }
+
+    fn plan_of(&self, oid: u32) -> Plan {
+        let (schema, table) = self.tables.get(&oid).cloned().unwrap_or_default();
+        match self.ledger.plan(oid, &self.shared.receivers(&schema, &table)) {
+            Plan::None { .. } => Plan::Again { empty_first: false },
+            plan => plan,
+        }
+    }
+
+    fn name(&self, oid: u32) -> String {
+        self.tables
+            .get(&oid)
+            .map_or_else(|| format!("oid {oid}"), |(schema, name)| format!("{schema}.{name}"))
+    }
+
+    async fn notice(&mut self, notice: Notice) -> Result<(), String> {
+        match notice {
+            Notice::New(relation) => {
+                info!(self.shared.logger, "a table that is new is copied"; "table" => relation.qualified_name());
+                self.met(&relation);
+                self.todo.insert(relation.oid, Plan::New);
+            }
+            Notice::Held(oid) => {
+                self.held.remove(&oid);
+            }
+            Notice::CaughtUp { oid, from } => {
+                self.busy.remove(&oid);
+                let (schema, table) = self.tables.get(&oid).cloned().unwrap_or_default();
+                let note = Note::Done { table: self.name(oid), from };
+                let sinks = self.shared.receivers(&schema, &table);
+                self.shared.write_note(oid, &sinks, &note).await?;
+                sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+                let _ = self.shared.pipeline.send(Input::Settled(oid));
+                info!(self.shared.logger, "table caught up with the stream"; "table" => self.name(oid));
+                if let Some(plan) = self.deferred.remove(&oid) {
+                    if plan == (Plan::Again { empty_first: true }) {
+                        let note = Note::Wanted { table: self.name(oid) };
+                        self.shared.write_note(oid, &sinks, &note).await?;
+                    }
+                    self.hold(oid, plan);
+                }
+            }
+            Notice::Request { id, content } => {
+                self.request(&String::from_utf8_lossy(&content)).await?;
+                let _ = self.shared.pipeline.send(Input::Answered(id));
+            }
+            Notice::Altered { before, after } => {
+                self.met(&after);
+                if self.mode != SnapshotMode::Never && was_rewritten(&before, &after) {
+                    info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
+                    self.hold(after.oid, Plan::Again { empty_first: false });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn met(&mut self, relation: &Relation) {
+        self.tables.insert(relation.oid, (relation.schema.clone(), relation.name.clone()));
+    }
+
+    fn hold(&mut self, oid: u32, plan: Plan) {
+        if self.busy.contains(&oid) {
+            self.deferred.insert(oid, plan);
+            return;
+        }
+        // One that waits already is copied as it will be then; only that it has to be emptied first is new.
+        if self.later.remove(&oid).is_some() || self.todo.contains_key(&oid) {
+            if plan == (Plan::Again { empty_first: true }) || !self.todo.contains_key(&oid) {
+                self.todo.insert(oid, plan);
+            }
+            return;
+        }
+        self.held.insert(oid);
+        self.todo.insert(oid, plan);
+        let _ = self.shared.pipeline.send(Input::Hold(oid));
+    }
+
+    /// Somebody asks for a table, by `schema.name`.
+    async fn request(&mut self, content: &str) -> Result<(), String> {
+        let found = self.tables.iter().find(|(_, (schema, name))| format!("{schema}.{name}") == content);
+        let Some((&oid, (schema, name))) = found.map(|(oid, names)| (oid, names.clone())) else {
+            warn!(self.shared.logger, "a table was asked for that is not published"; "table" => content);
+            return Ok(());
+        };
+        info!(self.shared.logger, "a table was asked for and is copied again"; "table" => content);
+        let note = Note::Wanted { table: content.to_owned() };
+        let sinks = self.shared.receivers(&schema, &name);
+        self.shared.write_note(oid, &sinks, &note).await?;
+        sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+        self.hold(oid, Plan::Again { empty_first: true });
+        Ok(())
+    }
+
+    /// New tables and changed columns that no change has told of yet. A source that does not answer is asked again
+    /// the next time.
+    async fn poll_catalog(&mut self) {
+        let tables = match self.shared.source.published().await {
+            Ok(tables) => tables,
+            Err(error) => {
+                warn!(self.shared.logger, "the catalog can't be read"; "error" => %error);
+                return;
+            }
+        };
+        for table in &tables {
+            if !self.tables.contains_key(&table.oid) && self.mode != SnapshotMode::Never {
+                info!(self.shared.logger, "a table that is new is copied"; "table" => format!("{}.{}", table.schema, table.name));
+                self.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
+                self.hold(table.oid, Plan::New);
+            }
+        }
+        let _ = self.shared.pipeline.send(Input::Catalog(tables));
+    }
+}
+
+/// A round from its snapshot on. A snapshot that can't be had, or was lost, is tried again.
+async fn one_round(
+    shared: Arc<Shared>,
+    plans: BTreeMap<u32, Plan>,
+    pause: Duration,
+) -> Result<round::Result, String> {
+    let again = |error: &SourceError| {
+        warn!(shared.logger, "copying failed, trying again"; "error" => %error,
+            "pause_ms" => pause.as_millis() as u64);
+    };
+    let all: Vec<u32> = plans.keys().copied().collect();
+    let snapshot = match shared.source.snapshot().await {
+        Ok(snapshot) => snapshot,
+        Err(error) if error.kind() == replicator_source::ErrorKind::Halt => {
+            return Err(format!("source: {error}"));
+        }
+        Err(error) => {
+            again(&error);
+            tokio::time::sleep(pause).await;
+            return Ok(round::Result { again: all, ..round::Result::default() });
+        }
+    };
+    let result = Round::run(&shared, &snapshot, plans).await?;
+    if !result.again.is_empty() {
+        tokio::time::sleep(pause).await;
+    }
+    Ok(result)
+}
+
+impl Shared {
+    /// The sinks that take a table.
+    pub(crate) fn receivers(&self, schema: &str, table: &str) -> Vec<usize> {
+        takers(&self.sinks, schema, table)
+    }
+
+    fn sink(&self, number: usize) -> Option<&Arc<dyn Sink>> {
+        self.sinks.get(number).map(|of| &of.sink)
+    }
+
+    /// A lane of each sink for each worker.
+    pub(crate) async fn open_lanes(
+        &self,
+        workers: usize,
+    ) -> Result<Vec<Vec<(String, Box<dyn Lane>)>>, String> {
+        let mut all = Vec::new();
+        for number in 0..workers {
+            let mut lanes = Vec::new();
+            for CopySink { sink, stream, .. } in &self.sinks {
+                let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
+                let lane = loop {
+                    match sink.open_copy_lane(number as u32, stream).await {
+                        Ok(lane) => break lane,
+                        Err(error) => {
+                            let doing = format!("sink {}: opening a lane for the copy", sink.name());
+                            self.retry(&error, &mut pause, &doing).await?;
+                        }
+                    }
+                };
+                lanes.push((sink.name().to_owned(), lane));
+            }
+            all.push(lanes);
+        }
+        Ok(all)
+    }
+
+    /// Waits before the next attempt; an error when there is to be none.
+    async fn retry(&self, error: &SinkError, pause: &mut Backoff, doing: &str) -> Result<(), String> {
+        if error.kind() != ErrorKind::Retry {
+            return Err(format!("{doing}: {error}"));
+        }
+        let pause = pause.pause();
+        warn!(self.logger, "sink failed, trying again"; "doing" => doing, "error" => %error,
+            "pause_ms" => pause.as_millis() as u64);
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// Makes a table ready in the sinks; whether it is empty in all of them. An error is of this table alone.
+    pub(crate) async fn begin_copy(&self, sinks: &[usize], copy: &TableCopy) -> Result<bool, String> {
+        let mut is_empty = true;
+        for sink in sinks.iter().filter_map(|sink| self.sink(*sink)) {
+            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
+            is_empty &= loop {
+                match sink.begin_copy(copy).await {
+                    Ok(is_empty) => break is_empty,
+                    Err(error) => {
+                        let doing = format!("sink {}: making {} ready", sink.name(), copy.relation);
+                        self.retry(&error, &mut pause, &doing).await?;
+                    }
+                }
+            };
+        }
+        Ok(is_empty)
+    }
+
+    pub(crate) async fn end_copy(&self, sinks: &[usize], copy: &TableCopy) -> Result<(), String> {
+        for sink in sinks.iter().filter_map(|sink| self.sink(*sink)) {
+            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
+            while let Err(error) = sink.end_copy(copy).await {
+                let doing = format!("sink {}: ending the copy of {}", sink.name(), copy.relation);
+                self.retry(&error, &mut pause, &doing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a note in each of the sinks.
+    pub(crate) async fn write_note(&self, oid: u32, sinks: &[usize], note: &Note) -> Result<(), String> {
+        let text =
+            serde_json::to_string(note).map_err(|error| format!("a note can't be written: {error}"))?;
+        for sink in sinks.iter().filter_map(|sink| self.sink(*sink)) {
+            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
+            while let Err(error) = sink.put_note(&key(oid), Some(&text)).await {
+                let doing = format!("sink {}: keeping a note", sink.name());
+                self.retry(&error, &mut pause, &doing).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether ALTER TABLE may have changed rows in a way that the stream does not tell: a column whose type changed,
+/// other than to a wider one of the same sort, may have been computed anew (`USING`); a new column with a default
+/// that differs from row to row was.
+fn was_rewritten(before: &Relation, after: &Relation) -> bool {
+    after.columns.iter().any(|column| {
+        let known = before.columns.iter().find(|known| known.attnum == column.attnum && column.attnum != 0);
+        match known {
+            Some(known) => {
+                known.base_type_oid != column.base_type_oid
+                    && !is_widening(known.base_type_oid, column.base_type_oid)
+            }
+            None => column.attnum != 0 && column.has_default && column.missing_text.is_none(),
+        }
+    })
+}
+
+fn is_widening(from: u32, to: u32) -> bool {
+    use replicator_types::oid;
+    matches!(
+        (from, to),
+        (oid::INT2, oid::INT4 | oid::INT8 | oid::NUMERIC)
+            | (oid::INT4, oid::INT8 | oid::NUMERIC)
+            | (oid::INT8, oid::NUMERIC)
+            | (oid::VARCHAR | oid::NAME, oid::TEXT | oid::VARCHAR)
+            | (oid::TEXT, oid::VARCHAR)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replicator_types::{Column, ReplicaIdentity, oid};
+
+    fn relation(columns: Vec<Column>) -> Relation {
+        Relation {
+            oid: 1,
+            version: 0,
+            since: replicator_types::Lsn::ZERO,
+            schema: "public".into(),
+            name: "t".into(),
+            replica_identity: ReplicaIdentity::Default,
+            columns,
+            key: vec![],
+            key_text_is_identity: true,
+        }
+    }
+
+    fn column(attnum: i16, base_type_oid: u32) -> Column {
+        Column { attnum, base_type_oid, type_oid: base_type_oid, ..Column::default() }
+    }
+
+    #[test]
+    fn a_table_is_copied_again_when_its_rows_may_have_been_computed_anew() {
+        let before = relation(vec![column(1, oid::INT4), column(2, oid::TEXT)]);
+        let after = |columns| was_rewritten(&before, &relation(columns));
+        assert!(!after(vec![column(1, oid::INT8), column(2, oid::TEXT)]), "wider");
+        assert!(after(vec![column(1, oid::TEXT), column(2, oid::TEXT)]), "another type");
+        assert!(!after(vec![column(1, oid::INT4)]), "dropped");
+        assert!(!after(vec![column(1, oid::INT4), column(2, oid::TEXT), column(3, oid::INT4)]), "added");
+        let volatile = Column { has_default: true, ..column(3, oid::UUID) };
+        assert!(after(vec![column(1, oid::INT4), column(2, oid::TEXT), volatile.clone()]));
+        let constant = Column { missing_text: Some("5".into()), ..volatile };
+        assert!(!after(vec![column(1, oid::INT4), column(2, oid::TEXT), constant]));
+    }
+}

@@ -1,0 +1,108 @@
+//! How far a copy has got: for the log and the metrics.
+
+use replicator_telemetry::metrics::CopyMetrics;
+use slog::{Logger, info};
+use std::time::{Duration, Instant};
+
+/// How often the log says how far it is.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Of one round.
+pub(crate) struct Progress {
+    metrics: CopyMetrics,
+    logger: Logger,
+    begun: Instant,
+    told: Instant,
+    rows: u64,
+    bytes: u64,
+    blocks_done: u64,
+    /// Done before this round began.
+    blocks_before: u64,
+    blocks: u64,
+    tables_left: usize,
+}
+
+impl Progress {
+    pub(crate) fn new(logger: &Logger, blocks: u64, blocks_before: u64, tables: usize) -> Self {
+        let now = Instant::now();
+        let progress = Self {
+            metrics: CopyMetrics::new(),
+            logger: logger.clone(),
+            begun: now,
+            told: now,
+            rows: 0,
+            bytes: 0,
+            blocks_done: blocks_before,
+            blocks_before,
+            blocks,
+            tables_left: tables,
+        };
+        progress.publish();
+        progress
+    }
+
+    pub(crate) fn read(&mut self, table: &str, rows: u64, bytes: u64) {
+        self.rows += rows;
+        self.bytes += bytes;
+        let (of_rows, of_bytes) = self.metrics.of_table(table);
+        of_rows.increment(rows);
+        of_bytes.increment(bytes);
+    }
+
+    pub(crate) fn durable(&mut self, blocks: u64) {
+        self.blocks_done += blocks;
+    }
+
+    pub(crate) fn table_done(&mut self, table: &str) {
+        self.tables_left = self.tables_left.saturating_sub(1);
+        info!(self.logger, "table copied"; "table" => table, "tables_left" => self.tables_left);
+    }
+
+    pub(crate) fn table_failed(&mut self, table: &str) {
+        self.tables_left = self.tables_left.saturating_sub(1);
+        self.metrics.failures(table).increment(1);
+    }
+
+    fn done_ratio(&self) -> f64 {
+        if self.blocks == 0 { 1.0 } else { (self.blocks_done as f64 / self.blocks as f64).min(1.0) }
+    }
+
+    /// Seconds until the end, at the speed so far; none while there is no speed.
+    fn eta_seconds(&self) -> Option<f64> {
+        let done = self.blocks_done.saturating_sub(self.blocks_before);
+        let left = self.blocks.saturating_sub(self.blocks_done);
+        (done > 0).then(|| self.begun.elapsed().as_secs_f64() * left as f64 / done as f64)
+    }
+
+    fn publish(&self) {
+        self.metrics.tables_left.set(self.tables_left as f64);
+        self.metrics.done_ratio.set(self.done_ratio());
+        self.metrics.eta_seconds.set(self.eta_seconds().unwrap_or(0.0));
+    }
+
+    /// Brings the metrics up to date and, now and then, the log.
+    pub(crate) fn tick(&mut self) {
+        self.publish();
+        if self.told.elapsed() < LOG_INTERVAL {
+            return;
+        }
+        self.told = Instant::now();
+        let eta = self.eta_seconds().map_or_else(|| "unknown".to_owned(), |eta| format!("{eta:.0}"));
+        info!(self.logger, "copying"; "percent" => format!("{:.1}", self.done_ratio() * 100.0),
+            "rows" => self.rows, "bytes" => self.bytes, "rows_per_second" => self.rows_per_second(),
+            "eta_s" => eta, "tables_left" => self.tables_left);
+    }
+
+    fn rows_per_second(&self) -> u64 {
+        (self.rows as f64 / self.begun.elapsed().as_secs_f64().max(0.001)) as u64
+    }
+
+    pub(crate) fn end(&self) {
+        self.metrics.tables_left.set(self.tables_left as f64);
+        self.metrics.done_ratio.set(1.0);
+        self.metrics.eta_seconds.set(0.0);
+        info!(self.logger, "copy over"; "rows" => self.rows, "bytes" => self.bytes,
+            "seconds" => format!("{:.1}", self.begun.elapsed().as_secs_f64()),
+            "rows_per_second" => self.rows_per_second());
+    }
+}

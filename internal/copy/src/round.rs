@@ -1,0 +1,490 @@
+//! One round: a snapshot, and the tables that are copied under it.
+//!
+//! ```text
+//!   tables ─begin─▶ jobs (ranges of blocks) ─▶ worker 0 ─▶ lane of each sink ─▶ durable ┐
+//!      ▲                                    └▶ worker 1 ─▶ …                            │
+//!      └── the next table, when few jobs are left ◀─────── ranges counted off ◀─────────┘
+//! ```
+//!
+//! A range counts as durable when it was read to its end and every batch of it is durable in every sink that takes
+//! it; then the sinks' notes say so.
+
+use crate::ledger::{Copying, Note, PartDone, Plan};
+use crate::manager::Shared;
+use crate::progress::Progress;
+use replicator_pipeline::{CopyLanes, CopyReport, Input};
+use replicator_sink::TableCopy;
+use replicator_source::{CopyLimits, CopyTable, CopyWorker, Snapshot, SourceError};
+use replicator_types::{BatchBuilder, Budget, Phase, TxnId};
+use slog::{info, warn};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// How often a full budget is looked at again.
+const BUDGET_POLL: Duration = Duration::from_millis(1);
+
+/// How often metrics and log are looked after.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What became of a round's tables.
+#[derive(Debug, Default)]
+pub(crate) struct Result {
+    /// Durable and released.
+    pub(crate) copied: Vec<u32>,
+    /// To be taken up again at once, under a new snapshot.
+    pub(crate) again: Vec<u32>,
+    /// To be tried again later, with the reason.
+    pub(crate) failed: Vec<(u32, String)>,
+    /// Not published any more.
+    pub(crate) gone: Vec<u32>,
+}
+
+/// A range of a table to be read.
+#[derive(Clone, Debug)]
+struct Job {
+    id: TxnId,
+    table: Arc<CopyTable>,
+    part: usize,
+    blocks: Range<u32>,
+    /// Only rows that changed since this transaction.
+    changed_since: Option<u64>,
+    fresh: bool,
+    /// The sinks that take it.
+    sinks: Arc<[usize]>,
+}
+
+/// What workers say.
+enum Said {
+    /// A batch was handed to so many lanes.
+    Sent { job: TxnId, lanes: usize, rows: u64, bytes: u64 },
+    /// All of the range was.
+    Ended { job: TxnId },
+    /// It can't be read.
+    Failed { job: TxnId, error: SourceError },
+}
+
+/// Jobs that wait for a worker.
+#[derive(Default)]
+struct Jobs {
+    queue: Mutex<(VecDeque<Job>, bool)>,
+    more: Notify,
+}
+
+impl Jobs {
+    fn push(&self, jobs: impl IntoIterator<Item = Job>) {
+        self.lock().0.extend(jobs);
+        self.more.notify_waiters();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (VecDeque<Job>, bool)> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn len(&self) -> usize {
+        self.lock().0.len()
+    }
+
+    fn drop_table(&self, oid: u32) {
+        self.lock().0.retain(|job| job.table.relation.oid != oid);
+    }
+
+    fn close(&self) {
+        self.lock().1 = true;
+        self.more.notify_waiters();
+    }
+
+    /// The next one; none when there will be none.
+    async fn next(&self) -> Option<Job> {
+        loop {
+            let more = self.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            {
+                let mut queue = self.lock();
+                if let Some(job) = queue.0.pop_front() {
+                    return Some(job);
+                }
+                if queue.1 {
+                    return None;
+                }
+            }
+            more.await;
+        }
+    }
+}
+
+struct RangeState {
+    oid: u32,
+    part: usize,
+    blocks: Range<u32>,
+    is_repeat: bool,
+    /// Batches sent and not durable. A report may come before the word of the sending.
+    outstanding: i64,
+    ended: bool,
+}
+
+struct TableState {
+    copy: TableCopy,
+    name: String,
+    sinks: Arc<[usize]>,
+    copying: Copying,
+    ranges_left: usize,
+}
+
+/// Copies the tables with these plans. Ends when none is left that can go on under the snapshot.
+pub(crate) struct Round<'a> {
+    shared: &'a Shared,
+    snapshot: &'a Snapshot,
+    limits: CopyLimits,
+    jobs: Arc<Jobs>,
+    next_job: u64,
+    waiting: VecDeque<(CopyTable, Plan)>,
+    tables: BTreeMap<u32, TableState>,
+    ranges: HashMap<TxnId, RangeState>,
+    stopped: HashSet<u32>,
+    progress: Progress,
+    result: Result,
+}
+
+impl<'a> Round<'a> {
+    /// `plans` are of the tables that the round is for.
+    pub(crate) async fn run(
+        shared: &'a Shared,
+        snapshot: &'a Snapshot,
+        mut plans: BTreeMap<u32, Plan>,
+    ) -> std::result::Result<Result, String> {
+        let said = |error: SourceError| format!("source: {error}");
+        let mut tables: Vec<(CopyTable, Plan)> = Vec::new();
+        for table in snapshot.tables().await.map_err(said)? {
+            if let Some(plan) = plans.remove(&table.relation.oid) {
+                tables.push((table, plan));
+            }
+        }
+        // Small ones first: they are out of the way, and their changes need not wait for the large ones.
+        tables.sort_by_key(|(table, _)| table.bytes);
+        let blocks = |table: &CopyTable| table.parts.iter().map(|part| u64::from(part.blocks)).sum::<u64>();
+        let before = |(_, plan): &(CopyTable, Plan)| match plan {
+            Plan::Resume(copying) => copying.parts.iter().map(|part| part.done.blocks()).sum(),
+            _ => 0,
+        };
+        let all: u64 = tables.iter().map(|(table, _)| blocks(table)).sum();
+        let done: u64 = tables.iter().map(before).sum();
+        let (rows, bytes): (u64, u64) =
+            tables.iter().fold((0, 0), |sum, (table, _)| (sum.0 + table.rows_estimate, sum.1 + table.bytes));
+        info!(shared.logger, "copy begins"; "tables" => tables.len(), "rows_estimate" => rows, "bytes" => bytes,
+            "snapshot" => %snapshot.lsn(), "workers" => shared.config.workers);
+        let mut round = Self {
+            shared,
+            snapshot,
+            limits: CopyLimits {
+                rows_max: shared.config.batch_rows_max,
+                bytes_max: shared.config.batch_bytes_max.0,
+            },
+            jobs: Arc::default(),
+            next_job: 0,
+            progress: Progress::new(&shared.logger, all, done.min(all), tables.len()),
+            waiting: tables.into(),
+            tables: BTreeMap::new(),
+            ranges: HashMap::new(),
+            stopped: HashSet::new(),
+            result: Result { gone: plans.into_keys().collect(), ..Result::default() },
+        };
+        let outcome = round.copy().await;
+        round.jobs.close();
+        outcome.map(|()| round.result)
+    }
+
+    async fn copy(&mut self) -> std::result::Result<(), String> {
+        let workers = self.shared.config.workers.max(1) as usize;
+        let lanes = self.shared.open_lanes(workers).await?;
+        let (lanes, mut reports) = CopyLanes::start(lanes, self.shared.backoff, &self.shared.logger)
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        let lanes = Arc::new(lanes);
+        let (said_out, mut said) = mpsc::unbounded_channel();
+        let budget = Budget::new(self.shared.config.bytes_max.0);
+        let mut reading = tokio::task::JoinSet::new();
+        for number in 0..workers {
+            let worker = Worker {
+                number,
+                worker: self.snapshot.worker(),
+                transaction: self.snapshot.transaction(TxnId(0)),
+                jobs: Arc::clone(&self.jobs),
+                lanes: Arc::clone(&lanes),
+                said: said_out.clone(),
+                budget: budget.clone(),
+                limits: self.limits,
+            };
+            reading.spawn(worker.run());
+        }
+        drop(lanes);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            while self.jobs.len() < workers && !self.waiting.is_empty() {
+                if let Some((table, plan)) = self.waiting.pop_front() {
+                    self.begin(table, plan).await?;
+                }
+            }
+            if self.tables.is_empty() && self.waiting.is_empty() {
+                break;
+            }
+            tokio::select! {
+                Some(said) = said.recv() => self.said(said).await?,
+                Some(report) = reports.recv() => match report {
+                    CopyReport::Durable(job) => {
+                        if let Some(range) = self.ranges.get_mut(&job) {
+                            range.outstanding -= 1;
+                        }
+                        self.durable(job).await?;
+                    }
+                    CopyReport::Failed(text) => return Err(text),
+                },
+                _ = tick.tick() => self.progress.tick(),
+            }
+        }
+        self.jobs.close();
+        while reading.join_next().await.is_some() {}
+        self.progress.end();
+        Ok(())
+    }
+
+    /// Makes a table ready in the sinks, and its ranges ready for the workers.
+    async fn begin(&mut self, table: CopyTable, plan: Plan) -> std::result::Result<(), String> {
+        let oid = table.relation.oid;
+        let name = table.relation.qualified_name();
+        let has_key = table.relation.has_key();
+        let sinks: Arc<[usize]> = self.shared.receivers(&table.relation.schema, &table.relation.name).into();
+        let (resumed, empty_first) = match plan {
+            Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
+            // Without a key nothing tells rows apart that are there already.
+            Plan::Resume(_) => (None, true),
+            Plan::Again { empty_first } => (None, empty_first || !has_key),
+            Plan::New | Plan::None { .. } => (None, false),
+        };
+        let is_resumed = resumed.is_some();
+        let copy = TableCopy {
+            relation: Arc::clone(&table.relation),
+            snapshot: self.snapshot.lsn(),
+            empty_first,
+            is_resumed,
+        };
+        let is_empty = match self.shared.begin_copy(&sinks, &copy).await {
+            Ok(is_empty) => is_empty,
+            Err(text) => return Ok(self.fail(oid, &name, text)),
+        };
+        if !is_empty && !is_resumed && !has_key {
+            let text = format!(
+                "table {name} has no key, and its counterpart in a sink has rows: copied rows could not be told from \
+                 them; empty it there, or run `replicator resync --table {name}`, which does"
+            );
+            return Ok(self.fail(oid, &name, text));
+        }
+        let fresh = is_empty && !is_resumed;
+        let copying = self.what_is_done(&table, resumed, &name, is_empty);
+        if let Some(before) = copying.covers_before() {
+            let _ = self.shared.pipeline.send(Input::CopiedAt(oid, before));
+        }
+        self.shared.write_note(oid, &sinks, &Note::Copying(copying.clone())).await?;
+        let table = Arc::new(table);
+        let jobs = self.jobs_of(&table, &copying, fresh, &sinks);
+        self.tables.insert(oid, TableState { copy, name, sinks, copying, ranges_left: jobs.len() });
+        if jobs.is_empty() {
+            return self.end_table(oid).await;
+        }
+        self.jobs.push(jobs);
+        Ok(())
+    }
+
+    /// What of the table need not be read again: ranges of files that are still the same.
+    fn what_is_done(
+        &self,
+        table: &CopyTable,
+        resumed: Option<Copying>,
+        name: &str,
+        is_empty: bool,
+    ) -> Copying {
+        let done_of = |oid: u32, file_node: u32| {
+            let parts = resumed.as_ref().map_or(&[][..], |copying| &copying.parts);
+            parts.iter().find(|part| part.oid == oid && part.file_node == file_node)
+        };
+        let parts = table
+            .parts
+            .iter()
+            .map(|part| PartDone {
+                oid: part.oid,
+                file_node: part.file_node,
+                done: done_of(part.oid, part.file_node).map(|part| part.done.clone()).unwrap_or_default(),
+            })
+            .collect();
+        let (first_snapshot, first_xmin, from_nothing) = match &resumed {
+            Some(copying) => (copying.first_snapshot, copying.first_xmin, copying.from_nothing),
+            None => (self.snapshot.lsn(), self.snapshot.xmin(), is_empty),
+        };
+        Copying { table: name.to_owned(), first_snapshot, first_xmin, from_nothing, parts }
+    }
+
+    fn jobs_of(
+        &mut self,
+        table: &Arc<CopyTable>,
+        copying: &Copying,
+        fresh: bool,
+        sinks: &Arc<[usize]>,
+    ) -> Vec<Job> {
+        let oid = table.relation.oid;
+        let mut jobs = Vec::new();
+        for (number, (part, of_part)) in table.parts.iter().zip(&copying.parts).enumerate() {
+            // Values stored aside are read too; their share of the bytes is the blocks'.
+            let blocks_max = self.shared.config.range_bytes.0 / 8192;
+            let blocks_max = u32::try_from(blocks_max).unwrap_or(u32::MAX);
+            let repeated = of_part.done.iter().map(|blocks| (blocks, Some(copying.first_xmin)));
+            let left = of_part.done.left(part.blocks, blocks_max).into_iter().map(|blocks| (blocks, None));
+            for (blocks, changed_since) in left.chain(repeated) {
+                let id = TxnId(self.next_job);
+                self.next_job += 1;
+                self.ranges.insert(
+                    id,
+                    RangeState {
+                        oid,
+                        part: number,
+                        blocks: blocks.clone(),
+                        is_repeat: changed_since.is_some(),
+                        outstanding: 0,
+                        ended: false,
+                    },
+                );
+                jobs.push(Job {
+                    id,
+                    table: Arc::clone(table),
+                    part: number,
+                    blocks,
+                    changed_since,
+                    fresh,
+                    sinks: Arc::clone(sinks),
+                });
+            }
+        }
+        jobs
+    }
+
+    async fn said(&mut self, said: Said) -> std::result::Result<(), String> {
+        match said {
+            Said::Sent { job, lanes, rows, bytes } => {
+                let Some(range) = self.ranges.get_mut(&job) else { return Ok(()) };
+                range.outstanding += lanes as i64;
+                if let Some(table) = self.tables.get(&range.oid) {
+                    self.progress.read(&table.name, rows, bytes);
+                }
+                Ok(())
+            }
+            Said::Ended { job } => {
+                if let Some(range) = self.ranges.get_mut(&job) {
+                    range.ended = true;
+                }
+                self.durable(job).await
+            }
+            Said::Failed { job, error } => {
+                let Some(range) = self.ranges.get(&job) else { return Ok(()) };
+                let oid = range.oid;
+                self.jobs.drop_table(oid);
+                let Some(table) = self.tables.remove(&oid) else { return Ok(()) };
+                self.stopped.insert(oid);
+                if error.is_stale_snapshot()
+                    || !self.snapshot.is_alive()
+                    || error.kind() == replicator_source::ErrorKind::Retry
+                {
+                    warn!(self.shared.logger, "the copy of a table goes on under a new snapshot";
+                        "table" => &table.name, "reason" => %error);
+                    self.result.again.push(oid);
+                } else {
+                    self.fail(oid, &table.name, format!("source: {error}"));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn fail(&mut self, oid: u32, name: &str, text: String) {
+        self.progress.table_failed(name);
+        self.result.failed.push((oid, text));
+    }
+
+    async fn durable(&mut self, job: TxnId) -> std::result::Result<(), String> {
+        if !self.ranges.get(&job).is_some_and(|range| range.ended && range.outstanding == 0) {
+            return Ok(());
+        }
+        let Some(range) = self.ranges.remove(&job) else { return Ok(()) };
+        let Some(table) = self.tables.get_mut(&range.oid) else { return Ok(()) };
+        table.ranges_left -= 1;
+        if !range.is_repeat
+            && let Some(part) = table.copying.parts.get_mut(range.part)
+        {
+            part.done.add(range.blocks.clone());
+            self.progress.durable(range.blocks.len() as u64);
+        }
+        if table.ranges_left == 0 {
+            return self.end_table(range.oid).await;
+        }
+        if range.is_repeat {
+            return Ok(());
+        }
+        let (sinks, note) = (Arc::clone(&table.sinks), Note::Copying(table.copying.clone()));
+        self.shared.write_note(range.oid, &sinks, &note).await
+    }
+
+    async fn end_table(&mut self, oid: u32) -> std::result::Result<(), String> {
+        let Some(table) = self.tables.remove(&oid) else { return Ok(()) };
+        self.shared.write_note(oid, &table.sinks, &Note::Copying(table.copying)).await?;
+        self.shared.end_copy(&table.sinks, &table.copy).await?;
+        self.progress.table_done(&table.name);
+        let _ = self.shared.pipeline.send(Input::Release(oid));
+        self.result.copied.push(oid);
+        Ok(())
+    }
+}
+
+/// Reads ranges, and hands their rows to its lanes.
+struct Worker {
+    number: usize,
+    worker: CopyWorker,
+    transaction: replicator_types::TransactionMeta,
+    jobs: Arc<Jobs>,
+    lanes: Arc<CopyLanes>,
+    said: mpsc::UnboundedSender<Said>,
+    budget: Budget,
+    limits: CopyLimits,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        while let Some(job) = self.jobs.next().await {
+            let said = match self.read(&job).await {
+                Ok(()) => Said::Ended { job: job.id },
+                Err(error) => Said::Failed { job: job.id, error },
+            };
+            if self.said.send(said).is_err() {
+                break;
+            }
+        }
+        self.worker.release().await;
+    }
+
+    async fn read(&mut self, job: &Job) -> std::result::Result<(), SourceError> {
+        self.worker.begin(&job.table, job.part, job.blocks.clone(), job.changed_since).await?;
+        let transaction = replicator_types::TransactionMeta { id: job.id, ..self.transaction };
+        let mut builder = BatchBuilder::of_phase(self.budget.clone(), Phase::Copy { fresh: job.fresh });
+        loop {
+            while self.budget.is_full() {
+                tokio::time::sleep(BUDGET_POLL).await;
+            }
+            let Some(batch) = self.worker.next_batch(&mut builder, &transaction, &self.limits).await? else {
+                return Ok(());
+            };
+            let (rows, bytes) = (batch.len() as u64, batch.data_bytes() as u64);
+            // Said before it is done: a report of a lane that nobody knows of would be lost.
+            let _ = self.said.send(Said::Sent { job: job.id, lanes: job.sinks.len(), rows, bytes });
+            self.lanes.send(self.number, &job.sinks, batch);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Lanes for copied rows, beside the stream's: the same threads, the same retries, another way to report.
+
+use crate::dispatcher::LaneId;
+use crate::worker::{self, LaneContext, LaneItem, LaneReport};
+use crossbeam_channel::{Sender, unbounded};
+use replicator_sink::Lane;
+use replicator_telemetry::metrics::SinkMetrics;
+use replicator_types::{Batch, TxnId};
+use slog::{Logger, o};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// What becomes of batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyReport {
+    /// A batch under that id is durable in one sink.
+    Durable(TxnId),
+    /// A lane has stopped; a person is needed. The text says whose.
+    Failed(String),
+}
+
+/// The lanes of one copy: for each worker one of each sink. They end when this is dropped and what they had is
+/// durable.
+#[derive(Debug)]
+pub struct CopyLanes {
+    /// By worker, then by sink.
+    queues: Vec<Vec<Sender<LaneItem>>>,
+}
+
+impl CopyLanes {
+    /// Starts a thread a lane. `lanes` are by worker, then by sink, with the sink's name.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn start(
+        lanes: Vec<Vec<(String, Box<dyn Lane>)>>,
+        backoff: (Duration, Duration),
+        logger: &Logger,
+    ) -> std::io::Result<(Self, mpsc::UnboundedReceiver<CopyReport>)> {
+        let (reports_out, reports) = unbounded();
+        let (copy_reports_out, copy_reports) = mpsc::unbounded_channel();
+        let mut queues = Vec::new();
+        let mut names: Vec<String> = Vec::new();
+        for (number, lanes) in lanes.into_iter().enumerate() {
+            let mut of_worker = Vec::new();
+            names = lanes.iter().map(|(name, _)| name.clone()).collect();
+            for (sink, (name, lane)) in lanes.into_iter().enumerate() {
+                let context = LaneContext {
+                    id: LaneId { sink, shard: number as u32 },
+                    runtime: Handle::current(),
+                    reports: reports_out.clone(),
+                    backoff,
+                    metrics: SinkMetrics::new(&name),
+                    logger: logger.new(o!("sink" => name.clone(), "copy" => number)),
+                };
+                let (queue, items) = unbounded();
+                std::thread::Builder::new()
+                    .name(format!("{name}-copy-{number}"))
+                    .spawn(move || worker::run(&context, lane, &items))?;
+                of_worker.push(queue);
+            }
+            queues.push(of_worker);
+        }
+        drop(reports_out);
+        std::thread::Builder::new().name("copy-reports".into()).spawn(move || {
+            for report in reports {
+                let told = match report {
+                    LaneReport::Durable { transactions, .. } => transactions
+                        .into_iter()
+                        .try_for_each(|id| copy_reports_out.send(CopyReport::Durable(id))),
+                    LaneReport::Failed(lane, text) => {
+                        let name = names.get(lane.sink).map_or("?", String::as_str);
+                        copy_reports_out.send(CopyReport::Failed(format!("sink {name}: {text}")))
+                    }
+                    // The lane has logged it, and tries again.
+                    LaneReport::Up(_) | LaneReport::Down { .. } => Ok(()),
+                };
+                if told.is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok((Self { queues }, copy_reports))
+    }
+
+    /// Hands a batch to the worker's lanes of these sinks.
+    pub fn send(&self, worker: usize, sinks: &[usize], batch: Batch) {
+        let batch = Arc::new(batch);
+        for &sink in sinks {
+            if let Some(queue) = self.queues.get(worker).and_then(|queues| queues.get(sink)) {
+                // A lane that has failed takes nothing, and has said so.
+                let _ = queue.send(LaneItem::Batch(Arc::clone(&batch)));
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Tables whose changes wait for the table's copy.
+//!
+//! ```text
+//!   changes ─▶ [queue] ─────────── wait ───────────▶ handed on as CatchUp ─▶ live
+//!                 ✗ older than the snapshot            (copy is durable, and the stream has passed its snapshot)
+//! ```
+//!
+//! A sink that holds state by key gets them when the copied rows are durable there: applied before, an update that
+//! leaves a large value alone would find no row to leave it in. Logs get them at once.
+//!
+//! While anything waits, the transaction it came with is held back from the checkpoint, so after a crash it
+//! comes again.
+
+use crate::dispatcher::RowChange;
+use replicator_spill::{Queue, Shelf, SpillError, records};
+use replicator_types::{Lsn, Op, Relation, TransactionMeta, Tuple, TxnId};
+use std::sync::Arc;
+
+/// A table that waits. See the module.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    queue: Queue,
+    /// A run that has been taken off the queue, and how far it has been walked.
+    run: Vec<u8>,
+    at: usize,
+    relations: Vec<Arc<Relation>>,
+    /// What commits before it is in the copy.
+    snapshot: Option<Lsn>,
+    /// The newest snapshot of which it has rows.
+    until: Lsn,
+    /// The transaction of the first change that waits, held back from the checkpoint.
+    pub(crate) hold: Option<TxnId>,
+    /// Under which its changes are handed on, once that has begun.
+    pub(crate) group: Option<TxnId>,
+}
+
+/// What waited.
+pub(crate) struct Waited<'a> {
+    pub(crate) transaction: TransactionMeta,
+    pub(crate) relation: &'a Arc<Relation>,
+    pub(crate) ordinal: u64,
+    pub(crate) what: What<'a>,
+}
+
+pub(crate) enum What<'a> {
+    Row(RowChange<'a>),
+    Truncate { cascade: bool, restart_identity: bool },
+    Schema,
+}
+
+/// `op`, flags, number of the relation, ordinal, commit LSN, commit time, transaction id, bytes of the old tuple.
+const HEADER_BYTES: usize = 1 + 1 + 4 + 8 + 8 + 8 + 4 + 4;
+
+const OLD_IS_FULL: u8 = 1;
+const HAS_OLD: u8 = 2;
+const HAS_NEW: u8 = 4;
+const CASCADE: u8 = 8;
+const RESTART_IDENTITY: u8 = 16;
+
+impl Waiting {
+    pub(crate) fn new(shelf: &Shelf, snapshot: Option<Lsn>) -> Self {
+        Self {
+            queue: shelf.queue(),
+            run: Vec::new(),
+            at: 0,
+            relations: Vec::new(),
+            snapshot,
+            until: Lsn::ZERO,
+            hold: None,
+            group: None,
+        }
+    }
+
+    /// The copy stands at this snapshot.
+    pub(crate) fn copied_at(&mut self, snapshot: Lsn) {
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Copied rows are as new as this snapshot, if not newer.
+    pub(crate) fn copied_until(&mut self, snapshot: Lsn) {
+        self.until = self.until.max(snapshot);
+    }
+
+    /// What the stream has to have passed before anything is handed on.
+    pub(crate) fn until(&self) -> Lsn {
+        self.until.max(self.snapshot.unwrap_or_default())
+    }
+
+    /// Whether a change of that transaction is in the copy anyway.
+    pub(crate) fn is_copied(&self, commit_lsn: Lsn) -> bool {
+        self.snapshot.is_some_and(|snapshot| commit_lsn < snapshot)
+    }
+
+    pub(crate) fn push_row(
+        &mut self,
+        transaction: &TransactionMeta,
+        relation: &Arc<Relation>,
+        ordinal: u64,
+        change: &RowChange<'_>,
+    ) -> Result<(), SpillError> {
+        let op = match change.op {
+            Op::Update => b'U',
+            Op::Delete => b'D',
+            _ => b'I',
+        };
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let flags = flag(change.old_is_full, OLD_IS_FULL)
+            | flag(change.old.is_some(), HAS_OLD)
+            | flag(change.new.is_some(), HAS_NEW);
+        let old = change.old.map_or(&[][..], Tuple::as_bytes);
+        let new = change.new.map_or(&[][..], Tuple::as_bytes);
+        self.push(op, flags, transaction, relation, ordinal, old, new)
+    }
+
+    pub(crate) fn push_truncate(
+        &mut self,
+        transaction: &TransactionMeta,
+        relation: &Arc<Relation>,
+        ordinal: u64,
+        (cascade, restart_identity): (bool, bool),
+    ) -> Result<(), SpillError> {
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let flags = flag(cascade, CASCADE) | flag(restart_identity, RESTART_IDENTITY);
+        self.push(b'T', flags, transaction, relation, ordinal, &[], &[])
+    }
+
+    pub(crate) fn push_schema(
+        &mut self,
+        transaction: &TransactionMeta,
+        relation: &Arc<Relation>,
+        ordinal: u64,
+    ) -> Result<(), SpillError> {
+        self.push(b'S', 0, transaction, relation, ordinal, &[], &[])
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one record")]
+    fn push(
+        &mut self,
+        op: u8,
+        flags: u8,
+        transaction: &TransactionMeta,
+        relation: &Arc<Relation>,
+        ordinal: u64,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<(), SpillError> {
+        let number = match self.relations.iter().rposition(|known| Arc::ptr_eq(known, relation)) {
+            Some(number) => number,
+            None => {
+                self.relations.push(Arc::clone(relation));
+                self.relations.len() - 1
+            }
+        };
+        let mut header = [0; HEADER_BYTES];
+        let parts: [&[u8]; 8] = [
+            &[op],
+            &[flags],
+            &(number as u32).to_ne_bytes(),
+            &ordinal.to_ne_bytes(),
+            &transaction.commit_lsn.0.to_ne_bytes(),
+            &transaction.commit_time_us.to_ne_bytes(),
+            &transaction.xid.to_ne_bytes(),
+            &(old.len() as u32).to_ne_bytes(),
+        ];
+        let mut rest = &mut header[..];
+        for part in parts {
+            let (to, after) = rest.split_at_mut(part.len());
+            to.copy_from_slice(part);
+            rest = after;
+        }
+        self.queue.push(&[&header, old, new])
+    }
+
+    /// Hands out what waits, one piece after another, until about `bytes_max` were: to `take`, which gets the group
+    /// as the transactions' id. Returns whether anything is left.
+    pub(crate) fn hand_out<E: From<SpillError>>(
+        &mut self,
+        group: TxnId,
+        bytes_max: usize,
+        mut take: impl FnMut(Waited<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let mut bytes = 0;
+        while bytes < bytes_max {
+            if self.at >= self.run.len() {
+                self.at = 0;
+                self.run = match self.queue.take()? {
+                    Some(run) => run,
+                    None => {
+                        self.run = Vec::new();
+                        return Ok(false);
+                    }
+                };
+            }
+            let Some((record, next)) = records(&self.run, self.at).next() else {
+                self.at = self.run.len();
+                continue;
+            };
+            bytes += next - self.at;
+            self.at = next;
+            if let Some(waited) = read(record, &self.relations, group)
+                && !self.snapshot.is_some_and(|snapshot| waited.transaction.commit_lsn < snapshot)
+            {
+                take(waited)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.queue.bytes() + (self.run.len() - self.at) as u64
+    }
+}
+
+/// A record as [`Waiting::push`] wrote it.
+fn read<'a>(record: &'a [u8], relations: &'a [Arc<Relation>], group: TxnId) -> Option<Waited<'a>> {
+    let (&op, rest) = record.split_first()?;
+    let (&flags, rest) = rest.split_first()?;
+    let (number, rest) = rest.split_first_chunk::<4>()?;
+    let (ordinal, rest) = rest.split_first_chunk::<8>()?;
+    let (commit_lsn, rest) = rest.split_first_chunk::<8>()?;
+    let (commit_time_us, rest) = rest.split_first_chunk::<8>()?;
+    let (xid, rest) = rest.split_first_chunk::<4>()?;
+    let (old_bytes, rest) = rest.split_first_chunk::<4>()?;
+    let (old, new) = rest.split_at_checked(u32::from_ne_bytes(*old_bytes) as usize)?;
+    let has = |flag: u8| flags & flag != 0;
+    let row = |op| {
+        What::Row(RowChange {
+            op,
+            old: has(HAS_OLD).then(|| Tuple::from_checked(old)),
+            old_is_full: has(OLD_IS_FULL),
+            new: has(HAS_NEW).then(|| Tuple::from_checked(new)),
+        })
+    };
+    Some(Waited {
+        transaction: TransactionMeta {
+            id: group,
+            commit_lsn: Lsn(u64::from_ne_bytes(*commit_lsn)),
+            commit_time_us: i64::from_ne_bytes(*commit_time_us),
+            xid: u32::from_ne_bytes(*xid),
+        },
+        relation: relations.get(u32::from_ne_bytes(*number) as usize)?,
+        ordinal: u64::from_ne_bytes(*ordinal),
+        what: match op {
+            b'I' => row(Op::Insert),
+            b'U' => row(Op::Update),
+            b'D' => row(Op::Delete),
+            b'T' => What::Truncate { cascade: has(CASCADE), restart_identity: has(RESTART_IDENTITY) },
+            _ => What::Schema,
+        },
+    })
+}

@@ -1,0 +1,77 @@
+//! The sink's notes: one object a stream, `replicator/notes/{cluster}-{slot}-{sink}.json`, of JSON's kind
+//! "object", with a text for each key.
+//!
+//! It lies beside the data, below the same prefix, so that it is lost when they are. It is read once and replaced
+//! whole at each change: one process writes at a time, as the slot sees to, and that one knows what is there.
+
+use crate::store::Archive;
+use replicator_sink::SinkError;
+use replicator_types::SlotIdentity;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+const FOLDER: &str = "replicator/notes";
+
+/// What the object's name ends with.
+pub(crate) const NOTES_SUFFIX: &str = ".json";
+
+/// See the module.
+pub(crate) struct Notes {
+    archive: Arc<Archive>,
+    path: String,
+    /// What is there; none before it was read, and after a put that may or may not have got through.
+    known: Mutex<Option<BTreeMap<String, String>>>,
+}
+
+impl Notes {
+    pub(crate) fn new(archive: Arc<Archive>, identity: &SlotIdentity, sink: &str) -> Self {
+        let SlotIdentity { system_identifier, slot } = identity;
+        // The cluster's number as event ids have it.
+        let path = format!("{FOLDER}/{system_identifier:016x}-{slot}-{sink}{NOTES_SUFFIX}");
+        Self { archive, path, known: Mutex::default() }
+    }
+
+    pub(crate) async fn all(&self) -> Result<BTreeMap<String, String>, SinkError> {
+        let mut known = self.known.lock().await;
+        let notes = self.read(known.take()).await?;
+        *known = Some(notes.clone());
+        Ok(notes)
+    }
+
+    pub(crate) async fn put(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
+        let mut known = self.known.lock().await;
+        let mut notes = self.read(known.take()).await?;
+        let before = match value {
+            Some(value) => notes.insert(key.to_owned(), value.to_owned()),
+            None => notes.remove(key),
+        };
+        if before.as_deref() != value {
+            let body = serde_json::to_vec_pretty(&notes)
+                .map_err(|error| SinkError::halt(format!("the note {key} cannot be written: {error}")))?;
+            self.archive.replace(&self.path, body.into()).await?;
+        }
+        *known = Some(notes);
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        known: Option<BTreeMap<String, String>>,
+    ) -> Result<BTreeMap<String, String>, SinkError> {
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let Some(body) = self.archive.find(&self.path).await? else {
+            return Ok(BTreeMap::new());
+        };
+        serde_json::from_slice(&body).map_err(|error| {
+            SinkError::halt(format!(
+                "{} at {} has no notes of this program: {error}. Restore it; or remove it, and the tables are \
+                 copied anew",
+                self.path,
+                self.archive.place()
+            ))
+        })
+    }
+}

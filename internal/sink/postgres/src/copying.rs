@@ -1,0 +1,76 @@
+//! The beginning and the end of a table's copy.
+//!
+//! ```text
+//!   begin: table made or brought to the snapshot's version ─▶ one transaction: marks forgotten, emptied if asked for
+//!   rows:  copy lanes (see `copy_plan`), each batch with its mark in `replicator.copied`
+//!   end:   marks forgotten ─▶ ANALYZE
+//! ```
+//! `synchronous_commit` stays on: what the pipeline notes as copied has to be on disk, and a batch of some megabytes
+//! makes one wait for the disk cheap.
+
+use crate::copied;
+use crate::error;
+use crate::resolve::{Occasion, Resolver};
+use crate::target::Target;
+use replicator_sink::{SinkError, TableCopy};
+use slog::warn;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// Makes the table ready, and tells whether it is empty.
+pub(crate) async fn begin(client: &Client, resolver: &Resolver, copy: &TableCopy) -> Result<bool, SinkError> {
+    let target = resolver.resolve(client, &copy.relation, 0, Occasion::Copy).await?;
+    let doing = format!("make table {} of the target ready for its copy", copy.relation);
+    let failed = |error| error::of_server(&error, &doing);
+    client.batch_execute("BEGIN").await.map_err(failed)?;
+    let done = async {
+        // A batch of an earlier copy says nothing of this one's.
+        copied::forget(client, &resolver.key, copy.relation.oid).await?;
+        if copy.empty_first {
+            empty(client, &target, &doing).await?;
+        }
+        let sql = format!("SELECT NOT EXISTS (SELECT FROM {}{})", only(&target), target.table);
+        let row = client.query_one(&sql, &[]).await.map_err(failed)?;
+        Ok(row.get(0))
+    };
+    match done.await {
+        Ok(is_empty) => client.batch_execute("COMMIT").await.map_err(failed).map(|()| is_empty),
+        Err(error) => {
+            // What is told is why it failed.
+            let _ = client.batch_execute("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+/// Rows of a table's heirs are not the table's; those of its partitions are.
+fn only(target: &Target) -> &'static str {
+    if target.is_partitioned { "" } else { "ONLY " }
+}
+
+async fn empty(client: &Client, target: &Target, doing: &str) -> Result<(), SinkError> {
+    // As with truncates of the source: what else refers to the rows is not ours to empty.
+    let truncated = client.batch_execute(&format!("TRUNCATE {}{}", only(target), target.table)).await;
+    truncated.map_err(|error| {
+        if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) {
+            return SinkError::halt(format!(
+                "{doing}: {}; drop the foreign keys of the target that refer to the table, or empty the tables that they \
+                 are on as well, then start again",
+                error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
+            ));
+        }
+        error::of_server(&error, doing)
+    })
+}
+
+/// Puts away what the copy needed.
+pub(crate) async fn end(client: &Client, resolver: &Resolver, copy: &TableCopy) -> Result<(), SinkError> {
+    copied::forget(client, &resolver.key, copy.relation.oid).await?;
+    let target = resolver.resolve(client, &copy.relation, 0, Occasion::Early).await?;
+    // Without it the server knows nothing of the rows until autovacuum comes by. Not having it is no failure.
+    if let Err(error) = client.batch_execute(&format!("ANALYZE {}", target.table)).await {
+        let error = error::of_server(&error, &format!("analyze {}", copy.relation));
+        warn!(resolver.logger, "a copied table was not analyzed"; "reason" => %error);
+    }
+    Ok(())
+}

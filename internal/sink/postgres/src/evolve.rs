@@ -1,0 +1,382 @@
+//! A table of the target follows its table at the source to a newer version.
+//!
+//! ```text
+//!   record ─┬─ columns gone at the source ─▶ DROP COLUMN
+//!           ├─ other names ────────────────▶ RENAME COLUMN (by way of temporary names where they are exchanged)
+//!           ├─ another key ────────────────▶ DROP the index that was made here
+//!           ├─ other types ────────────────▶ ALTER TYPE, through text if need be; else by `type_changes`
+//!           ├─ new columns ────────────────▶ ADD COLUMN with the value that older rows have at the source
+//!           ├─ DROP NOT NULL, another key ─▶ PRIMARY KEY or a unique index over it, SET NOT NULL
+//!           └─ literal defaults ───────────▶ SET or DROP DEFAULT
+//! ```
+//!
+//! # Invariants
+//! - All of it and the record are one transaction: a crash leaves both as they were, and a second call finds the
+//!   work done.
+//! - Only recorded columns and the index made here are dropped, never with CASCADE: what depends on them in the target
+//!   is somebody else's, and stops the sink with a text that says so.
+//! - A column whose type in the target is not the one recorded was given it by hand, or kept by policy; it is let be.
+//!
+//! Source: <https://www.postgresql.org/docs/current/sql-altertable.html>.
+
+use crate::create;
+use crate::error;
+use crate::existing::Existing;
+use crate::record::{Record, RecordColumn};
+use crate::sql::{ident, literal, table};
+use replicator_config::TypeChanges;
+use replicator_sink::{ErrorKind, SinkError};
+use replicator_types::{Column, Relation, ReplicaIdentity};
+use slog::{Logger, info, warn};
+use std::sync::Arc;
+use tokio_postgres::Client;
+
+/// What changes tables: statements in the open transaction, each of them logged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hand<'a> {
+    pub(crate) client: &'a Client,
+    /// The version that the table is brought to.
+    pub(crate) relation: &'a Arc<Relation>,
+    pub(crate) logger: &'a Logger,
+    pub(crate) doing: &'a str,
+}
+
+impl Hand<'_> {
+    async fn execute(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        info!(self.logger, "changing the target's schema"; "statement" => sql);
+        self.client.batch_execute(sql).await
+    }
+
+    /// Runs a statement that has to succeed.
+    pub(crate) async fn run(&self, sql: &str) -> Result<(), SinkError> {
+        self.execute(sql).await.map_err(|error| error::of_server(&error, self.doing))
+    }
+
+    /// The same, where a type that the target lacks is told by its column.
+    pub(crate) async fn run_with_types(&self, sql: &str) -> Result<(), SinkError> {
+        let Err(error) = self.execute(sql).await else { return Ok(()) };
+        match create::missing_type(self.client, self.relation, &error).await {
+            Some(halt) => Err(halt),
+            None => Err(error::of_server(&error, self.doing)),
+        }
+    }
+
+    /// Runs a statement that may be refused. The text is why it was; the transaction is as before then.
+    async fn attempt(&self, sql: &str) -> Result<Result<(), String>, SinkError> {
+        self.client
+            .batch_execute("SAVEPOINT replicator_attempt")
+            .await
+            .map_err(|error| error::of_server(&error, self.doing))?;
+        let Err(refusal) = self.execute(sql).await else {
+            let released = self.client.batch_execute("RELEASE SAVEPOINT replicator_attempt").await;
+            return released.map(Ok).map_err(|error| error::of_server(&error, self.doing));
+        };
+        let told = error::of_server(&refusal, self.doing);
+        if told.kind() == ErrorKind::Retry {
+            return Err(told);
+        }
+        let undone = self.client.batch_execute("ROLLBACK TO SAVEPOINT replicator_attempt").await;
+        undone.map_err(|error| error::of_server(&error, self.doing))?;
+        Ok(Err(refusal.as_db_error().map_or_else(|| refusal.to_string(), |error| error.message().to_owned())))
+    }
+}
+
+/// How far a change of schema is followed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aims {
+    pub(crate) create_schemas: bool,
+    pub(crate) type_changes: TypeChanges,
+    pub(crate) sets_not_null: bool,
+}
+
+/// RENAME TABLE and SET SCHEMA. Nothing is at the new place.
+pub(crate) async fn place_table(
+    hand: &Hand<'_>,
+    record: &mut Record,
+    create_schemas: bool,
+) -> Result<(), SinkError> {
+    let relation = hand.relation;
+    if record.schema != relation.schema {
+        if create_schemas {
+            create::schema(hand, &relation.schema).await?;
+        }
+        // Under the old name there may be another table in the new schema, and under the new one in the old.
+        let between = format!("replicator_{}_moving", relation.oid);
+        let (from, moving) = (table(&record.schema, &record.name), ident(&between));
+        hand.run(&format!("ALTER TABLE {from} RENAME TO {moving}")).await?;
+        let moving = table(&record.schema, &between);
+        hand.run(&format!("ALTER TABLE {moving} SET SCHEMA {}", ident(&relation.schema))).await?;
+        record.schema.clone_from(&relation.schema);
+        record.name = between;
+    }
+    let from = table(&record.schema, &record.name);
+    hand.run(&format!("ALTER TABLE {from} RENAME TO {}", ident(&relation.name))).await?;
+    record.name.clone_from(&relation.name);
+    Ok(())
+}
+
+/// Everything but the table's own name.
+pub(crate) async fn columns(hand: &Hand<'_>, record: &mut Record, aims: &Aims) -> Result<(), SinkError> {
+    let relation = hand.relation;
+    let before = look_up(hand).await?;
+    let known: Vec<Option<RecordColumn>> =
+        relation.columns.iter().map(|column| record.column(column).cloned()).collect();
+    drop_columns(hand, record, &known, &before).await?;
+    rename_columns(hand, &known, &before).await?;
+    let existing = look_up(hand).await?;
+    drop_key(hand, record, &existing).await?;
+    let mut columns = Vec::with_capacity(relation.columns.len());
+    for (column, known) in relation.columns.iter().zip(known) {
+        let there = existing.column(&column.name);
+        let mut made = match (known, there.is_some()) {
+            (Some(known), true) => {
+                let attnum = if column.attnum == 0 { known.attnum } else { column.attnum };
+                RecordColumn { attnum, name: column.name.clone(), ..known }
+            }
+            // It was in the target before it was at the source.
+            (None, true) => RecordColumn { not_null: false, default_sql: None, ..recorded(column) },
+            (_, false) => add_column(hand, column).await?,
+        };
+        if let Some(there) = there
+            && !there.is_generated
+            && made.type_sql != column.type_sql
+        {
+            if there.type_sql == made.type_sql {
+                change_type(hand, column, &mut made, aims.type_changes).await?;
+            }
+            made.type_sql.clone_from(&column.type_sql);
+        }
+        if made.not_null && !column.not_null && !column.is_key {
+            hand.run(&alter_column(hand, column, "DROP NOT NULL")).await?;
+            made.not_null = false;
+        }
+        change_default(hand, column, &mut made).await?;
+        columns.push(made);
+    }
+    record.columns = columns;
+    add_key(hand, record).await?;
+    if aims.sets_not_null {
+        set_not_null(hand, record).await?;
+    }
+    record.since = relation.since.0;
+    Ok(())
+}
+
+async fn look_up(hand: &Hand<'_>) -> Result<Existing, SinkError> {
+    let relation = hand.relation;
+    let existing = Existing::look_up(hand.client, &relation.schema, &relation.name).await?;
+    existing.ok_or_else(|| SinkError::retry(format!("table {relation} of the target has just gone")))
+}
+
+fn recorded(column: &Column) -> RecordColumn {
+    RecordColumn {
+        attnum: column.attnum,
+        name: column.name.clone(),
+        type_sql: column.type_sql.clone(),
+        not_null: false,
+        default_sql: None,
+    }
+}
+
+fn alter_table(hand: &Hand<'_>, what: &str) -> String {
+    format!("ALTER TABLE {} {what}", table(&hand.relation.schema, &hand.relation.name))
+}
+
+fn alter_column(hand: &Hand<'_>, column: &Column, what: &str) -> String {
+    alter_table(hand, &format!("ALTER COLUMN {} {what}", ident(&column.name)))
+}
+
+/// Columns that are recorded and are not the source's any more.
+async fn drop_columns(
+    hand: &Hand<'_>,
+    record: &Record,
+    known: &[Option<RecordColumn>],
+    before: &Existing,
+) -> Result<(), SinkError> {
+    for gone in &record.columns {
+        let stays = known.iter().flatten().any(|known| known.name == gone.name);
+        if !stays && before.column(&gone.name).is_some() {
+            hand.run(&alter_table(hand, &format!("DROP COLUMN {}", ident(&gone.name)))).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn rename_columns(
+    hand: &Hand<'_>,
+    known: &[Option<RecordColumn>],
+    before: &Existing,
+) -> Result<(), SinkError> {
+    let both = hand.relation.columns.iter().zip(known);
+    let mut renames: Vec<(String, &str)> = both
+        .filter_map(|(column, known)| Some((known.as_ref()?.name.clone(), column.name.as_str())))
+        .filter(|(from, to)| from != to && before.column(from).is_some())
+        .collect();
+    let is_recorded = |name: &str| known.iter().flatten().any(|known| known.name == name);
+    let is_dropped = |name: &str| !is_recorded(name);
+    let sources: Vec<String> = renames.iter().map(|(from, _)| from.clone()).collect();
+    for (number, (from, to)) in renames.iter_mut().enumerate() {
+        let is_taken = before.column(to).is_some() && !is_dropped(to);
+        if is_taken && !sources.iter().any(|source| source == to) {
+            return Err(SinkError::halt(format!(
+                "column {from} of table {} was renamed to {to} at the source, and the target has another column of that \
+                 name; rename or drop that one, then start again",
+                hand.relation
+            )));
+        }
+        if is_taken {
+            let between = format!("replicator_{number}_renaming");
+            rename_column(hand, from, &between).await?;
+            *from = between;
+        }
+    }
+    for (from, to) in &renames {
+        rename_column(hand, from, to).await?;
+    }
+    Ok(())
+}
+
+async fn rename_column(hand: &Hand<'_>, from: &str, to: &str) -> Result<(), SinkError> {
+    hand.run(&alter_table(hand, &format!("RENAME COLUMN {} TO {}", ident(from), ident(to)))).await
+}
+
+/// A new column, and in it what older rows have at the source.
+async fn add_column(hand: &Hand<'_>, column: &Column) -> Result<RecordColumn, SinkError> {
+    let missing = column.missing_text.as_ref();
+    let default = missing.map(|text| format!(" DEFAULT {}::{}", literal(text), column.type_sql));
+    let definition = format!("{} {}{}", ident(&column.name), column.type_sql, default.unwrap_or_default());
+    hand.run_with_types(&alter_table(hand, &format!("ADD COLUMN {definition}"))).await?;
+    if missing.is_some() {
+        hand.run(&alter_column(hand, column, "DROP DEFAULT")).await?;
+    } else if column.has_default && column.default_sql.is_none() {
+        warn!(hand.logger,
+            "a column was added whose default is computed: rows that are there have NULL in it in the target until they \
+             change; copy the table again to have the source's values";
+            "table" => %hand.relation, "column" => &column.name);
+    }
+    Ok(recorded(column))
+}
+
+/// ALTER TYPE, or what the policy has instead. The type recorded is the source's either way.
+async fn change_type(
+    hand: &Hand<'_>,
+    column: &Column,
+    made: &mut RecordColumn,
+    policy: TypeChanges,
+) -> Result<(), SinkError> {
+    if made.default_sql.take().is_some() {
+        // It is of the old type, and would be in the way; change_default sets the new one.
+        hand.run(&alter_column(hand, column, "DROP DEFAULT")).await?;
+    }
+    let (name, new) = (ident(&column.name), &column.type_sql);
+    let plain = alter_column(hand, column, &format!("TYPE {new}"));
+    if hand.attempt(&plain).await?.is_ok() {
+        return Ok(());
+    }
+    let by_text = alter_column(hand, column, &format!("TYPE {new} USING {name}::pg_catalog.text::{new}"));
+    let Err(refusal) = hand.attempt(&by_text).await? else { return Ok(()) };
+    match policy {
+        TypeChanges::Error => Err(SinkError::halt(format!(
+            "column {} of table {} became {new} at the source, and the target's cannot be changed from {} to that: \
+             {refusal}; change it in the target as it was changed at the source (ALTER TABLE … ALTER COLUMN … TYPE … \
+             USING …) and start again, or set type_changes = \"keep\" or \"string\"",
+            column.name, hand.relation, made.type_sql
+        ))),
+        TypeChanges::Keep => {
+            warn!(hand.logger, "a column keeps its type in the target: the source's new one does not fit";
+                "table" => %hand.relation, "column" => &column.name, "kept" => &made.type_sql, "new" => new,
+                "reason" => refusal);
+            Ok(())
+        }
+        TypeChanges::String => {
+            warn!(hand.logger, "a column becomes text in the target: the source's new type does not fit";
+                "table" => %hand.relation, "column" => &column.name, "new" => new, "reason" => refusal);
+            // The type's output function, as the source writes the values that come from now on; a cast may differ
+            // from it (boolean, character).
+            let text = format!(
+                "TYPE text USING CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL \
+                 ELSE pg_catalog.format('%s', {name}) END"
+            );
+            hand.run(&alter_column(hand, column, &text)).await
+        }
+    }
+}
+
+/// Literal defaults; others are the source's business, since no change comes without the column's value.
+async fn change_default(hand: &Hand<'_>, column: &Column, made: &mut RecordColumn) -> Result<(), SinkError> {
+    if made.default_sql == column.default_sql {
+        return Ok(());
+    }
+    let what = match &column.default_sql {
+        Some(sql) => format!("SET DEFAULT {sql}"),
+        None => "DROP DEFAULT".to_owned(),
+    };
+    match hand.attempt(&alter_column(hand, column, &what)).await? {
+        Ok(()) => made.default_sql.clone_from(&column.default_sql),
+        Err(refusal) => warn!(hand.logger, "a column's default is not the source's in the target";
+            "table" => %hand.relation, "column" => &column.name, "reason" => refusal),
+    }
+    Ok(())
+}
+
+fn key_names(relation: &Relation) -> Vec<&str> {
+    relation.columns.iter().filter(|column| column.is_key).map(|column| column.name.as_str()).collect()
+}
+
+/// Drops the index over the key that was made here, where it is over other columns now than the key.
+async fn drop_key(hand: &Hand<'_>, record: &mut Record, existing: &Existing) -> Result<(), SinkError> {
+    let Some(name) = record.key_index.take() else { return Ok(()) };
+    match existing.unique_named(&name) {
+        // It went with a column of it.
+        None => Ok(()),
+        Some(index) if hand.relation.has_key() && index.is_over(&key_names(hand.relation)) => {
+            record.key_index = Some(name);
+            Ok(())
+        }
+        Some(_) => {
+            hand.run(&alter_table(hand, &format!("DROP CONSTRAINT IF EXISTS {}", ident(&name)))).await?;
+            hand.run(&format!("DROP INDEX IF EXISTS {}", table(&hand.relation.schema, &name))).await
+        }
+    }
+}
+
+/// Makes the index over the key, where there is none.
+async fn add_key(hand: &Hand<'_>, record: &mut Record) -> Result<(), SinkError> {
+    let relation = hand.relation;
+    let names = key_names(relation);
+    if names.is_empty() || look_up(hand).await?.unique_over(&names).is_some() {
+        return Ok(());
+    }
+    let quoted: Vec<String> = names.iter().map(|name| ident(name)).collect();
+    let quoted = quoted.join(", ");
+    let is_primary = matches!(relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Full);
+    let primary = alter_table(hand, &format!("ADD PRIMARY KEY ({quoted})"));
+    // The target may have a primary key of its own.
+    let has_primary = is_primary && hand.attempt(&primary).await?.is_ok();
+    if has_primary {
+        for made in record.columns.iter_mut().filter(|made| names.contains(&made.name.as_str())) {
+            made.not_null = true;
+        }
+    } else {
+        let on = table(&relation.schema, &relation.name);
+        hand.run(&format!("CREATE UNIQUE INDEX ON {on} ({quoted})")).await?;
+    }
+    record.key_index = look_up(hand).await?.unique_over(&names).map(|index| index.name.clone());
+    Ok(())
+}
+
+/// NOT NULL as at the source. Rows from before a column was added may have NULL in it here where the source computed
+/// a value; the rule is left out then.
+async fn set_not_null(hand: &Hand<'_>, record: &mut Record) -> Result<(), SinkError> {
+    for (column, made) in hand.relation.columns.iter().zip(&mut record.columns) {
+        if !column.not_null || made.not_null {
+            continue;
+        }
+        match hand.attempt(&alter_column(hand, column, "SET NOT NULL")).await? {
+            Ok(()) => made.not_null = true,
+            Err(refusal) => warn!(hand.logger, "a column is NOT NULL at the source and not in the target";
+                "table" => %hand.relation, "column" => &column.name, "reason" => refusal),
+        }
+    }
+    Ok(())
+}

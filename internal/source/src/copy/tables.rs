@@ -1,0 +1,118 @@
+//! What there is to copy: the published tables as the snapshot has them, and the parts their rows lie in.
+
+use super::snapshot::Shared;
+use crate::sql::column;
+use crate::{SourceError, catalog};
+use replicator_types::Relation;
+use slog::warn;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_postgres::types::Type;
+
+/// From this version on a publication can have row filters.
+const ROW_FILTERS_SINCE: u32 = 150_000;
+
+/// A published table that can be copied.
+#[derive(Clone, Debug)]
+pub struct CopyTable {
+    /// As it was under the snapshot, with the columns that are published, at version 0. Known since the snapshot's
+    /// LSN.
+    pub relation: Arc<Relation>,
+    /// Where its rows lie: an ordinary table is one part, a partitioned one has its leaves. May be empty.
+    pub parts: Vec<CopyPart>,
+    /// Rows as of the last ANALYZE or VACUUM, scaled to the size now; before the row filter. 0 when nothing is known.
+    pub rows_estimate: u64,
+    /// Bytes on the source's disk, values stored aside included, indexes not.
+    pub bytes: u64,
+    /// The publication's row filter, as SQL.
+    pub row_filter: Option<String>,
+}
+
+/// A table with storage of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyPart {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// The name as SQL, quoted where it has to be: `public.orders`, `"Shop"."a b"`.
+    pub sql_name: String,
+    /// Blocks when the snapshot's tables were asked for.
+    pub blocks: u32,
+    /// `pg_class.relfilenode` under the snapshot. It changes when the table is rewritten; block numbers mean nothing
+    /// across that.
+    pub file_node: u32,
+}
+
+// `tree` goes by `pg_inherits` rather than `pg_partition_tree`, which would see the tree as it is now.
+const PARTS: &str = "
+, tree AS (
+    SELECT p.oid AS root, p.oid, p.relkind FROM published p
+  UNION ALL
+    SELECT t.root, c.oid, c.relkind
+    FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE t.relkind = 'p'
+)
+SELECT t.root, t.oid, t.relkind::text AS sort, format('%I.%I', n.nspname, c.relname) AS sql_name,
+       c.relfilenode AS file_node, c.reltuples::float8 AS tuples, c.relpages AS pages,
+       coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int8 AS blocks,
+       CASE WHEN c.relkind = 'f' THEN 0 ELSE coalesce(pg_table_size(c.oid), 0) END AS bytes,
+       p.filter
+FROM tree t
+JOIN published p ON p.oid = t.root
+JOIN pg_class c ON c.oid = t.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE t.relkind <> 'p'
+ORDER BY t.root, t.oid";
+
+/// The tables of the publication under the snapshot, by schema and name.
+pub(super) async fn read(shared: &Shared, publication: &str) -> Result<Vec<CopyTable>, SourceError> {
+    let doing = format!("reading what there is to copy of publication {publication}");
+    let version = shared.server_version_num;
+    let catalogs = catalog::published_in(&shared.leader, publication, version).await?;
+    let mut tables: Vec<CopyTable> = catalogs
+        .into_iter()
+        .map(|mut catalog| {
+            catalog.read_at = shared.lsn;
+            CopyTable {
+                relation: Arc::new(catalog.relation()),
+                parts: Vec::new(),
+                rows_estimate: 0,
+                bytes: 0,
+                row_filter: None,
+            }
+        })
+        .collect();
+    let by_oid: HashMap<u32, usize> =
+        tables.iter().enumerate().map(|(index, table)| (table.relation.oid, index)).collect();
+    let filter = if version >= ROW_FILTERS_SINCE { "t.rowfilter" } else { "NULL::text" };
+    let query = format!(
+        "WITH RECURSIVE published AS (
+            SELECT c.oid, c.relkind, {filter} AS filter FROM pg_publication_tables t
+            JOIN pg_namespace n ON n.nspname = t.schemaname
+            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+            WHERE t.pubname = $1){PARTS}"
+    );
+    let rows = shared.leader.query_typed(&query, &[(&publication, Type::TEXT)]).await;
+    for row in rows.map_err(|error| SourceError::of_sql(&doing, &error))? {
+        let root: u32 = column(&row, "root", &doing)?;
+        // A table that was published between the two queries has all its rows in the stream.
+        let Some(table) = by_oid.get(&root).and_then(|&index| tables.get_mut(index)) else { continue };
+        let sql_name: String = column(&row, "sql_name", &doing)?;
+        if column::<&str>(&row, "sort", &doing)? == "f" {
+            warn!(shared.log, "a partition that is a foreign table is not copied, as its changes are not published";
+                "partition" => sql_name, "table" => table.relation.qualified_name());
+            continue;
+        }
+        let blocks: i64 = column(&row, "blocks", &doing)?;
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let bytes: i64 = column(&row, "bytes", &doing)?;
+        let (tuples, pages): (f64, i32) = (column(&row, "tuples", &doing)?, column(&row, "pages", &doing)?);
+        if tuples > 0.0 && pages > 0 {
+            table.rows_estimate += (tuples * f64::from(blocks) / f64::from(pages)) as u64;
+        }
+        table.bytes += bytes.unsigned_abs();
+        table.row_filter = column(&row, "filter", &doing)?;
+        let (oid, file_node) = (column(&row, "oid", &doing)?, column(&row, "file_node", &doing)?);
+        table.parts.push(CopyPart { oid, sql_name, blocks, file_node });
+    }
+    Ok(tables)
+}

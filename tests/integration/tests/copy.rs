@@ -1,0 +1,336 @@
+//! The initial copy, end to end: rows from before the stream, in every sink, through crashes and beside writers.
+
+use replicator_harness::{PgVersion, Replicator, eventually_blocking};
+use replicator_integration::{Supervisor, Table, World, drain};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A value of 20 kB that does not compress: stored out of line, and not sent when an update leaves it alone.
+const BIG: &str = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 640))";
+
+fn number_from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Rows that the copies of a run have read, as its log says.
+fn rows_read(log: &str) -> u64 {
+    let rows = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["rows"].as_u64();
+    log.lines()
+        .filter(|line| line.contains("\"copy over\"") || line.contains("\"copying\""))
+        .filter_map(rows)
+        .max()
+        .unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_from_before_the_stream_arrive_in_every_sink_while_it_goes_on() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        let wide: Vec<String> = (1..1600).map(|n| format!("c{n} int")).collect();
+        world.source.sql(
+            "shop",
+            &format!(
+                "CREATE TABLE documents (id bigint PRIMARY KEY, title text, body text, n int);
+                 INSERT INTO documents SELECT n, 'title ' || n, CASE WHEN n % 10 = 0 THEN {BIG} || n END, 0
+                     FROM generate_series(1, 3000) n;
+                 CREATE TABLE log (at int, line text);
+                 INSERT INTO log SELECT n % 7, 'same' FROM generate_series(1, 5000) n;
+                 CREATE TABLE nothing (id int PRIMARY KEY, v text);
+                 CREATE TABLE wide (id int PRIMARY KEY, {});
+                 INSERT INTO wide (id, c1, c1599) SELECT n, n, -n FROM generate_series(1, 20) n;
+                 CREATE TABLE parts (id int, region text, v text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+                 CREATE TABLE parts_a PARTITION OF parts FOR VALUES IN ('a');
+                 CREATE TABLE parts_b (v text, region text NOT NULL, id int NOT NULL);
+                 ALTER TABLE parts ATTACH PARTITION parts_b FOR VALUES IN ('b');
+                 INSERT INTO parts SELECT n, CASE WHEN n % 2 = 0 THEN 'a' ELSE 'b' END, 'v' || n FROM generate_series(1, 500) n;
+                 CREATE TABLE busy (id bigint PRIMARY KEY, n int, filler text);
+                 INSERT INTO busy SELECT n, 0, repeat('x', 50) FROM generate_series(1, 60000) n;",
+                wide.join(", ")
+            ),
+        );
+        let config = world.config().set("copy.range_bytes", "256KiB").set("copy.batch_rows_max", 2000);
+        let supervisor = Supervisor::start(&config);
+        // Beside the copy: updates, deletes, key changes, inserts of rows it reads, did read and will read.
+        let begun = Instant::now();
+        let mut r = 0;
+        while begun.elapsed() < Duration::from_secs(6) || !supervisor.is_ready() {
+            r += 1;
+            world.source.sql(
+                "shop",
+                &format!(
+                    "UPDATE busy SET n = n + 1 WHERE id % 97 = {r} % 97;
+                     DELETE FROM busy WHERE id % 1009 = {r};
+                     UPDATE busy SET id = id + 1000000 * {r} WHERE id % 503 = {r} AND id < 100000;
+                     INSERT INTO busy VALUES (-{r}, 0, 'new');
+                     UPDATE documents SET n = n + 1 WHERE id % 5 = {r} % 5;
+                     UPDATE documents SET id = id + 10000 WHERE id = 10 * {r};
+                     INSERT INTO log VALUES ({r}, 'same');
+                     INSERT INTO nothing VALUES ({r}, 'v');
+                     UPDATE parts SET v = 'w' || {r} WHERE id % 11 = {r} % 11;"
+                ),
+            );
+        }
+        supervisor.stop();
+        drain(&config);
+        world
+            .assert_equal(&[
+                Table { name: "documents", key: &["id"] },
+                Table { name: "log", key: &[] },
+                Table { name: "nothing", key: &["id"] },
+                Table { name: "wide", key: &["id"] },
+                Table { name: "busy", key: &["id"] },
+                Table { name: "parts", key: &["id", "region"] },
+            ])
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_killed_three_times_goes_on_where_it_was() {
+    let rows = number_from_environment("COPY_ROWS", 600_000);
+    let world = World::start(PgVersion::V17);
+    world.source.sql(
+        "shop",
+        &format!(
+            "CREATE TABLE narrow (id bigint PRIMARY KEY, n int, code text, price numeric(12,2), note text, at timestamptz);
+             INSERT INTO narrow SELECT n, n % 1000, 'code' || n % 100, n / 100.0, repeat('y', 100), now()
+                 FROM generate_series(1, {rows}) n;
+             CREATE TABLE big (id int PRIMARY KEY, body text, n int);
+             INSERT INTO big SELECT n, {BIG} || n, 0 FROM generate_series(1, 400) n;
+             CREATE TABLE log (line text);
+             INSERT INTO log SELECT 'line' FROM generate_series(1, 20000);"
+        ),
+    );
+    let range_bytes = if rows > 5_000_000 { "16MiB" } else { "2MiB" };
+    let config = world.config().set("copy.range_bytes", range_bytes).set("copy.batch_rows_max", 20_000);
+    let supervisor = Supervisor::start(&config);
+    let writer = |r: u64| {
+        world.source.sql(
+            "shop",
+            &format!(
+                "UPDATE narrow SET n = n + 1 WHERE id % 5003 = {r} % 5003;
+                 DELETE FROM narrow WHERE id % 70001 = {r};
+                 UPDATE narrow SET id = id + 100000000 WHERE id % 50021 = {r};
+                 UPDATE big SET n = n + 1 WHERE id % 7 = {r} % 7;
+                 UPDATE big SET id = id + 1000 * {r} WHERE id % 101 = {r} AND id < 1000;
+                 INSERT INTO log VALUES ('later');"
+            ),
+        );
+    };
+    let (mut r, mut kills) = (0, 0);
+    let mut last_kill = Instant::now();
+    let begun = Instant::now();
+    let copied = || {
+        world
+            .clickhouse
+            .try_query(&format!("SELECT count() FROM {}.narrow", world.clickhouse.database()))
+            .ok()
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0)
+    };
+    while kills < 3 {
+        r += 1;
+        writer(r);
+        let part = rows * (kills + 1) / 5;
+        let there: u64 = if supervisor.is_ready() { copied() } else { 0 };
+        if there > part || last_kill.elapsed() > Duration::from_secs(20) {
+            supervisor.kill9();
+            kills += 1;
+            last_kill = Instant::now();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(600), "no progress");
+    }
+    (0..5).for_each(|n| writer(r + n));
+    std::thread::sleep(Duration::from_secs(1));
+    let logs = supervisor.stop();
+    drain(&config);
+    // Starting over each time would have read some four times the rows.
+    let read: u64 = logs.iter().map(|log| rows_read(log)).sum();
+    assert!(read < rows * 5 / 2, "{read} rows were read of {rows}");
+    world
+        .assert_equal(&[
+            Table { name: "narrow", key: &["id"] },
+            Table { name: "big", key: &["id"] },
+            Table { name: "log", key: &[] },
+        ])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_asked_for_is_copied_anew_while_the_others_go_on() {
+    let world = World::start(PgVersion::V17);
+    world.source.sql(
+        "shop",
+        "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
+         CREATE TABLE bag (v text);
+         INSERT INTO a SELECT n, 'a' || n FROM generate_series(1, 1000) n;
+         INSERT INTO b SELECT n, 'b' || n FROM generate_series(1, 1000) n;
+         INSERT INTO bag SELECT 'same' FROM generate_series(1, 100) n;",
+    );
+    let config = world.config();
+    drain(&config);
+    // Somebody spoils the copies.
+    world
+        .target
+        .sql("copy", "DELETE FROM a WHERE id % 2 = 0; INSERT INTO a VALUES (-1, 'alien'); TRUNCATE bag");
+    for table in ["a", "bag"] {
+        world.clickhouse.query(&format!("TRUNCATE TABLE {}.{table}", world.clickhouse.database()));
+    }
+    let asked = Replicator::output(
+        &config.to_toml(),
+        &["resync", "--table", "public.a", "--table", "public.bag"],
+        &[],
+    );
+    assert!(asked.status.success(), "{}", asked.stderr);
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    for n in 0..20 {
+        world.source.sql(
+            "shop",
+            &format!("UPDATE a SET v = 'x{n}' WHERE id % 20 = {n}; INSERT INTO b VALUES ({n} + 5000, 'b')"),
+        );
+    }
+    replicator.wait_for_line("caught up", SOON);
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    drain(&config);
+    let tables = [
+        Table { name: "a", key: &["id"] },
+        Table { name: "b", key: &["id"] },
+        Table { name: "bag", key: &[] },
+    ];
+    world.assert_equal(&tables).await;
+    let unknown = Replicator::output(&config.to_toml(), &["resync", "--table", "public.nowhere"], &[]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(
+        unknown.stderr.contains("public.nowhere") && unknown.stderr.contains("public.a"),
+        "{}",
+        unknown.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_added_later_is_copied_with_the_rows_it_had() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql(
+        "shop",
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'one');
+         CREATE PUBLICATION replicator FOR TABLE a",
+    );
+    let config = world.config().set("source.catalog_interval_ms", 300);
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    world.source.sql(
+        "shop",
+        "CREATE TABLE late (id int PRIMARY KEY, v text); INSERT INTO late SELECT n, 'before' FROM generate_series(1, 500) n;
+         CREATE TABLE quiet (id int PRIMARY KEY); INSERT INTO quiet SELECT generate_series(1, 5);
+         ALTER PUBLICATION replicator ADD TABLE late, quiet;
+         INSERT INTO late VALUES (1000, 'after'); UPDATE late SET v = 'changed' WHERE id < 10;",
+    );
+    eventually_blocking(SOON, "both tables caught up", || {
+        let log = replicator.stderr();
+        let caught_up =
+            |table: &str| log.lines().any(|line| line.contains("caught up") && line.contains(table));
+        if caught_up("public.late") && caught_up("public.quiet") { Ok(()) } else { Err("not yet") }
+    });
+    world.source.sql("shop", "DELETE FROM late WHERE id = 20");
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    drain(&config);
+    world
+        .assert_equal(&[
+            Table { name: "a", key: &["id"] },
+            Table { name: "late", key: &["id"] },
+            Table { name: "quiet", key: &["id"] },
+        ])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_error_does_not_hold_up_the_others() {
+    let world = World::start(PgVersion::V17);
+    world.source.sql(
+        "shop",
+        "CREATE ROLE reader LOGIN REPLICATION PASSWORD 'x'; GRANT CREATE ON DATABASE shop TO reader;
+         CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 100);
+         CREATE TABLE forbidden (id int PRIMARY KEY); INSERT INTO forbidden SELECT generate_series(1, 100);
+         GRANT SELECT ON a TO reader;
+         CREATE PUBLICATION replicator FOR TABLE a, forbidden",
+    );
+    let config = world.config().set("source.url", world.source.url_as("reader:x", "shop", "sslmode=disable"));
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_for_line("can't be copied", SOON);
+    let log = replicator.stderr();
+    let line = log.lines().find(|line| line.contains("can't be copied")).unwrap_or_default().to_owned();
+    assert!(line.contains("public.forbidden") && line.contains("permission"), "{line}");
+    world.source.sql("shop", "INSERT INTO a VALUES (101); INSERT INTO forbidden VALUES (101)");
+    eventually_blocking(SOON, "the other table to go on", || {
+        let count = world.target.sql("copy", "SELECT count(*) FROM a");
+        if count == "101" { Ok(()) } else { Err(count) }
+    });
+    // Nothing of the other is lost: once it may be read, the next run copies it.
+    replicator.kill9();
+    world.source.sql("shop", "GRANT SELECT ON forbidden TO reader");
+    drain(&config);
+    world.assert_equal(&[Table { name: "a", key: &["id"] }, Table { name: "forbidden", key: &["id"] }]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_snapshot_or_never_the_snapshot() {
+    let world = World::start(PgVersion::V18);
+    world
+        .source
+        .sql("shop", "CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 100)");
+    let only = Replicator::run_to_end(&world.config().set("source.snapshot", "only"), &[]);
+    assert!(only.status.success(), "{}", only.stderr);
+    assert_eq!(world.target.sql("copy", "SELECT count(*) FROM a"), "100");
+    world.source.sql("shop", "INSERT INTO a VALUES (101); CREATE TABLE b (id int PRIMARY KEY)");
+    drain(&world.config());
+    world.assert_equal(&[Table { name: "a", key: &["id"] }]).await;
+
+    let world = World::start(PgVersion::V15);
+    world
+        .source
+        .sql("shop", "CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 100)");
+    let never = world.config().set("source.snapshot", "never");
+    drain(&never);
+    world.source.sql("shop", "INSERT INTO a VALUES (101)");
+    drain(&never);
+    assert_eq!(world.target.sql("copy", "SELECT count(*), min(id) FROM a"), "1|101");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_added_later_is_filled() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql("shop", "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT n, 'v' FROM generate_series(1, 100) n");
+    let first = replicator_harness::Config::new(&world.source.url("shop"))
+        .set("source.tables", vec!["public.*"])
+        .clickhouse("analytics", &world.clickhouse);
+    drain(&first);
+    world.source.sql("shop", "UPDATE a SET v = 'w' WHERE id > 50; DELETE FROM a WHERE id = 1");
+    drain(&world.config());
+    world.assert_equal(&[Table { name: "a", key: &["id"] }]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_in_flight_while_the_snapshot_is_taken_is_not_lost() {
+    let world = World::start(PgVersion::V17);
+    world.source.sql("shop", "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'old')");
+    let config = world.config();
+    // A slot is made while no transaction is open, the copy's snapshot while one is.
+    drain(&config.clone().set("source.snapshot", "never"));
+    let open = world.source.client("shop").await;
+    open.batch_execute("BEGIN; INSERT INTO a VALUES (2, 'in flight'); UPDATE a SET v = 'new' WHERE id = 1")
+        .await
+        .unwrap();
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    replicator.wait_for_line("slot creation waits", SOON);
+    open.batch_execute("COMMIT").await.unwrap();
+    replicator.wait_for_line("caught up", SOON);
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success());
+    drain(&config);
+    world.assert_equal(&[Table { name: "a", key: &["id"] }]).await;
+}

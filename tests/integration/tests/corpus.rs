@@ -1,0 +1,105 @@
+//! SQL in the manner of Postgres' regression suite – `tests/corpus` – runs at the source while it is replicated;
+//! at the end each table of the target is that of the source, column by column.
+
+use replicator_harness::PgVersion;
+use replicator_integration::{Sinks, Supervisor, World, drain, published};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(90);
+
+/// How many tables it comes to at least: fewer mean that files were left out.
+const TABLES_MIN: usize = 150;
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
+    let entries = std::fs::read_dir(&folder).expect("read the corpus");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("read the corpus").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "sql"));
+    files.sort();
+    files
+}
+
+fn text(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("read {}: {error}", file.display()))
+}
+
+fn run(world: &World, file: &Path) {
+    let outcome = world.source.try_sql("shop", &text(file));
+    outcome.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+}
+
+/// A source and a target that know the types, and the other files.
+fn start(version: PgVersion) -> (World, Vec<PathBuf>) {
+    let world = World::start(version);
+    let mut files = files();
+    let types = text(&files.remove(0));
+    world.source.sql("shop", &types);
+    world.target.sql("copy", &types);
+    (world, files)
+}
+
+/// Compares everything that is published, by and by.
+async fn finish(world: &World, what: &str) {
+    let source = world.source.client("shop").await;
+    let tables = published(&source, |_, _| true).await;
+    assert!(tables.len() >= TABLES_MIN, "{} tables", tables.len());
+    world.assert_soon_equal(what, SOON, Sinks::Postgres, |_, _| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_table_of_the_corpus_ends_equal_in_postgres_while_the_replicator_is_killed() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let (world, files) = start(version);
+        // A publication for all tables, those to come too.
+        let config = world.postgres_config().set("source.catalog_interval_ms", 500);
+        let supervisor = Supervisor::start(&config);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1900));
+                    supervisor.kill9();
+                }
+            });
+            files.iter().for_each(|file| run(&world, file));
+            is_over.store(true, Ordering::Relaxed);
+        });
+        finish(&world, &format!("Postgres {}", version.major())).await;
+        assert!(supervisor.starts() > 1);
+        supervisor.stop();
+        drain(&config);
+        finish(&world, "drained").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_table_of_the_corpus_ends_equal_in_postgres_when_half_of_it_was_there_before() {
+    let (world, files) = start(PgVersion::V18);
+    let (before, after) = files.split_at(files.len() / 2);
+    before.iter().for_each(|file| run(&world, file));
+    let supervisor = Supervisor::start(&world.postgres_config().set("source.catalog_interval_ms", 500));
+    after.iter().for_each(|file| run(&world, file));
+    finish(&world, "half before").await;
+    assert_eq!(supervisor.starts(), 1, "it ended");
+    supervisor.stop();
+}
+
+/// Files without types that ClickHouse prints in its own way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_of_the_corpus_is_about_rows_and_tables_ends_equal_in_every_sink() {
+    let (world, files) = start(PgVersion::V15);
+    let config = world.config().set("source.tables", Vec::<String>::new()).set("source.catalog_interval_ms", 500);
+    let supervisor = Supervisor::start(&config);
+    let about_rows = |file: &&PathBuf| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        ["03_", "04_", "05_"].iter().any(|number| name.starts_with(number))
+    };
+    for file in files.iter().filter(about_rows) {
+        run(&world, file);
+    }
+    world.assert_soon_equal("every sink", SOON, Sinks::All, |_, _| true).await;
+    assert_eq!(supervisor.starts(), 1, "it ended");
+    supervisor.stop();
+}
