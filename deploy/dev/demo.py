@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""The demo: a shop in Postgres, a load, and the replicator carrying every change on.
+"""The demo: a shop in Postgres that has sold for a while, and the replicator carrying all of it on.
 
     source Postgres (database shop) ──▶ replicator ──▶ ClickHouse (database shop)
                                               ├──────▶ Postgres (database copy)
                                               └──────▶ folder (gzipped NDJSON)
 
-`make demo` runs it. DEMO_SECONDS ends it after that time (otherwise Ctrl-C does), DEMO_RATE is purchases a
-second, DEMO_KEEP=1 keeps the folder. CLICKHOUSE_URL uses that ClickHouse; otherwise one that answers on
-127.0.0.1:8123, otherwise the current engine, embedded, behind ClickHouse's HTTP interface.
+What is there is copied while the shop goes on selling; in the middle of the load a table gets a column; at the end every
+copy is compared with the source, row by row.
+
+`make demo` runs it. DEMO_SECONDS ends the load after that time (otherwise Ctrl-C does), DEMO_RATE is orders a second,
+DEMO_KEEP=1 keeps the folder. CLICKHOUSE_URL uses that ClickHouse; otherwise one that answers on 127.0.0.1:8123,
+otherwise the current engine, embedded, behind ClickHouse's HTTP interface.
 """
 
 import argparse
-import gzip
+import json
 import os
 import shutil
 import signal
@@ -25,55 +28,16 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from archive_state import ArchiveState
+from demo_compare import report, rows_of_archive, state_of
+from demo_shop import COMPARED, HISTORY, LOAD, NEW_COLUMN, NEW_LOAD, SCHEMA, TABLES
+
 HERE = Path(__file__).resolve().parent
 PG_BIN = Path(os.environ["PG15_BIN"])
 RUN_AS = os.environ.get("DEV_RUN_AS", "")
 RATE = int(os.environ.get("DEMO_RATE", "300"))
-TABLES = ["customers", "products", "orders", "purchases"]
-
-SCHEMA = """
-CREATE TABLE customers (
-    id bigint PRIMARY KEY, name text NOT NULL, email text NOT NULL, country char(2) NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now());
-CREATE TABLE products (
-    id bigint PRIMARY KEY, name text NOT NULL, price numeric(10,2) NOT NULL, stock integer NOT NULL,
-    tags text[] NOT NULL DEFAULT '{}');
-CREATE TABLE orders (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id bigint NOT NULL REFERENCES customers,
-    status text NOT NULL DEFAULT 'open', note text, ordered_at timestamptz NOT NULL DEFAULT now());
-CREATE TABLE purchases (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id bigint NOT NULL REFERENCES orders,
-    product_id bigint NOT NULL REFERENCES products, quantity integer NOT NULL, amount numeric(12,2) NOT NULL,
-    details jsonb, purchased_at timestamptz NOT NULL DEFAULT now());
-"""
-
-CATALOG = """
-INSERT INTO customers (id, name, email, country)
-SELECT n, 'Customer ' || n, 'c' || n || '@example.com', (ARRAY['DE','FR','US','JP','BR'])[1 + n % 5]
-FROM generate_series(1, 1000) n;
-INSERT INTO products (id, name, price, stock, tags)
-SELECT n, 'Product ' || n, round((5 + random() * 95)::numeric, 2), 100000, ARRAY['tag' || n % 7, 'new']
-FROM generate_series(1, 200) n;
-"""
-
-# One transaction of the load: an order with one purchase, the stock; now and then a cancelled order.
-LOAD = r"""
-\set customer random(1, 1000)
-\set product random(1, 200)
-\set quantity random(1, 5)
-\set cancel random(1, 20)
-BEGIN;
-WITH o AS (INSERT INTO orders (customer_id) VALUES (:customer) RETURNING id)
-INSERT INTO purchases (order_id, product_id, quantity, amount, details)
-SELECT o.id, p.id, :quantity, p.price * :quantity, jsonb_build_object('channel', 'web', 'price', p.price)
-FROM o, products p WHERE p.id = :product;
-UPDATE products SET stock = stock - :quantity WHERE id = :product;
-UPDATE orders SET status = 'paid' WHERE id = (SELECT max(id) FROM orders WHERE status = 'open');
-\if :cancel = 1
-DELETE FROM purchases WHERE id = (SELECT max(id) - 500 FROM purchases);
-\endif
-COMMIT;
-"""
+# When the column comes, without DEMO_SECONDS.
+COLUMN_AFTER_S = 10
 
 
 class Processes:
@@ -149,6 +113,7 @@ class Demo:
         self.processes = Processes()
         self.pg_port, self.http_port = free_port(), free_port()
         self.clickhouse_url, self.database = None, "shop"
+        self.has_column = False
 
     def log(self, name):
         return open(self.folder / f"{name}.log", "ab")
@@ -173,6 +138,7 @@ class Demo:
         self.psql("postgres", "CREATE DATABASE shop")
         self.psql("postgres", "CREATE DATABASE copy")
         self.psql("shop", SCHEMA)
+        self.psql("shop", HISTORY)
 
     def start_clickhouse(self):
         given = os.environ.get("CLICKHOUSE_URL")
@@ -202,6 +168,10 @@ class Demo:
 url = "postgres://postgres@127.0.0.1:{self.pg_port}/shop?sslmode=disable"
 tables = ["public.*"]
 
+# Small pieces, so that such a short copy can be watched; the default is 32 MiB.
+[copy]
+range_bytes = "1MiB"
+
 [http]
 listen = "127.0.0.1:{self.http_port}"
 
@@ -227,18 +197,15 @@ batch = {{ interval_ms = 2000 }}
         log = self.log("replicator")
         command = [self.replicator, "run", "--config", config]
         process = self.processes.start("replicator", command, log, stdout=log)
-        ready = f"http://127.0.0.1:{self.http_port}/readyz"
-        wait_for("the replicator", lambda: answers(ready), process)
+        wait_for("the replicator", lambda: "replicator_copy_done_ratio" in self.metrics(), process)
 
-    def start_load(self):
-        # There is no initial copy yet, so the catalogue is filled in while the replicator listens.
-        self.psql("shop", CATALOG)
-        script = self.folder / "load.sql"
-        script.write_text(LOAD)
-        command = [PG_BIN / "pgbench", "-n", "-f", script, "-c", 2, "-R", RATE, "-T", 10**7]
+    def start_load(self, name, text, rate):
+        script = self.folder / f"{name}.sql"
+        script.write_text(text)
+        command = [PG_BIN / "pgbench", "-n", "-f", script, "-c", 2, "-R", rate, "-T", 10**7]
         command += ["-h", "127.0.0.1", "-p", self.pg_port, "-U", "postgres", "shop"]
-        log = self.log("load")
-        self.processes.start("load", command, log, stdout=log)
+        log = self.log(name)
+        self.processes.start(name, command, log, stdout=log)
 
     # -- questions
 
@@ -256,11 +223,20 @@ batch = {{ interval_ms = 2000 }}
 
     def metrics(self):
         values = {}
-        for line in http(f"http://127.0.0.1:{self.http_port}/metrics").splitlines():
+        try:
+            text = http(f"http://127.0.0.1:{self.http_port}/metrics")
+        except (OSError, urllib.error.URLError):
+            return values
+        for line in text.splitlines():
             if line and not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
                 values[name] = float(value)
         return values
+
+    def log_lines(self, message):
+        lines = (self.folder / "replicator.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        parsed = (json.loads(line) for line in lines if line.startswith("{"))
+        return [line for line in parsed if line.get("msg") == message]
 
     def counts(self, query):
         return [int(count) for count in query.split("\t" if "\t" in query else "|")]
@@ -272,11 +248,55 @@ batch = {{ interval_ms = 2000 }}
         of = ", ".join(f"(SELECT count() FROM {self.database}.{t} FINAL)" for t in TABLES)
         return self.counts(self.clickhouse(f"SELECT {of}"))
 
-    def archive(self):
-        files = list((self.folder / "lake").rglob("*.ndjson.gz"))
-        return len(files), sum(file.stat().st_size for file in files)
+    def postgres_rows(self, database, table, columns):
+        separated = " || E'\\t' || ".join(f"{column}::text" for column in columns)
+        return self.psql(database, f"SELECT {separated} FROM {table} ORDER BY id").splitlines()
+
+    def clickhouse_rows(self, table, columns):
+        query = f"SELECT {', '.join(columns)} FROM {self.database}.{table} FINAL ORDER BY id FORMAT TSV"
+        return self.clickhouse(query + " SETTINGS output_format_decimal_trailing_zeros = 1").splitlines()
 
     # -- the show
+
+    def show_copy(self, rows):
+        """The initial copy, until every table of it is durable in every sink."""
+        replicator = dict(self.processes.running)["replicator"]
+        print(f"\nThe initial copy: {sum(rows):,} rows were there; the shop goes on selling meanwhile")
+        print(f"{'s':>5} {'done':>5} {'rows/s':>8} {'ETA s':>6} {'tables left':>11}  rows read / there before")
+        start, before = time.monotonic(), (0.0, 0.0)
+        while True:
+            metrics, at = self.metrics(), time.monotonic() - start
+            read = [int(metrics.get(f'replicator_copy_rows_total{{table="public.{table}"}}', 0)) for table in TABLES]
+            rate = (sum(read) - before[1]) / max(at - before[0], 0.001)
+            before = (at, sum(read))
+            left = int(metrics.get("replicator_copy_tables_left", len(TABLES)))
+            tables = "  ".join(f"{t} {r:,}/{n:,}" for t, r, n in zip(TABLES, read, rows, strict=True))
+            done, eta = metrics.get("replicator_copy_done_ratio", 0), metrics.get("replicator_copy_eta_seconds", 0)
+            print(f"{at:5.1f} {done:5.0%} {rate:8.0f} {eta:6.1f} {left:11}  {tables}", flush=True)
+            if left == 0:
+                break
+            if replicator.poll() is not None or at > 300:
+                raise SystemExit("demo: the copy did not come to its end; DEMO_KEEP=1 keeps the logs")
+            time.sleep(0.5)
+        wait_for("the copy", lambda: self.log_lines("copy over"), replicator, what_failed="come to its end")
+        over = self.log_lines("copy over")[0]
+        print(f"copied {int(over['rows']):,} rows in {over['seconds']} s, {int(over['rows_per_second']):,} rows/s")
+
+    def add_column(self, elapsed):
+        """In the middle of the load; then a second program comes that knows the column."""
+        print(f"{elapsed:4.0f} {NEW_COLUMN}")
+        begun = time.monotonic()
+        self.psql("shop", NEW_COLUMN)
+        self.has_column = True
+        self.start_load("new-load", NEW_LOAD, max(1, RATE // 5))
+        which = "FROM information_schema.columns WHERE table_name = 'purchases' AND column_name = 'channel'"
+        clickhouse = f"SELECT count() {which} AND table_schema = '{self.database}'"
+        copy = f"SELECT count(*) {which}"
+        replicator = dict(self.processes.running)["replicator"]
+        questions = {"ClickHouse": lambda: self.clickhouse(clickhouse), "the copy": lambda: self.psql("copy", copy)}
+        for place, ask in questions.items():
+            wait_for(f"the column in {place}", lambda ask=ask: ask() == "1", replicator, what_failed="arrive")
+        print(f"     the column is in ClickHouse and in the copy, {time.monotonic() - begun:.1f} s later", flush=True)
 
     def show(self, seconds):
         print(f"""
@@ -288,6 +308,7 @@ Where to look
   archive     {self.folder}/lake/wal/events
   settings    {self.folder}/replicator.toml      log  {self.folder}/replicator.log
 """)
+        column_at = COLUMN_AFTER_S if seconds is None else seconds / 2
         header = f"{'s':>4} {'lag':>9} {'lag s':>6} {'changes/s':>9}  rows of " + " ".join(
             f"{table:>24}" for table in TABLES
         )
@@ -305,41 +326,37 @@ Where to look
             cells = " ".join(f"{'/'.join(map(str, row)):>24}" for row in rows)
             lag = metrics.get("replicator_lag_bytes", 0)
             lag_s = metrics.get("replicator_lag_seconds", 0)
-            print(f"{before[1] - start:4.0f} {lag / 1024:6.0f} kB {lag_s:6.2f} {rate / elapsed:9.0f}  {'':7} {cells}", flush=True)
+            speed = f"{lag / 1024:6.0f} kB {lag_s:6.2f} {rate / elapsed:9.0f}"
+            print(f"{before[1] - start:4.0f} {speed}  {'':7} {cells}", flush=True)
             ticks += 1
+            if column_at is not None and time.monotonic() - start >= column_at:
+                self.add_column(time.monotonic() - start)
+                column_at = None
             time.sleep(max(0.0, ticks - (time.monotonic() - start)))
 
     def finish(self):
         """Ends the load, lets the replicator drain, and compares."""
         self.processes.stop("load", signal.SIGINT)
+        self.processes.stop("new-load", signal.SIGINT)
         end = self.psql("shop", "SELECT pg_current_wal_insert_lsn()")
         behind = f"SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = 'replicator'"
         replicator = dict(self.processes.running)["replicator"]
         wait_for("the end of the load", lambda: self.psql("shop", behind) == "t", replicator, what_failed="arrive")
         code = self.processes.stop("replicator")
-        sums = "SELECT " + ", ".join(
-            [f"(SELECT count(*) FROM {t})" for t in TABLES]
-            + ["(SELECT sum(amount) FROM purchases)", "(SELECT sum(stock) FROM products)"]
-        )
-        source, copy = self.psql("shop", sums), self.psql("copy", sums)
-        answer = self.clickhouse(
-            "SELECT "
-            + ", ".join(f"(SELECT count() FROM {self.database}.{t} FINAL)" for t in TABLES)
-            + f", (SELECT sum(amount) FROM {self.database}.purchases FINAL)"
-            + f", (SELECT sum(stock) FROM {self.database}.products FINAL)"
-        )
-        clickhouse = answer.replace("\t", "|")
-        files, size = self.archive()
-        events = 0
-        for file in (self.folder / "lake").rglob("*.ndjson.gz"):
-            with gzip.open(file, "rb") as lines:
-                events += sum(1 for _ in lines)
         print(f"\nreplicator ended with exit code {code}")
-        print(f"counts of {', '.join(TABLES)}; sum of amounts; stock")
-        print(f"  source      {source}\n  copy        {copy}\n  ClickHouse  {clickhouse}")
-        print(f"  archive     {events} events in {files} files, {size / 1024:.0f} kB")
-        same = [float(a) for a in source.split("|")] == [float(a) for a in clickhouse.split("|")]
-        return code == 0 and source == copy and same
+        archive = ArchiveState(self.folder / "lake")
+        print(f"archive: {archive.events:,} events in {archive.files} files, {archive.bytes / 1024:,.0f} kB")
+        compared = {
+            table: [column for column in columns if column != "channel" or self.has_column]
+            for table, columns in COMPARED.items()
+        }
+        states = {
+            "source": state_of(compared, lambda *of: self.postgres_rows("shop", *of)),
+            "ClickHouse": state_of(compared, self.clickhouse_rows),
+            "copy": state_of(compared, lambda *of: self.postgres_rows("copy", *of)),
+            "archive": state_of(compared, rows_of_archive(archive)),
+        }
+        return report(compared, states) and code == 0
 
     def close(self):
         if self.clickhouse_url and self.database != "shop":
@@ -362,8 +379,10 @@ def main():
     try:
         demo.start_postgres()
         demo.start_clickhouse()
+        rows = demo.source_counts("shop")
         demo.start_replicator()
-        demo.start_load()
+        demo.start_load("load", LOAD, RATE)
+        demo.show_copy(rows)
         try:
             demo.show(float(seconds) if seconds else None)
         except KeyboardInterrupt:

@@ -2,8 +2,11 @@
 --   psql -d shop -f source.sql
 -- wal_level = logical is needed too, and a restart for it:  ALTER SYSTEM SET wal_level = 'logical';
 
--- The role. REPLICATION lets it read the stream; it gets no right on any table, and needs none.
+-- The role. REPLICATION lets it read the stream. To copy the rows that are there it has to read the tables; for less than
+-- all of them: GRANT USAGE ON SCHEMA …, GRANT SELECT ON …, and ALTER DEFAULT PRIVILEGES for tables to come. Tables with
+-- row-level security need BYPASSRLS too.
 CREATE ROLE replicator LOGIN REPLICATION;
+GRANT pg_read_all_data TO replicator;
 -- \password replicator
 
 -- The publication, which says what is in the stream. It has to be there before the slot, which the replicator

@@ -286,6 +286,8 @@ impl<'a> Round<'a> {
         if let Some(before) = copying.covers_before() {
             let _ = self.shared.pipeline.send(Input::CopiedAt(oid, before));
         }
+        // Whatever the first snapshot was: before the stream has passed this one, changes may be older than the rows.
+        let _ = self.shared.pipeline.send(Input::CopiedUntil(oid, self.snapshot.lsn()));
         self.shared.write_note(oid, &sinks, &Note::Copying(copying.clone())).await?;
         let table = Arc::new(table);
         let jobs = self.jobs_of(&table, &copying, fresh, &sinks);

@@ -160,7 +160,11 @@ mod tests {
         accounts.durable(commit);
         assert_eq!(accounts.checkpoint().watermark(), Lsn(10), "half of it is not durable");
         accounts.durable(commit);
-        assert_eq!(accounts.checkpoint().watermark(), Lsn(10), "between PREPARE and COMMIT it would never come again");
+        assert_eq!(
+            accounts.checkpoint().watermark(),
+            Lsn(10),
+            "between PREPARE and COMMIT it would never come again"
+        );
         accounts.durable(other);
         assert_eq!(accounts.checkpoint().watermark(), Lsn(40));
     }

@@ -319,20 +319,34 @@ mod tests {
     }
 
     enum ModelEvent {
-        Transaction { end: Option<u64>, outstanding: u32 },
+        Transaction {
+            end: Option<u64>,
+            outstanding: u32,
+        },
         Idle(u64),
+        /// With the index of the event that it commits as: its own once it was rolled back, none while undecided.
+        Prepare {
+            end: u64,
+            until: Option<usize>,
+        },
     }
 
     impl Model {
         fn watermark(&self) -> u64 {
-            let mut watermark = self.start;
-            for event in &self.events {
+            let (mut watermark, mut behind, mut until) = (self.start, self.start, 0);
+            for (index, event) in self.events.iter().enumerate() {
                 match event {
-                    ModelEvent::Transaction { end: Some(end), outstanding: 0 } => {
-                        watermark = watermark.max(*end)
-                    }
+                    ModelEvent::Transaction { end: Some(end), outstanding: 0 } => behind = behind.max(*end),
                     ModelEvent::Transaction { .. } => return watermark,
-                    ModelEvent::Idle(lsn) => watermark = watermark.max(*lsn),
+                    ModelEvent::Idle(lsn) => behind = behind.max(*lsn),
+                    ModelEvent::Prepare { until: None, .. } => return watermark,
+                    ModelEvent::Prepare { end, until: Some(commit) } => {
+                        behind = behind.max(*end);
+                        until = until.max(*commit);
+                    }
+                }
+                if index >= until {
+                    watermark = behind;
                 }
             }
             watermark
@@ -345,6 +359,9 @@ mod tests {
         Commit,
         Durable(prop::sample::Index),
         Idle,
+        Prepare,
+        CommitPrepared(prop::sample::Index),
+        RollbackPrepared(prop::sample::Index),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -353,6 +370,9 @@ mod tests {
             2 => Just(Step::Commit),
             5 => any::<prop::sample::Index>().prop_map(Step::Durable),
             1 => Just(Step::Idle),
+            1 => Just(Step::Prepare),
+            1 => any::<prop::sample::Index>().prop_map(Step::CommitPrepared),
+            1 => any::<prop::sample::Index>().prop_map(Step::RollbackPrepared),
         ]
     }
 
@@ -365,6 +385,7 @@ mod tests {
             let mut model = Model { start: lsn, ..Model::default() };
             let mut open: Option<TxnId> = None;
             let mut outstanding: Vec<(TxnId, usize)> = Vec::new();
+            let mut prepared: Vec<(TxnId, usize)> = Vec::new();
             let mut before = real.watermark();
             for step in steps {
                 lsn += 8;
@@ -398,6 +419,29 @@ mod tests {
                             }
                         }
                     }
+                    Step::Prepare if open.is_none() => {
+                        prepared.push((real.prepare(0, Lsn(lsn)), model.events.len()));
+                        model.events.push(ModelEvent::Prepare { end: lsn, until: None });
+                    }
+                    Step::CommitPrepared(pick) if open.is_none() && !prepared.is_empty() => {
+                        let (id, index) = prepared.swap_remove(pick.index(prepared.len()));
+                        let commit = real.begin(0);
+                        real.commit_prepared(id, commit);
+                        open = Some(commit);
+                        let place = model.events.len();
+                        if let Some(ModelEvent::Prepare { until, .. }) = model.events.get_mut(index) {
+                            *until = Some(place);
+                        }
+                        model.events.push(ModelEvent::Transaction { end: None, outstanding: 0 });
+                    }
+                    Step::RollbackPrepared(pick) if !prepared.is_empty() => {
+                        let (id, index) = prepared.swap_remove(pick.index(prepared.len()));
+                        real.rollback_prepared(id);
+                        if let Some(ModelEvent::Prepare { until, .. }) = model.events.get_mut(index) {
+                            *until = Some(index);
+                        }
+                    }
+                    Step::Prepare | Step::CommitPrepared(_) | Step::RollbackPrepared(_) => {}
                     Step::Idle => {
                         real.idle(Lsn(lsn));
                         if open.is_none() {

@@ -192,11 +192,7 @@ impl Dispatcher {
     }
 
     /// How many ordinals a change takes.
-    pub(crate) fn ordinals(
-        &mut self,
-        target: &Target,
-        change: &RowChange<'_>,
-    ) -> Result<u64, DispatchError> {
+    pub(crate) fn ordinals(&mut self, target: &Target, change: &RowChange<'_>) -> Result<u64, DispatchError> {
         Keys::of(&target.relation, change, &mut self.scratch).map(|keys| keys.ordinals())
     }
 
@@ -450,11 +446,7 @@ impl Keys {
         if self.old_hash.is_some() || self.full_update { 2 } else { 1 }
     }
 
-    fn of(
-        relation: &Relation,
-        change: &RowChange<'_>,
-        scratch: &mut Vec<u8>,
-    ) -> Result<Self, DispatchError> {
+    fn of(relation: &Relation, change: &RowChange<'_>, scratch: &mut Vec<u8>) -> Result<Self, DispatchError> {
         let no_key = || DispatchError::NoKey { op: change.op, table: relation.qualified_name() };
         let keyless = !relation.has_key();
         match (change.op, change.old, change.new) {

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use replicator_config::{BatchConfig, SinkConfig};
 use replicator_sink::{KeyChanges, Lane};
-use replicator_telemetry::metrics::{PipelineMetrics, SinkMetrics, SourceMetrics};
 use replicator_spill::Shelf;
+use replicator_telemetry::metrics::{PipelineMetrics, SinkMetrics, SourceMetrics};
 use replicator_types::{Budget, Charge, Lsn, Relation, TableCatalog, TxnId};
 use slog::{Logger, o};
 use std::any::Any;
@@ -337,7 +337,8 @@ impl Driver {
 
     /// A table that is being copied is waited for.
     fn stop_if_passed(&mut self) {
-        if self.pipeline.passed() >= self.stop_at && !self.pipeline.is_busy() && self.pipeline.waiting() == 0 {
+        if self.pipeline.passed() >= self.stop_at && !self.pipeline.is_busy() && self.pipeline.waiting() == 0
+        {
             self.stop();
         }
     }

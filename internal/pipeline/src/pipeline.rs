@@ -19,8 +19,8 @@ use crate::unfinished::{Kept, Prepared, Unfinished};
 use crate::waiting::{Waited, Waiting, What};
 use bytes::Bytes;
 use pgoutput::{
-    Begin, Commit, CommitPrepared, DecodeError, Decoder, Frame, FrameError, Frames, LogicalMessage, Message, Old,
-    Prepare,
+    Begin, Commit, CommitPrepared, DecodeError, Decoder, Frame, FrameError, Frames, LogicalMessage, Message,
+    Old, Prepare,
 };
 use replicator_spill::{Shelf, SpillError, records};
 use replicator_types::{
@@ -351,7 +351,8 @@ impl Pipeline {
 
     fn next_to_release(&self) -> Option<u32> {
         let tables = &self.tables;
-        let may_follow = |oid: &u32| tables.waiting.get(oid).is_some_and(|waiting| waiting.until() <= self.passed);
+        let may_follow =
+            |oid: &u32| tables.waiting.get(oid).is_some_and(|waiting| waiting.until() <= self.passed);
         tables.releasing.iter().copied().find(may_follow)
     }
 
@@ -424,7 +425,10 @@ impl Pipeline {
             if let Message::Relation(relation) = &message
                 && self.unfinished.is_preparing()
             {
-                self.relations.announce(relation, self.passed);
+                let relation = self.relations.announce(relation, self.passed);
+                if !self.targets.contains_key(&relation.oid) {
+                    self.targets.insert(relation.oid, self.dispatcher.target(&relation));
+                }
             }
             return Ok(self.unfinished.push(subxid, bytes)?);
         }
@@ -454,8 +458,9 @@ impl Pipeline {
             Message::Begin(begin) => self.begin(begin),
             Message::Commit(commit) => self.commit(commit),
             Message::Relation(relation) => {
+                let open = self.transaction.filter(|open| !open.is_passed_over());
                 let since = self.transaction.map_or(self.passed, |open| open.meta.commit_lsn);
-                if self.transaction.is_some_and(|open| open.is_passed_over()) {
+                if open.is_none() {
                     let relation = self.relations.announce(&relation, since);
                     self.targets.insert(relation.oid, self.dispatcher.target(&relation));
                     return Ok(());
@@ -516,10 +521,10 @@ impl Pipeline {
 
     fn prepared(&mut self, prepare: &Prepare<'_>, kept: Kept) {
         // Until it is decided what becomes of it, the watermark stays before the PREPARE: a source that has been told
-        // of that sends only the COMMIT PREPARED. Not so for what was prepared before something that was handed out: it
-        // is finished and came again, or it was prepared before the slot was, and then it comes with its commit each
+        // of that sends only the COMMIT PREPARED. Not so for what was prepared before the place that the stream has got to:
+        // it is finished and came again, or it was prepared before the slot was, and then it comes with its commit each
         // time (`ReorderBufferFinishPrepared` of the server's `reorderbuffer.c`).
-        let is_past = self.cut_off.is_some() || prepare.prepare_lsn <= self.sealed;
+        let is_past = prepare.prepare_lsn < self.passed;
         let hold = (!is_past).then(|| self.accounts.prepare(prepare.prepare_time_us, prepare.end_lsn));
         self.passed = self.passed.max(prepare.end_lsn);
         let prepared = Prepared { kept, prepare_lsn: prepare.prepare_lsn, hold };
@@ -594,7 +599,8 @@ impl Pipeline {
 
     fn end_replay(&mut self, end_lsn: Lsn) -> Result<(), PipelineError> {
         let meta = self.transaction.map(|open| open.meta);
-        let meta = meta.ok_or(PipelineError::OutOfOrder { what: "a Commit", place: "outside a transaction" })?;
+        let meta =
+            meta.ok_or(PipelineError::OutOfOrder { what: "a Commit", place: "outside a transaction" })?;
         self.commit(Commit { commit_lsn: meta.commit_lsn, end_lsn, commit_time_us: meta.commit_time_us })
     }
 
@@ -608,10 +614,7 @@ impl Pipeline {
         let oid = relation.oid;
         let target = self.dispatcher.target(&relation);
         let tables = &mut self.tables;
-        if tables.unknown_wait
-            && !tables.standings.contains_key(&oid)
-            && !tables.waiting.contains_key(&oid)
-        {
+        if tables.unknown_wait && !tables.standings.contains_key(&oid) && !tables.waiting.contains_key(&oid) {
             tables.waiting.insert(oid, Waiting::new(&tables.shelf, None));
             self.notices.push(Notice::New(Arc::clone(&relation)));
         }
@@ -782,14 +785,7 @@ impl Pipeline {
                 }
                 What::Truncate { cascade, restart_identity } => {
                     let flags = (cascade, restart_identity);
-                    dispatcher.truncate(
-                        accounts,
-                        &transaction,
-                        &[(target, To::States)],
-                        flags,
-                        ordinal,
-                        now,
-                    );
+                    dispatcher.truncate(accounts, &transaction, &[(target, To::States)], flags, ordinal, now);
                 }
                 What::Schema => {
                     dispatcher.schema(accounts, &transaction, &target, To::States, ordinal, now);
@@ -811,10 +807,9 @@ impl Pipeline {
         let hold = self.tables.waiting.remove(&oid).and_then(|waiting| waiting.hold);
         self.tables.holds.insert(oid, hold);
         let from = match &self.transaction {
-            Some(open) if !open.skip => open.position().max(Position {
-                commit_lsn: open.meta.commit_lsn,
-                ordinal: open.dispatched,
-            }),
+            Some(open) if !open.skip => {
+                open.position().max(Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched })
+            }
             _ => match &self.cut_off {
                 Some(open) => Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched },
                 None => Position { commit_lsn: Lsn(self.sealed.0 + 1), ordinal: 0 },
@@ -938,9 +933,7 @@ impl Pipeline {
     }
 
     fn row(&mut self, relation_oid: u32, change: RowChange<'_>, now: Instant) -> Result<(), PipelineError> {
-        if self.relations.has_announced()
-            && self.transaction.is_some_and(|open| !open.is_passed_over())
-        {
+        if self.relations.has_announced() && self.transaction.is_some_and(|open| !open.is_passed_over()) {
             self.met_announced(relation_oid, now)?;
         }
         let open = self
@@ -986,9 +979,7 @@ impl Pipeline {
     }
 
     fn truncate(&mut self, oids: &[u32], flags: (bool, bool), now: Instant) -> Result<(), PipelineError> {
-        if self.relations.has_announced()
-            && self.transaction.is_some_and(|open| !open.is_passed_over())
-        {
+        if self.relations.has_announced() && self.transaction.is_some_and(|open| !open.is_passed_over()) {
             oids.iter().try_for_each(|oid| self.met_announced(*oid, now))?;
         }
         let open = self

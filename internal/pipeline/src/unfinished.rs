@@ -136,9 +136,11 @@ impl Unfinished {
         self.prepared.remove(&xid)
     }
 
-    /// The connection broke: what was streamed comes again from its beginning. What is prepared stays.
+    /// The connection broke: what was streamed comes again from its beginning. What is prepared stays, if the source may
+    /// take it for known.
     pub(crate) fn reconnected(&mut self) {
         self.streams.clear();
+        self.prepared.retain(|_, prepared| prepared.hold.is_some());
         self.open = None;
     }
 

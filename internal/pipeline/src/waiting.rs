@@ -198,7 +198,7 @@ impl Waiting {
             bytes += next - self.at;
             self.at = next;
             if let Some(waited) = read(record, &self.relations, group)
-                && !self.snapshot.is_some_and(|snapshot| waited.transaction.commit_lsn < snapshot)
+                && self.snapshot.is_none_or(|snapshot| waited.transaction.commit_lsn >= snapshot)
             {
                 take(waited)?;
             }

@@ -237,7 +237,10 @@ impl Delivery {
         let commit_to_durable = seconds_since_commit(self.oldest_commit_time_us);
         self.context.metrics.commit_to_durable_seconds.record(commit_to_durable);
         // The report goes before the permit: what follows a drain follows the report too.
-        let _ = self.context.reports.send(LaneReport::Durable { transactions: self.transactions, bytes: self.bytes });
+        let _ = self
+            .context
+            .reports
+            .send(LaneReport::Durable { transactions: self.transactions, bytes: self.bytes });
         drop(self.permit);
     }
 }

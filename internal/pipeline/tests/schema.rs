@@ -96,7 +96,12 @@ fn what_a_transaction_that_was_cut_off_tells_of_a_table_is_told_once() {
     run.feed(again.commit(20));
     assert_eq!(
         run.lines(STATE),
-        ["insert t 20+0 1,NULL", "| schema t 20+1 k,v,w", "insert t 20+1 2,NULL,NULL", "insert t 20+2 3,NULL,NULL"]
+        [
+            "insert t 20+0 1,NULL",
+            "| schema t 20+1 k,v,w",
+            "insert t 20+1 2,NULL,NULL",
+            "insert t 20+2 3,NULL,NULL"
+        ]
     );
     assert_eq!(run.told(), ["altered t from 2 columns to 3"]);
 }

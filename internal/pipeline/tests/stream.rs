@@ -17,7 +17,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 fn route(name: &str, shards: u32, key_changes: KeyChanges) -> Route {
     let limits = BatchLimits { rows_max: 1000, bytes_max: 1 << 20, interval: INTERVAL };
-    Route { name: name.into(), tables: TablePatterns::default(), shards, limits, key_changes, messages: false }
+    Route {
+        name: name.into(),
+        tables: TablePatterns::default(),
+        shards,
+        limits,
+        key_changes,
+        messages: false,
+    }
 }
 
 fn state(shards: u32) -> Vec<Route> {

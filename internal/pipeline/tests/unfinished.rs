@@ -56,7 +56,9 @@ fn a_streamed_transaction_takes_its_place_in_commit_order_as_if_sent_whole() {
 #[test]
 fn two_streamed_transactions_whose_blocks_alternate_come_out_one_after_the_other() {
     let mut run = Run::new();
-    run.feed(Wire::new().block(7, true, |wire| insert(t(wire), "1")).block(8, true, |wire| insert(t(wire), "2")));
+    run.feed(
+        Wire::new().block(7, true, |wire| insert(t(wire), "1")).block(8, true, |wire| insert(t(wire), "2")),
+    );
     run.feed(Wire::new().block(7, false, |wire| insert(wire, "3")).block(8, false, |wire| insert(wire, "4")));
     run.feed(Wire::new().stream_commit(8, 20).stream_commit(7, 40));
     let expected =
@@ -100,7 +102,11 @@ fn a_transaction_all_of_which_was_undone_is_acknowledged_all_the_same() {
 fn a_keepalive_between_the_blocks_is_acknowledged() {
     let mut run = Run::new();
     run.feed(Wire::new().block(7, true, |wire| insert(t(wire), "1")).keepalive(20));
-    assert_eq!(run.watermark(), 20, "the transaction comes again from its beginning whatever was acknowledged");
+    assert_eq!(
+        run.watermark(),
+        20,
+        "the transaction comes again from its beginning whatever was acknowledged"
+    );
 }
 
 #[test]
@@ -345,7 +351,9 @@ fn what_a_prepared_transaction_makes_of_a_table_is_told_when_it_commits() {
 fn a_key_change_that_only_the_sink_can_complete_is_fenced_in_a_streamed_transaction_too() {
     let mut run = Run::new();
     let old = [Some("1"), None];
-    run.feed(Wire::new().block(7, true, |wire| t(wire).update(T, Some((b'K', &old)), &[Some("2"), UNCHANGED])));
+    run.feed(
+        Wire::new().block(7, true, |wire| t(wire).update(T, Some((b'K', &old)), &[Some("2"), UNCHANGED])),
+    );
     run.feed(Wire::new().stream_commit(7, 30));
     assert_eq!(run.lines(STATE), ["| update t 30+0 1>2,UNCHANGED"]);
 }

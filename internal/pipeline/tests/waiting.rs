@@ -71,10 +71,19 @@ fn what_is_in_the_copy_is_left_out_whenever_the_snapshot_is_known() {
         run.pipeline.copied_at(T, Lsn(20));
         run.release(T);
         let lines = run.lines(STATE);
-        let expected = ["~ insert t 20+0 1,NULL", "~| truncate t 21+0", "~ insert t 30+0 1,NULL", "~| truncate t 31+0"];
+        let expected =
+            ["~ insert t 20+0 1,NULL", "~| truncate t 21+0", "~ insert t 30+0 1,NULL", "~| truncate t 31+0"];
         assert_eq!(lines, expected, "the snapshot known before change {at}");
         assert_eq!(run.lines(LOG).len(), 6, "a log has them all");
     }
+}
+
+#[test]
+fn what_is_in_the_copy_neither_waits_nor_holds_the_watermark() {
+    let mut run = Run::of(with_t(Standing::Waiting { snapshot: Some(Lsn(20)) }));
+    run.feed(whole(t(Wire::new()), 10, "1").truncate_alone(12));
+    run.durable();
+    assert_eq!((run.pipeline.waiting_bytes_of(T), run.watermark()), (0, 20));
 }
 
 #[test]
@@ -139,7 +148,8 @@ fn what_waits_in_files_comes_out_as_from_memory() {
     for shelf in [Shelf::in_memory(), Shelf::new(&std::env::temp_dir(), 0)] {
         let mut run = Run::of(with_t(WAITS).with_shelf(shelf.clone()).with_standings([(T, WAITS)], true));
         let value = "x".repeat(1000);
-        let rows = (0..2000).fold(t(Wire::new()).begin(10), |wire, _| wire.insert(T, &[Some("1"), Some(&value)]));
+        let rows =
+            (0..2000).fold(t(Wire::new()).begin(10), |wire, _| wire.insert(T, &[Some("1"), Some(&value)]));
         run.feed(rows.truncate(&[T]).commit(10));
         assert_eq!(shelf.file_bytes() > 1_000_000, shelf.memory_bytes() < 100_000);
         run.release(T);
@@ -205,7 +215,10 @@ fn a_change_of_the_table_waits_in_its_place() {
     assert!(run.lines(STATE).is_empty());
     assert_eq!(run.lines(LOG), ["insert t 10+0 1,NULL", "| schema t 20+0 k,v,w", "insert t 20+0 2,NULL,w"]);
     run.release(T);
-    assert_eq!(run.lines(STATE), ["~ insert t 10+0 1,NULL", "~| schema t 20+0 k,v,w", "~ insert t 20+0 2,NULL,w"]);
+    assert_eq!(
+        run.lines(STATE),
+        ["~ insert t 10+0 1,NULL", "~| schema t 20+0 k,v,w", "~ insert t 20+0 2,NULL,w"]
+    );
     run.durable();
     run.pipeline.settled(T);
     assert_eq!(run.watermark(), 28);
@@ -322,7 +335,10 @@ fn after_a_reconnect_what_waits_already_does_not_wait_twice() {
     run.pipeline.reconnected();
     run.feed(insert(insert(first().begin(20), "2"), "3").commit(20));
     run.release(T);
-    assert_eq!(run.lines(STATE), ["~ insert t 10+0 1,NULL", "~ insert t 20+0 2,NULL", "~ insert t 20+1 3,NULL"]);
+    assert_eq!(
+        run.lines(STATE),
+        ["~ insert t 10+0 1,NULL", "~ insert t 20+0 2,NULL", "~ insert t 20+1 3,NULL"]
+    );
 }
 
 #[test]

@@ -57,8 +57,7 @@ struct Shared {
 impl Shelf {
     /// Queues that use up to `memory_bytes_max` of memory together, and files in `folder` beyond that.
     pub fn new(folder: &Path, memory_bytes_max: usize) -> Self {
-        let folder =
-            if folder.as_os_str().is_empty() { std::env::temp_dir() } else { folder.to_path_buf() };
+        let folder = if folder.as_os_str().is_empty() { std::env::temp_dir() } else { folder.to_path_buf() };
         Self::of(Some(folder), memory_bytes_max)
     }
 
@@ -136,9 +135,7 @@ impl Queue {
         parts.iter().for_each(|part| self.tail.extend_from_slice(part));
         self.bytes += length as u64 + 4;
         self.count_tail();
-        if self.tail.len() >= BLOCK_BYTES
-            || (self.tail.len() >= TAIL_KEPT_BYTES && !self.shelf.has_room())
-        {
+        if self.tail.len() >= BLOCK_BYTES || (self.tail.len() >= TAIL_KEPT_BYTES && !self.shelf.has_room()) {
             self.close_tail()?;
         }
         Ok(())

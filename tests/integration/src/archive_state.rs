@@ -91,12 +91,7 @@ pub fn fold(events: &[Described], table: &Published) -> Result<Rows, String> {
     fold_columns(events, u64::from(table.oid), &table.key, &table.columns)
 }
 
-fn fold_columns(
-    events: &[Described],
-    oid: u64,
-    key: &[String],
-    columns: &[Column],
-) -> Result<Rows, String> {
+fn fold_columns(events: &[Described], oid: u64, key: &[String], columns: &[Column]) -> Result<Rows, String> {
     let mut state = State::default();
     let mut newest = None;
     let of_table = |described: &&Described| described.table.as_ref().is_some_and(|table| table.oid == oid);

@@ -24,7 +24,7 @@ pub struct Evolution {
     pub steps: &'static [(&'static str, &'static str)],
 }
 
-const SOON: Duration = Duration::from_secs(45);
+const SOON: Duration = Duration::from_secs(90);
 
 impl Evolution {
     /// Goes through it with Postgres 15 and 18 as the source.
@@ -97,8 +97,13 @@ impl Busy {
     fn start(source: &Postgres) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut psql = source.tool("psql", "shop");
-        psql.args(["-X", "-q", "-c", "DO $$ BEGIN LOOP INSERT INTO busy (v) VALUES (now()::text); COMMIT;
-            EXIT WHEN EXISTS (SELECT FROM busy WHERE v = 'stop'); PERFORM pg_sleep(0.01); END LOOP; END $$"]);
+        psql.args([
+            "-X",
+            "-q",
+            "-c",
+            "DO $$ BEGIN LOOP INSERT INTO busy (v) VALUES (now()::text); COMMIT;
+            EXIT WHEN EXISTS (SELECT FROM busy WHERE v = 'stop'); PERFORM pg_sleep(0.01); END LOOP; END $$",
+        ]);
         let seen = Arc::clone(&stop);
         let (mut ends, thread_stop) = (source.tool("psql", "shop"), seen);
         ends.args(["-X", "-q", "-c", "INSERT INTO busy (v) VALUES ('stop')"]);

@@ -144,6 +144,9 @@ impl World {
         let target = self.target.client("copy").await;
         let mut found = Vec::new();
         let tables = published(&source, wanted).await;
+        if tables.is_empty() {
+            found.push("no such table is published".to_owned());
+        }
         for table in &tables {
             if let Err(text) = compare_postgres(&source, &target, table).await {
                 found.push(format!("{} in Postgres: {text}", table.quoted()));

@@ -43,6 +43,11 @@ impl World {
     pub fn start(version: PgVersion) -> Self {
         let source = Postgres::start(version, &PgOptions::default().setting("wal_sender_timeout", "10s"));
         source.createdb("shop");
+        Self::with_source(source)
+    }
+
+    /// The sinks of that source, which has a database `shop`.
+    pub fn with_source(source: Postgres) -> Self {
         let target = Postgres::start(PgVersion::V17, &PgOptions::default());
         target.createdb("copy");
         let clickhouse = ClickHouse::start(&ClickHouseOptions::default());

@@ -8,16 +8,14 @@
 //! Rows 1… are copied, rows 1001… inserted while the stream runs, rows 2001… copied and updated, rows 3001… inserted
 //! and updated in one transaction, row 4001 copied and deleted.
 
-use replicator_harness::{
-    Config, PgVersion, Postgres, Replicator, archive_events, assert_each_event_once, eventually_blocking,
-};
-use replicator_integration::World;
+use replicator_harness::{Config, PgVersion, Postgres, Replicator, archive_events, assert_each_event_once};
 use replicator_integration::types::{
-    Arrays, Case, ClickHouseValues, cases, create_types, expected_in_clickhouse, json_text,
+    Arrays, Case, ClickHouseValues, Json, before_the_run, cases, columns, create_tables, create_types,
+    during_the_run, expected_in_clickhouse, json_text, kinds,
 };
+use replicator_integration::{World, wait_for_copy, wait_for_stream};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -56,116 +54,8 @@ impl Run {
 }
 
 fn has_extension(server: &Postgres, name: &str) -> bool {
-    server.sql("postgres", &format!("SELECT count(*) FROM pg_available_extensions WHERE name = '{name}'")) == "1"
-}
-
-/// The column list of a case's table.
-fn columns(case: &Case) -> &'static [&'static str] {
-    if case.arrays == Arrays::None { &["id", "v"] } else { &["id", "v", "a", "n"] }
-}
-
-fn create_tables(case: &Case) -> String {
-    let of = case.type_sql;
-    let arrays =
-        if case.arrays == Arrays::None { String::new() } else { format!(", a {of}[], n {of}[] NOT NULL") };
-    let mut sql = format!("CREATE TABLE t_{} (id int PRIMARY KEY, v {of}{arrays});\n", case.name);
-    if case.is_key {
-        writeln!(sql, "CREATE TABLE k_{} (k {of} PRIMARY KEY, n int);", case.name).unwrap();
-    }
-    sql
-}
-
-/// The values of a row of `id`, of the case's `r`-th kind: `id, v, a, n`.
-fn row(case: &Case, id: u32, r: usize) -> String {
-    let values: Vec<String> =
-        case.values.iter().map(|value| case.literal(value)).chain(["NULL".to_owned()]).collect();
-    let at = |r: usize| &values[r % values.len()];
-    let (this, next) = (at(r), at(r + 1));
-    if case.arrays == Arrays::None {
-        return format!("{id}, {this}");
-    }
-    let of = case.type_sql;
-    let a = match r % 6 {
-        0 => "NULL".to_owned(),
-        1 => "'{}'".to_owned(),
-        2 => format!("ARRAY[{this}, NULL, {next}]::{of}[]"),
-        3 => format!("ARRAY[[{this}, {next}], [NULL, {this}]]::{of}[]"),
-        4 => format!("('[-1:1]=' || (ARRAY[{next}, {this}, NULL]::{of}[])::text)::{of}[]"),
-        _ => format!("('[2:2][5:6]=' || (ARRAY[[{this}, {next}]]::{of}[])::text)::{of}[]"),
-    };
-    let n = match r % 3 {
-        0 => "'{}'".to_owned(),
-        1 => format!("ARRAY[{this}]::{of}[]"),
-        _ => format!("ARRAY[{next}, NULL, {this}]::{of}[]"),
-    };
-    format!("{id}, {this}, {a}, {n}")
-}
-
-/// How many kinds of rows a case has.
-fn kinds(case: &Case) -> u32 {
-    (case.values.len() + 1).max(if case.arrays == Arrays::None { 0 } else { 6 }) as u32
-}
-
-fn insert(case: &Case, from: u32) -> String {
-    let rows: Vec<String> =
-        (0..kinds(case)).map(|r| format!("({})", row(case, from + r, r as usize))).collect();
-    format!("INSERT INTO t_{} VALUES {};\n", case.name, rows.join(", "))
-}
-
-fn update(case: &Case, from: u32, by: usize) -> String {
-    let mut sql = String::new();
-    let names = columns(case).join(", ");
-    for r in 0..kinds(case) {
-        let row = row(case, from + r, r as usize + by);
-        writeln!(sql, "UPDATE t_{} SET ({names}) = ROW({row}) WHERE id = {};", case.name, from + r).unwrap();
-    }
-    sql
-}
-
-/// Rows of the key's table, without those that no key of ClickHouse can be.
-fn insert_keys(case: &Case) -> String {
-    let values: Vec<String> = case.values.iter().map(|value| format!("({})", case.literal(value))).collect();
-    let misfits: Vec<String> =
-        case.misfits.iter().map(|(text, _)| format!("'{}'", text.replace('\'', "''"))).collect();
-    format!(
-        "INSERT INTO k_{} SELECT k, 0 FROM (VALUES {}) AS given(k) WHERE concat(k) <> ALL(ARRAY[{}]::text[]);\n",
-        case.name,
-        values.join(", "),
-        misfits.join(", ")
-    )
-}
-
-fn before_the_run(case: &Case) -> String {
-    let mut sql = insert(case, 1) + &insert(case, 2001);
-    writeln!(sql, "INSERT INTO t_{} VALUES ({});", case.name, row(case, 4001, 0)).unwrap();
-    if case.is_key {
-        sql += &insert_keys(case);
-    }
-    sql
-}
-
-fn during_the_run(case: &Case) -> String {
-    let mut sql = format!(
-        "{}{}BEGIN;\n{}{}COMMIT;\nDELETE FROM t_{} WHERE id = 4001;\n",
-        insert(case, 1001),
-        update(case, 2001, 1),
-        insert(case, 3001),
-        update(case, 3001, 2),
-        case.name
-    );
-    if case.is_key {
-        let first = case.literal(case.values[0]);
-        let table = format!("k_{}", case.name);
-        write!(
-            sql,
-            "UPDATE {table} SET n = n + 1;
-             DELETE FROM {table} WHERE concat(k) = concat({first}); INSERT INTO {table} VALUES ({first}, 100);
-             CREATE TEMP TABLE kept AS SELECT * FROM {table}; DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept;
-             DROP TABLE kept; UPDATE {table} SET n = n + 10 WHERE concat(k) <> concat({first});\n"
-        )
-        .unwrap();
-    }
-    sql
+    server.sql("postgres", &format!("SELECT count(*) FROM pg_available_extensions WHERE name = '{name}'"))
+        == "1"
 }
 
 /// Texts by key: of the scalar, and of the arrays; the last is a JSON list of the elements of `n`.
@@ -203,7 +93,13 @@ async fn binary_copy(client: &Client, case: &Case) -> Vec<u8> {
 struct Differences(Vec<String>);
 
 impl Differences {
-    fn compare(&mut self, what: &str, columns: &[&str], expected: &BTreeMap<String, Vec<Option<String>>>, found: &BTreeMap<String, Vec<Option<String>>>) {
+    fn compare(
+        &mut self,
+        what: &str,
+        columns: &[&str],
+        expected: &BTreeMap<String, Vec<Option<String>>>,
+        found: &BTreeMap<String, Vec<Option<String>>>,
+    ) {
         let short = |value: &Option<String>| match value {
             Some(text) => format!("{:?}", text.chars().take(200).collect::<String>()),
             None => "NULL".to_owned(),
@@ -214,7 +110,11 @@ impl Differences {
                     for (index, column) in columns.iter().enumerate() {
                         let (expected, found) = (&expected[index], &found[index]);
                         if expected != found {
-                            self.0.push(format!("{what}, row {key}, {column}: expected {}, found {}", short(expected), short(found)));
+                            self.0.push(format!(
+                                "{what}, row {key}, {column}: expected {}, found {}",
+                                short(expected),
+                                short(found)
+                            ));
                         }
                     }
                 }
@@ -233,7 +133,7 @@ async fn compare(world: &World, run: &Run, differences: &mut Differences) {
     let source = world.source.client("shop").await;
     let target = world.target.client(run.name).await;
     for client in [&source, &target] {
-        client.batch_execute(PLAIN).await.unwrap();
+        client.batch_execute(PLAIN).await.expect("settings");
     }
     let events = archive_events(&world.s3.folder("bucket").join(run.name));
     assert_each_event_once(&events);
@@ -253,7 +153,13 @@ async fn compare(world: &World, run: &Run, differences: &mut Differences) {
     }
 }
 
-fn compare_clickhouse(world: &World, run: &Run, case: &Case, source: &BTreeMap<String, Vec<Option<String>>>, differences: &mut Differences) {
+fn compare_clickhouse(
+    world: &World,
+    run: &Run,
+    case: &Case,
+    source: &BTreeMap<String, Vec<Option<String>>>,
+    differences: &mut Differences,
+) {
     let table = format!("t_{}", case.name);
     let database = run.clickhouse_database(world);
     let found = ClickHouseValues::read(&world.clickhouse, &database, case, &table, columns(case));
@@ -263,7 +169,9 @@ fn compare_clickhouse(world: &World, run: &Run, case: &Case, source: &BTreeMap<S
     }
     for (column, of) in &types {
         if found.types[*column] != *of {
-            differences.0.push(format!("{} in ClickHouse: {column} is {}, not {of}", case.name, found.types[*column]));
+            differences
+                .0
+                .push(format!("{} in ClickHouse: {column} is {}, not {of}", case.name, found.types[*column]));
         }
     }
     let expected = source.iter().map(|(key, row)| {
@@ -271,22 +179,39 @@ fn compare_clickhouse(world: &World, run: &Run, case: &Case, source: &BTreeMap<S
         texts.truncate(columns(case).len());
         texts[1] = row[1].as_deref().and_then(|text| expected_in_clickhouse(case, &found.types["v"], text));
         if let Some(elements) = row.get(4) {
-            let elements: Vec<Option<String>> = serde_json::from_str(elements.as_deref().unwrap()).unwrap();
+            let elements: Vec<Option<String>> =
+                serde_json::from_str(elements.as_deref().expect("a list")).expect("JSON");
             let of = &found.types["n"];
             let elements: Vec<Option<String>> =
                 elements.iter().map(|text| expected_in_clickhouse(case, of, text.as_deref()?)).collect();
-            texts[3] = Some(serde_json::to_string(&elements).unwrap());
+            texts[3] = Some(serde_json::to_string(&elements).expect("texts are JSON"));
         }
         (key.clone(), texts)
     });
-    differences.compare(&format!("{} in ClickHouse", case.name), columns(case), &expected.collect(), &found.rows);
+    differences.compare(
+        &format!("{} in ClickHouse", case.name),
+        columns(case),
+        &expected.collect(),
+        &found.rows,
+    );
 }
 
 /// Each event's values replace those of the events before it.
-fn compare_archive(case: &Case, events: &[Value], source: &BTreeMap<String, Vec<Option<String>>>, differences: &mut Differences) {
+fn compare_archive(
+    case: &Case,
+    events: &[Value],
+    source: &BTreeMap<String, Vec<Option<String>>>,
+    differences: &mut Differences,
+) {
     let table = format!("t_{}", case.name);
     let mut found: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
-    for event in events.iter().filter(|event| event["table"] == *table) {
+    let mut of_table: Vec<&Value> = events.iter().filter(|event| event["table"] == *table).collect();
+    of_table.sort_by_key(|event| position(event));
+    for event in of_table {
+        if event["op"] == "truncate" {
+            found.clear();
+            continue;
+        }
         let id = event["key"]["id"].to_string();
         if event["op"] == "delete" {
             found.remove(&id);
@@ -296,14 +221,16 @@ fn compare_archive(case: &Case, events: &[Value], source: &BTreeMap<String, Vec<
         let row = found.entry(id).or_insert_with(|| vec![None; columns(case).len()]);
         for (value, name) in row.iter_mut().zip(columns(case)) {
             let json = match *name {
-                "id" => replicator_integration::types::Json::Integer,
+                "id" => Json::Integer,
                 "v" => case.json,
-                _ => replicator_integration::types::Json::String,
+                _ => Json::String,
             };
             match after.get(*name) {
                 Some(new) => *value = json_text(json, new),
                 None => assert!(
-                    event["unchanged"].as_array().is_some_and(|names| names.iter().any(|other| other == name)),
+                    event["unchanged"]
+                        .as_array()
+                        .is_some_and(|names| names.iter().any(|other| other == name)),
                     "{event}"
                 ),
             }
@@ -312,7 +239,7 @@ fn compare_archive(case: &Case, events: &[Value], source: &BTreeMap<String, Vec<
     let expected = source.iter().map(|(key, row)| {
         let mut row = row.clone();
         row.truncate(columns(case).len());
-        if case.json == replicator_integration::types::Json::Float {
+        if case.json == Json::Float {
             let number = |text: String| match text.parse::<f64>() {
                 Ok(number) if number.is_finite() => format!("{number:?}"),
                 _ => text,
@@ -324,45 +251,50 @@ fn compare_archive(case: &Case, events: &[Value], source: &BTreeMap<String, Vec<
     differences.compare(&format!("{} in the archive", case.name), columns(case), &expected.collect(), &found);
 }
 
-async fn compare_keys(world: &World, run: &Run, case: &Case, clients: (&Client, &Client), differences: &mut Differences) {
+/// Commit LSN and ordinal: events come in the order of this.
+fn position(event: &Value) -> (u64, u64) {
+    let lsn = event["lsn"].as_str().and_then(|lsn| lsn.split_once('/')).expect("an LSN");
+    let hex = |text| u64::from_str_radix(text, 16).expect("half an LSN");
+    (hex(lsn.0) << 32 | hex(lsn.1), event["ordinal"].as_u64().expect("an ordinal"))
+}
+
+async fn compare_keys(
+    world: &World,
+    run: &Run,
+    case: &Case,
+    clients: (&Client, &Client),
+    differences: &mut Differences,
+) {
     let sql = format!("SELECT concat(k), concat(n) FROM k_{}", case.name);
     let source = rows_of(clients.0, &sql).await;
-    differences.compare(&format!("{} as key in Postgres", case.name), &["k", "n"], &source, &rows_of(clients.1, &sql).await);
+    differences.compare(
+        &format!("{} as key in Postgres", case.name),
+        &["k", "n"],
+        &source,
+        &rows_of(clients.1, &sql).await,
+    );
     let database = run.clickhouse_database(world);
-    let found = ClickHouseValues::read(&world.clickhouse, &database, case, &format!("k_{}", case.name), &["k", "n"]);
+    let found =
+        ClickHouseValues::read(&world.clickhouse, &database, case, &format!("k_{}", case.name), &["k", "n"]);
     let of = &found.types["k"];
-    let wanted = if of.starts_with("Array") || case.clickhouse.starts_with("Array") { "String" } else { case.clickhouse };
+    let wanted = if of.starts_with("Array") || case.clickhouse.starts_with("Array") {
+        "String"
+    } else {
+        case.clickhouse
+    };
     if of != wanted {
         differences.0.push(format!("{} as key in ClickHouse is {of}, not {wanted}", case.name));
     }
     let expected = source.into_values().map(|mut row| {
-        row[0] = expected_in_clickhouse(case, of, row[0].as_deref().unwrap());
-        (row[0].clone().unwrap(), row)
+        row[0] = expected_in_clickhouse(case, of, row[0].as_deref().expect("a key"));
+        (row[0].clone().expect("a key has no NULL"), row)
     });
-    differences.compare(&format!("{} as key in ClickHouse", case.name), &["k", "n"], &expected.collect(), &found.rows);
-}
-
-/// Waits until a process has copied everything, and then until it has everything that is written now.
-fn wait_for_copy(replicator: &Replicator) {
-    eventually_blocking(SOON, "the copy", || {
-        match replicator.metrics().sum("replicator_copy_tables_left", &[]) {
-            Some(0.0) if replicator.stderr().contains("copy over") => Ok(()),
-            left => Err(format!("{left:?} tables left:\n{}", last_line(replicator))),
-        }
-    });
-}
-
-fn wait_for_stream(world: &World, replicator: &Replicator) {
-    let lsn = world.source.sql("shop", "SELECT pg_current_wal_lsn() - '0/0'");
-    let lsn: f64 = lsn.parse().unwrap();
-    eventually_blocking(SOON, "the stream", || {
-        let checkpoint = replicator.metrics().sum("replicator_checkpoint_lsn", &[]).unwrap_or_default();
-        if checkpoint >= lsn { Ok(()) } else { Err(format!("{checkpoint} of {lsn}:\n{}", last_line(replicator))) }
-    });
-}
-
-fn last_line(replicator: &Replicator) -> String {
-    replicator.stderr().lines().last().unwrap_or_default().to_owned()
+    differences.compare(
+        &format!("{} as key in ClickHouse", case.name),
+        &["k", "n"],
+        &expected.collect(),
+        &found.rows,
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,7 +312,7 @@ async fn every_type_round_trips(version: PgVersion) {
     let both = |name: &str| has_extension(&world.source, name) && has_extension(&world.target, name);
     let cases: Vec<Case> = cases()
         .into_iter()
-        .filter(|case| case.since <= version.major().into())
+        .filter(|case| case.since <= version.major())
         .filter(|case| case.extension.is_empty() || both(case.extension))
         .collect();
     let is_binary = |case: &&Case| case.is_binary && case.arrays != Arrays::Text;
@@ -397,10 +329,14 @@ async fn every_type_round_trips(version: PgVersion) {
         let tables: Vec<String> = run
             .cases
             .iter()
-            .flat_map(|case| [Some(format!("t_{}", case.name)), case.is_key.then(|| format!("k_{}", case.name))])
+            .flat_map(|case| {
+                [Some(format!("t_{}", case.name)), case.is_key.then(|| format!("k_{}", case.name))]
+            })
             .flatten()
             .collect();
-        world.source.sql("shop", &format!("CREATE PUBLICATION \"{}\" FOR TABLE {}", run.name, tables.join(", ")));
+        world
+            .source
+            .sql("shop", &format!("CREATE PUBLICATION \"{}\" FOR TABLE {}", run.name, tables.join(", ")));
     }
     let mut replicators: Vec<Replicator> =
         runs.iter().map(|run| Replicator::spawn(&run.config(&world), &[])).collect();
@@ -436,5 +372,33 @@ fn assert_clamped_values_are_counted(world: &World, replicator: &Replicator, run
         let labels = [("sink", "analytics"), ("table", table.as_str()), ("column", "v")];
         let counted = metrics.sum("replicator_values_clamped_total", &labels).unwrap_or_default();
         assert_eq!(counted, expected as f64, "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_built_in_type_has_a_case() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let server = Postgres::start(version, &Default::default());
+        let client = server.client("postgres").await;
+        // All that a column can have: no pseudo-types, no rows of the catalog, and arrays with their elements.
+        let rows = client
+            .query(
+                "SELECT oid, typname::text FROM pg_type t WHERE typnamespace = 'pg_catalog'::regnamespace
+                 AND typtype IN ('b', 'e', 'r', 'm', 'd') AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)",
+                &[],
+            )
+            .await
+            .unwrap();
+        let cases = cases();
+        let known = |oid: u32| cases.iter().any(|case| case.oid == oid);
+        let missing: Vec<String> =
+            rows.iter().filter(|row| !known(row.get(0))).map(|row| row.get(1)).collect();
+        assert!(rows.len() > 70 && missing.is_empty(), "{} types, without a case: {missing:?}", rows.len());
+        for case in cases.iter().filter(|case| case.oid != 0 && case.since <= version.major()) {
+            let oid =
+                client.query_one("SELECT coalesce(to_regtype($1)::oid, 0)", &[&case.type_sql]).await.unwrap();
+            let oid: u32 = oid.get(0);
+            assert!(oid == case.oid || oid == 0, "{} is {oid}, not {}", case.type_sql, case.oid);
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! A pipeline with what it has handed out, in words: `insert t 10+0 1,a`. A batch that catches up is marked `~`, a fenced
 //! one `|`.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; a test that cannot go on may panic")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses its part; a test that cannot go on may panic"
+)]
 
 use crate::wire::{Wire, lsn};
 use bytes::Bytes;
@@ -136,11 +140,18 @@ impl Run {
     pub(crate) fn told(&mut self) -> Vec<String> {
         let word = |notice: Notice| match notice {
             Notice::Held(oid) => format!("held {oid}"),
-            Notice::CaughtUp { oid, from } => format!("caught up {oid} {}+{}", from.commit_lsn.0, from.ordinal),
+            Notice::CaughtUp { oid, from } => {
+                format!("caught up {oid} {}+{}", from.commit_lsn.0, from.ordinal)
+            }
             Notice::New(relation) => format!("new {}", relation.name),
             Notice::Request { content, .. } => format!("request {}", String::from_utf8(content).unwrap()),
             Notice::Altered { before, after } => {
-                format!("altered {} from {} columns to {}", after.name, before.columns.len(), after.columns.len())
+                format!(
+                    "altered {} from {} columns to {}",
+                    after.name,
+                    before.columns.len(),
+                    after.columns.len()
+                )
             }
         };
         self.pipeline.take_notices().into_iter().map(word).collect()

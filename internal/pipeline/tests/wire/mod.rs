@@ -212,7 +212,15 @@ impl Wire {
     }
 
     /// Flags, LSNs, times, transaction id (in front of all where `xid_first`), gid.
-    fn ends(self, kind: u8, lsns: &[u64], times: usize, xid: u32, gid: Option<&str>, xid_first: bool) -> Self {
+    fn ends(
+        self,
+        kind: u8,
+        lsns: &[u64],
+        times: usize,
+        xid: u32,
+        gid: Option<&str>,
+        xid_first: bool,
+    ) -> Self {
         let mut message = vec![kind];
         if xid_first {
             message.extend_from_slice(&xid.to_be_bytes());

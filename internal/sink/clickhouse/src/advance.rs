@@ -231,7 +231,7 @@ impl Tables {
         relation: &Relation,
         record: Option<&Record>,
     ) -> Result<Place, SinkError> {
-        let place = self.place(relation);
+        let mut place = self.place(relation);
         self.ensure_database(known, &place.database).await?;
         let owner = known
             .records
@@ -247,7 +247,12 @@ impl Tables {
                     place.sql()
                 )));
             }
-            self.move_aside(known, relation, &place, oid, owner).await?;
+            if owner.is_later_than(relation) {
+                // Changes that come again, of a table that has been renamed or dropped since: its name has passed on.
+                place = place.aside(relation.oid);
+            } else {
+                self.move_aside(known, relation, &place, oid, owner).await?;
+            }
         }
         let Some(before) = record.map(Record::place).filter(|before| *before != place) else {
             return Ok(place);

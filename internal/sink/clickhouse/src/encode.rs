@@ -11,6 +11,7 @@
 use crate::compress::{Body, FrameWriter};
 use crate::layout::{Layout, Operation};
 use crate::native::{Block, Column, Problem, RowMark, RowProblem};
+use crate::parse::Misfit;
 use crate::tables::Target;
 use crate::toast::Fills;
 use replicator_config::{ClickHouseMode, DeleteMode};
@@ -231,7 +232,7 @@ impl Encoder {
             }
             PushError::Keyless => {
                 return EncodeError::Failed(SinkError::halt(format!(
-                    "{at}: an {} of a table without a key, whose rows a mirror cannot tell apart: give the table a \
+                    "{at}: {} in a table without a key, whose rows a mirror cannot tell apart: give the table a \
                      primary key (or a replica identity by a unique index), or use a sink with mode = \"history\"",
                     if change.op == Op::Delete { "DELETE" } else { "UPDATE" }
                 )));
@@ -285,7 +286,12 @@ impl Encoder {
             )),
             Problem::Misfit(misfit) => {
                 let value = change.new.or(change.old).map_or(Value::Null, |tuple| tuple.value(column_index));
-                let policy = if column.is_key { "a key is not clamped;" } else { "set out_of_range, or" };
+                let policy = match misfit {
+                    _ if column.is_key => "a key is not clamped;",
+                    // No policy makes one list of several.
+                    Misfit::Shape => "set arrays = \"text\" (new tables), or",
+                    _ => "set out_of_range, or",
+                };
                 SinkError::reject(format!(
                     "{what} = {} has no counterpart as {of}, since {}: {policy} {as_text}",
                     excerpt(value),

@@ -48,6 +48,7 @@ mod found;
 mod history;
 mod lane;
 mod layout;
+mod mapping;
 mod names;
 mod native;
 mod notes;
@@ -60,6 +61,7 @@ mod toast;
 mod types;
 mod write;
 
+pub use mapping::column_type;
 pub use sink::ClickHouseSink;
 
 use replicator_config::ClickHouseConfig;

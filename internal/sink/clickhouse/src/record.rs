@@ -66,6 +66,11 @@ impl Record {
         Place { database: self.database.clone(), table: self.table.clone() }
     }
 
+    /// Whether the table was seen at its place after that version of another.
+    pub(crate) fn is_later_than(&self, other: &Relation) -> bool {
+        other.since < Lsn(self.mark.since.max(self.ahead_to))
+    }
+
     pub(crate) fn from(&self) -> Option<Position> {
         self.from.map(|(lsn, ordinal)| Position { commit_lsn: Lsn(lsn), ordinal })
     }

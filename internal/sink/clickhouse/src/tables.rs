@@ -275,8 +275,9 @@ impl Tables {
         sight: Sight,
     ) -> Result<Target, SinkError> {
         let (place, existing) = self.settle_table(known, relation, mark, sight).await?;
-        let from = known.records.get(&relation.oid).and_then(Record::from);
-        self.target_in(relation, place, &existing, from)
+        let record = known.records.get(&relation.oid);
+        let is_older = record.is_some_and(|record| mark < record.mark);
+        self.target_in(relation, place, &existing, record.and_then(Record::from), is_older)
     }
 
     /// Where the table is, and what it is, once it is as `relation` has it or as a newer version had it.
@@ -421,23 +422,29 @@ impl Tables {
         place: Place,
         existing: &Existing,
         from: Option<Position>,
+        is_older: bool,
     ) -> Result<Target, SinkError> {
         let sql = place.sql();
         let carriers = carriers(relation, existing);
         let mut columns = Vec::with_capacity(carriers.len());
+        let mut key_fits = true;
         for (column, carrier) in relation.columns.iter().zip(&carriers) {
             let wanted = self.layout.column_type(column);
             columns.push(match carrier.and_then(|carrier| existing.columns.get(carrier)) {
                 Some(there) => {
                     let fits = is_compatible(column, &wanted, &there.of);
-                    if !fits && self.type_changes != TypeChanges::Keep {
+                    // An older version's values have no room only where the table was made anew for a copy, which
+                    // has them as they are now.
+                    let is_left_out = !fits && is_older;
+                    key_fits &= !(is_left_out && column.is_key);
+                    if !fits && !is_older && self.type_changes != TypeChanges::Keep {
                         return Err(self.unfit(relation, &place, column, &there.of, &wanted));
                     }
                     TargetColumn {
                         name: there.name.clone(),
                         exists: there.of.clone(),
                         bytea: is_bytea(column, &there.of),
-                        written: true,
+                        written: !is_left_out,
                         kept: !fits,
                     }
                 }
@@ -453,7 +460,7 @@ impl Tables {
         let key_differs = self.layout.is_mirror()
             && !existing.is_distributed()
             && key_differs(relation, existing, &carriers);
-        let replayed_before = match (key_differs, from) {
+        let replayed_before = match (key_differs || !key_fits, from) {
             (false, _) => None,
             (true, Some(from)) => Some(from),
             (true, None) => return Err(self.other_key(relation, &place, existing)),

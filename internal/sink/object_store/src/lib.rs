@@ -109,6 +109,7 @@ mod file;
 mod json;
 mod lane;
 mod local;
+mod mapping;
 mod message;
 mod metrics;
 mod name;
@@ -119,4 +120,5 @@ mod resume;
 mod sink;
 mod store;
 
+pub use mapping::json_of;
 pub use sink::{ObjectStoreSink, open};

@@ -19,7 +19,7 @@ use tokio_postgres::error::SqlState;
 
 /// Makes the table ready, and tells whether it is empty.
 pub(crate) async fn begin(client: &Client, resolver: &Resolver, copy: &TableCopy) -> Result<bool, SinkError> {
-    let target = resolver.resolve(client, &copy.relation, 0, Occasion::Copy).await?;
+    let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Copy).await?;
     let doing = format!("make table {} of the target ready for its copy", copy.relation);
     let failed = |error| error::of_server(&error, &doing);
     client.batch_execute("BEGIN").await.map_err(failed)?;
@@ -66,7 +66,7 @@ async fn empty(client: &Client, target: &Target, doing: &str) -> Result<(), Sink
 /// Puts away what the copy needed.
 pub(crate) async fn end(client: &Client, resolver: &Resolver, copy: &TableCopy) -> Result<(), SinkError> {
     copied::forget(client, &resolver.key, copy.relation.oid).await?;
-    let target = resolver.resolve(client, &copy.relation, 0, Occasion::Early).await?;
+    let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Early).await?;
     // Without it the server knows nothing of the rows until autovacuum comes by. Not having it is no failure.
     if let Err(error) = client.batch_execute(&format!("ANALYZE {}", target.table)).await {
         let error = error::of_server(&error, &format!("analyze {}", copy.relation));

@@ -208,29 +208,30 @@ async fn rename_columns(
     before: &Existing,
 ) -> Result<(), SinkError> {
     let both = hand.relation.columns.iter().zip(known);
-    let mut renames: Vec<(String, &str)> = both
+    let renames: Vec<(String, &str)> = both
         .filter_map(|(column, known)| Some((known.as_ref()?.name.clone(), column.name.as_str())))
         .filter(|(from, to)| from != to && before.column(from).is_some())
         .collect();
-    let is_recorded = |name: &str| known.iter().flatten().any(|known| known.name == name);
-    let is_dropped = |name: &str| !is_recorded(name);
-    let sources: Vec<String> = renames.iter().map(|(from, _)| from.clone()).collect();
-    for (number, (from, to)) in renames.iter_mut().enumerate() {
-        let is_taken = before.column(to).is_some() && !is_dropped(to);
-        if is_taken && !sources.iter().any(|source| source == to) {
+    let stays = |name: &str| known.iter().flatten().any(|known| known.name == name);
+    // Those whose new name another has still go out of the way first; then all new names are free.
+    let mut aside = Vec::new();
+    for (number, (from, to)) in renames.iter().enumerate() {
+        if before.column(to).is_none() || !stays(to) {
+            rename_column(hand, from, to).await?;
+            continue;
+        }
+        if !renames.iter().any(|(source, _)| source == to) {
             return Err(SinkError::halt(format!(
                 "column {from} of table {} was renamed to {to} at the source, and the target has another column of that \
                  name; rename or drop that one, then start again",
                 hand.relation
             )));
         }
-        if is_taken {
-            let between = format!("replicator_{number}_renaming");
-            rename_column(hand, from, &between).await?;
-            *from = between;
-        }
+        let between = format!("replicator_{number}_renaming");
+        rename_column(hand, from, &between).await?;
+        aside.push((between, *to));
     }
-    for (from, to) in &renames {
+    for (from, to) in &aside {
         rename_column(hand, from, to).await?;
     }
     Ok(())

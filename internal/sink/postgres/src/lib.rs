@@ -58,6 +58,7 @@ mod existing;
 mod failure;
 mod fold;
 mod lane;
+mod mapping;
 mod notes;
 mod own_tables;
 mod passage;
@@ -70,4 +71,5 @@ mod sink;
 mod sql;
 mod target;
 
+pub use mapping::passes_unread;
 pub use sink::{PostgresSink, open};

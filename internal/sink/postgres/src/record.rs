@@ -25,6 +25,10 @@ use tokio_postgres::Client;
 pub(crate) struct Record {
     /// [`Relation::since`] of the version that the table was brought to.
     pub(crate) since: u64,
+    /// Number of the first change under that version, where its transaction is the one that brought it; else 0. It
+    /// tells apart the versions of one transaction.
+    #[serde(default)]
+    pub(crate) ordinal: u64,
     /// Where the table is in the target.
     pub(crate) schema: String,
     pub(crate) name: String,
@@ -56,6 +60,7 @@ impl Record {
         };
         Self {
             since: relation.since.0,
+            ordinal: 0,
             schema: relation.schema.clone(),
             name: relation.name.clone(),
             key_index: None,
@@ -63,9 +68,9 @@ impl Record {
         }
     }
 
-    /// Whether the table has been brought to this version of it or a later one.
-    pub(crate) fn covers(&self, relation: &Relation) -> bool {
-        relation.since <= Lsn(self.since)
+    /// Whether the table has been brought to this version of it, met at change `ordinal`, or a later one.
+    pub(crate) fn covers(&self, relation: &Relation, ordinal: u64) -> bool {
+        (relation.since, ordinal) <= (Lsn(self.since), self.ordinal)
     }
 
     /// The record of a column of any version; none when it was dropped since.
@@ -193,9 +198,9 @@ mod tests {
         let old = relation(9, &[(1, "id"), (2, "a"), (3, "b"), (4, "d")]);
         let names: Vec<_> = record.place(&old).columns;
         assert_eq!(names, [Some("id".into()), Some("b".into()), Some("a".into()), None]);
-        assert!(
-            record.covers(&old) && record.covers(&relation(10, &[])) && !record.covers(&relation(11, &[]))
-        );
+        assert!(record.covers(&old, 7) && record.covers(&relation(10, &[]), 0));
+        assert!(!record.covers(&relation(10, &[]), 1), "a later version of the same transaction");
+        assert!(!record.covers(&relation(11, &[]), 0));
     }
 
     #[test]

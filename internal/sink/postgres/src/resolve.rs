@@ -22,7 +22,7 @@ use crate::record::{Place, Record};
 use crate::target::Target;
 use replicator_config::TypeChanges;
 use replicator_sink::SinkError;
-use replicator_types::Relation;
+use replicator_types::{Lsn, Relation};
 use slog::{Logger, warn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,7 +64,8 @@ impl Resolver {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The table that takes the changes of `relation`, made or changed where that is due.
+    /// The table that takes the changes of `relation`, made or changed where that is due. `ordinal` is the number of
+    /// its first change, where the transaction is the one that brought the version.
     ///
     /// # Errors
     /// Halt when there is no such table, or none that changes could be applied to, or a change of its schema can't
@@ -73,11 +74,12 @@ impl Resolver {
         &self,
         client: &Client,
         relation: &Arc<Relation>,
+        ordinal: u64,
         id: u32,
         occasion: Occasion,
     ) -> Result<Target, SinkError> {
         let known = match Record::load(client, &self.key, relation.oid).await? {
-            Some(record) if record.covers(relation) || occasion == Occasion::Early => {
+            Some(record) if record.covers(relation, ordinal) || occasion == Occasion::Early => {
                 let existing = Existing::look_up(client, &record.schema, &record.name).await?;
                 existing.map(|existing| (record, existing))
             }
@@ -89,7 +91,7 @@ impl Resolver {
         let (record, existing) = match known.filter(is_whole) {
             Some(known) => known,
             None => {
-                let record = self.follow(client, relation, occasion).await?;
+                let record = self.follow(client, relation, ordinal, occasion).await?;
                 let existing = Existing::look_up(client, &record.schema, &record.name).await?;
                 (record, existing.ok_or_else(|| absent(relation))?)
             }
@@ -97,7 +99,9 @@ impl Resolver {
         let target = existing.target_of(relation, &record.place(relation), id).map_err(SinkError::halt)?;
         match &target.key_is_missing {
             // The table may have another key by now, and the older version's changes may all be in.
-            Some(text) if record.since == relation.since.0 => Err(SinkError::halt(text.clone())),
+            Some(text) if (record.since, record.ordinal) == (relation.since.0, ordinal) => {
+                Err(SinkError::halt(text.clone()))
+            }
             _ => Ok(target),
         }
     }
@@ -107,15 +111,18 @@ impl Resolver {
         &self,
         client: &Client,
         relation: &Arc<Relation>,
+        ordinal: u64,
         occasion: Occasion,
     ) -> Result<Record, SinkError> {
         let doing = format!("bring table {relation} of the target to the source's schema");
         let record = under_lock(client, &doing, async || {
+            let displaced = self.displaced(client, relation).await?;
+            let relation = displaced.as_ref().unwrap_or(relation);
             let hand = Hand { client, relation, logger: &self.logger, doing: &doing };
             // Another lane may have been here first.
             let record = match Record::load(client, &self.key, relation.oid).await? {
-                Some(record) => self.follow_record(&hand, record, occasion).await?,
-                None => self.by_name(&hand).await?,
+                Some(record) => self.follow_record(&hand, record, ordinal, occasion).await?,
+                None => Record { ordinal, ..self.by_name(&hand).await? },
             };
             record.save(client, &self.key, relation.oid).await?;
             Ok(record)
@@ -130,13 +137,14 @@ impl Resolver {
         &self,
         hand: &Hand<'_>,
         mut record: Record,
+        ordinal: u64,
         occasion: Occasion,
     ) -> Result<Record, SinkError> {
         let Some(existing) = Existing::look_up(hand.client, &record.schema, &record.name).await? else {
             // It was dropped or renamed by hand.
-            return self.by_name(hand).await;
+            return Ok(Record { ordinal, ..self.by_name(hand).await? });
         };
-        if record.covers(hand.relation) || occasion == Occasion::Early {
+        if record.covers(hand.relation, ordinal) || occasion == Occasion::Early {
             self.add_missing(hand, &existing, &record.place(hand.relation)).await?;
             return Ok(record);
         }
@@ -160,6 +168,7 @@ impl Resolver {
             evolve::place_table(hand, &mut record, aims.create_schemas).await?;
         }
         evolve::columns(hand, &mut record, &aims).await?;
+        record.ordinal = ordinal;
         Ok(record)
     }
 
@@ -195,7 +204,7 @@ impl Resolver {
     async fn set_aside(&self, hand: &Hand<'_>, (schema, name): (&str, &str)) -> Result<bool, SinkError> {
         let other = Record::of_another(hand.client, &self.key, hand.relation.oid, schema, name).await?;
         let Some((oid, mut other)) = other else { return Ok(false) };
-        let aside = format!("replicator_{oid}_renamed");
+        let aside = name_aside(oid);
         warn!(self.logger, "another table of the source has the name now; the one that had it is set aside";
             "table" => format!("{schema}.{name}"), "renamed_to" => &aside);
         hand.run(&format!(
@@ -207,6 +216,23 @@ impl Resolver {
         other.name = aside;
         other.save(hand.client, &self.key, oid).await?;
         Ok(true)
+    }
+
+    /// The relation under the name that it is kept by when another has its own: changes that come again after a
+    /// restart may be of a table that has been renamed or dropped since, and whose name has passed on.
+    async fn displaced(
+        &self,
+        client: &Client,
+        relation: &Arc<Relation>,
+    ) -> Result<Option<Arc<Relation>>, SinkError> {
+        if !self.create_tables {
+            return Ok(None);
+        }
+        let (schema, name) = (&relation.schema, &relation.name);
+        let other = Record::of_another(client, &self.key, relation.oid, schema, name).await?;
+        let is_newer = other.is_some_and(|(_, other)| relation.since < Lsn(other.since));
+        Ok(is_newer
+            .then(|| Arc::new(Relation { name: name_aside(relation.oid), ..Relation::clone(relation) })))
     }
 
     /// Adds columns that the table lacks although they are recorded, or that it was found without. They take NULL:
@@ -226,6 +252,10 @@ impl Resolver {
         }
         create::add_columns(hand, place, &missing).await
     }
+}
+
+fn name_aside(oid: u32) -> String {
+    format!("replicator_{oid}_renamed")
 }
 
 fn absent(relation: &Relation) -> SinkError {

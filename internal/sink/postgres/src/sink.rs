@@ -124,7 +124,7 @@ impl Sink for PostgresSink {
         }
         let resolver = self.new_resolver(stream);
         for relation in &stream.tables {
-            resolver.resolve(&client, relation, 0, Occasion::Early).await?;
+            resolver.resolve(&client, relation, 0, 0, Occasion::Early).await?;
         }
         *self.resolver.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolver);
         Ok(())

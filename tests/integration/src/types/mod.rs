@@ -10,9 +10,11 @@
 mod builtin;
 mod numbers;
 mod read_back;
+mod statements;
 mod user;
 
 pub use read_back::{ClickHouseValues, expected_in_clickhouse, json_text};
+pub use statements::{before_the_run, columns, create_tables, during_the_run, kinds};
 
 /// What a type's values are in the archive's JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +47,7 @@ pub struct Case {
     pub name: &'static str,
     /// As in `CREATE TABLE`.
     pub type_sql: &'static str,
-    /// Its oid, and what of `atttypmod` matters; 0 for a type that is made by a user.
+    /// Its oid, or that of the type under a domain; 0 for a type that is made by a user.
     pub oid: u32,
     /// ClickHouse's type for a column that is not NULL.
     pub clickhouse: &'static str,
@@ -150,8 +152,8 @@ impl Case {
 
     /// ClickHouse's type of a nullable column.
     pub fn clickhouse_nullable(&self) -> String {
-        match self.clickhouse.strip_prefix("LowCardinality(") {
-            Some(inner) => format!("LowCardinality(Nullable({})", inner.replace(')', "))")),
+        match self.clickhouse.strip_prefix("LowCardinality(").and_then(|inner| inner.strip_suffix(')')) {
+            Some(inner) => format!("LowCardinality(Nullable({inner}))"),
             None if self.clickhouse.starts_with("Array(") => "Nullable(String)".to_owned(),
             None => format!("Nullable({})", self.clickhouse),
         }
@@ -159,7 +161,8 @@ impl Case {
 
     /// ClickHouse's type of a column of arrays of it that is NOT NULL.
     pub fn clickhouse_array(&self) -> String {
-        let element = self.clickhouse.strip_prefix("LowCardinality(").and_then(|inner| inner.strip_suffix(')'));
+        let element =
+            self.clickhouse.strip_prefix("LowCardinality(").and_then(|inner| inner.strip_suffix(')'));
         match self.arrays {
             Arrays::Typed => format!("Array(Nullable({}))", element.unwrap_or(self.clickhouse)),
             Arrays::Text | Arrays::None => "String".to_owned(),
@@ -172,9 +175,10 @@ pub fn cases() -> Vec<Case> {
     [numbers::CASES, builtin::CASES, user::CASES].concat()
 }
 
-/// Makes the types that are not built in; `{extension}` lines are for those databases that have it.
+/// SQL that makes the types that are not built in, those of extensions where there is one.
 pub fn create_types(has_extension: impl Fn(&str) -> bool) -> String {
-    let mut names: Vec<&str> = user::CASES.iter().map(|case| case.extension).filter(|name| !name.is_empty()).collect();
+    let mut names: Vec<&str> =
+        user::CASES.iter().map(|case| case.extension).filter(|name| !name.is_empty()).collect();
     names.dedup();
     let extensions = names.into_iter().filter(|name| has_extension(name));
     let create = extensions.map(|name| format!("CREATE EXTENSION IF NOT EXISTS {name};"));

@@ -5,7 +5,7 @@ use replicator_harness::ClickHouse;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// `timestamptz`
+const BYTEA: u32 = 17;
 const TIMESTAMPTZ: u32 = 1184;
 
 /// A table of ClickHouse: types by column, and values by key and column. An array's value is a JSON list of texts.
@@ -31,16 +31,23 @@ impl ClickHouseValues {
             .filter_map(|line| line.split_once('\t'))
             .map(|(name, of)| (name.to_owned(), of.to_owned()))
             .collect();
-        let type_of = |column: &str| types.get(column).unwrap_or_else(|| panic!("{table} has no column {column}"));
-        let expressions: Vec<String> =
-            columns.iter().map(|column| text_expression(case, type_of(column), &format!("`{column}`"))).collect();
+        let type_of =
+            |column: &str| types.get(column).unwrap_or_else(|| panic!("{table} has no column {column}"));
+        let expression = |column: &&str| {
+            let of = type_of(column);
+            // Arrays that are their text are it for a bytea too.
+            let is_raw = case.oid == BYTEA && (["v", "k"].contains(column) || of.starts_with("Array"));
+            text_expression(is_raw, of, &format!("`{column}`"))
+        };
+        let expressions: Vec<String> = columns.iter().map(expression).collect();
         let json = clickhouse.query(&format!(
             "SELECT {} FROM `{database}`.`{table}` FINAL FORMAT JSONCompactEachRow",
             expressions.join(", ")
         ));
         let mut rows = BTreeMap::new();
         for line in json.lines() {
-            let values: Vec<Value> = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            let values: Vec<Value> =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             let texts: Vec<Option<String>> = values
                 .iter()
                 .zip(columns)
@@ -57,20 +64,20 @@ fn argument<'t>(of: &'t str, name: &str) -> Option<&'t str> {
     of.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')
 }
 
-/// SQL for the value's text; NULL for NULL.
-fn text_expression(case: &Case, of: &str, value: &str) -> String {
+/// SQL for the value's text; NULL for NULL. `is_raw` says that strings are a `bytea`'s bytes.
+fn text_expression(is_raw: bool, of: &str, value: &str) -> String {
     if let Some(inner) = argument(of, "LowCardinality") {
-        return text_expression(case, inner, &format!("CAST({value} AS {inner})"));
+        return text_expression(is_raw, inner, &format!("CAST({value} AS {inner})"));
     }
     if let Some(element) = argument(of, "Array") {
-        return format!("arrayMap(e -> {}, {value})", text_expression(case, element, "e"));
+        return format!("arrayMap(e -> {}, {value})", text_expression(is_raw, element, "e"));
     }
     let inner = argument(of, "Nullable").unwrap_or(of);
     let known = format!("assumeNotNull({value})");
     let text = match inner {
         "Bool" => format!("if({known}, 't', 'f')"),
         "Float32" | "Float64" => format!("if(isNaN({known}), 'NaN', hex({known}))"),
-        "String" if case.oid == 17 => format!("concat('\\\\x', lower(hex({known})))"),
+        "String" if is_raw => format!("concat('\\\\x', lower(hex({known})))"),
         "String" => known,
         _ => match argument(inner, "Decimal").and_then(|both| both.split_once(", ")) {
             Some((_, scale)) => format!("toDecimalString({known}, {scale})"),
@@ -91,7 +98,8 @@ fn canonical(value: &Value, case: &Case, of: &str) -> Option<String> {
             Some(serde_json::to_string(&texts).expect("texts are JSON"))
         }
         Value::String(text) if of.contains("DateTime64") => {
-            let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
+            let text =
+                if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
             Some(format!("{text}{}", if case.oid == TIMESTAMPTZ { "+00" } else { "" }))
         }
         Value::String(text) => Some(text.clone()),
@@ -130,7 +138,9 @@ pub fn json_text(json: Json, value: &Value) -> Option<String> {
     match (json, value) {
         (_, Value::Null) => None,
         (Json::Bool, Value::Bool(flag)) => Some(if *flag { "t" } else { "f" }.to_owned()),
-        (Json::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        (Json::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => {
+            Some(number.to_string())
+        }
         // Two spellings of a number are one here.
         (Json::Float, Value::Number(number)) => Some(format!("{:?}", number.as_f64().expect("a float"))),
         (Json::Float, Value::String(text)) if ["NaN", "Infinity", "-Infinity"].contains(&text.as_str()) => {

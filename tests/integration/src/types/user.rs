@@ -21,12 +21,17 @@ pub(super) const TYPES: &str = r#"
 "#;
 
 pub(super) const CASES: &[Case] = &[
-    Case::new("enum", 0, "LowCardinality(String)", &["sad", "ok", "so \"happy\", {yes}", "ünï", ""]).sql("mood").not_portable(),
+    Case::new("enum", 0, "LowCardinality(String)", &["sad", "ok", "so \"happy\", {yes}", "ünï", ""])
+        .sql("mood")
+        .not_portable(),
     Case::new("enum_odd", 0, "LowCardinality(String)", &["a b", "NULL", "\\N"])
         .sql("\"Odd Schema\".\"My Enum\"")
         .not_portable(),
     Case::new("domain", 23, "Int32", &["1", "2147483647"]).sql("positive").json(Json::Integer).not_portable(),
-    Case::new("domain_of_domain", 23, "Int32", &["1", "99"]).sql("small_positive").json(Json::Integer).not_portable(),
+    Case::new("domain_of_domain", 23, "Int32", &["1", "99"])
+        .sql("small_positive")
+        .json(Json::Integer)
+        .not_portable(),
     Case::new("domain_of_numeric", 1700, "Decimal(12, 2)", &["1.50", "NaN"])
         .sql("price")
         .misfits(&[("NaN", "NULL")])
@@ -36,26 +41,48 @@ pub(super) const CASES: &[Case] = &[
         .misfits(&[("infinity", "2299-12-31")])
         .not_portable(),
     Case::new("domain_of_enum", 0, "LowCardinality(String)", &["ok", "ünï"]).sql("good_mood").not_portable(),
-    Case::new("domain_of_array", 0, "Array(Nullable(Int32))", &["{}", "{1,NULL,3}", "{{1,2},{3,4}}", "[0:1]={5,6}"])
-        .sql("numbers")
-        .not_portable()
-        .arrays(Arrays::Text),
-    Case::new("domain_of_enum_array", 0, "Array(Nullable(String))", &["{}", "{ok,NULL,\"so \\\"happy\\\", {yes}\"}"])
-        .sql("moods")
-        .not_portable()
-        .arrays(Arrays::Text),
+    Case::new(
+        "domain_of_array",
+        0,
+        "Array(Nullable(Int32))",
+        &["{}", "{1,NULL,3}", "{{1,2},{3,4}}", "[0:1]={5,6}"],
+    )
+    .sql("numbers")
+    .not_portable()
+    .arrays(Arrays::Text),
+    Case::new(
+        "domain_of_enum_array",
+        0,
+        "Array(Nullable(String))",
+        &["{}", "{ok,NULL,\"so \\\"happy\\\", {yes}\"}"],
+    )
+    .sql("moods")
+    .not_portable()
+    .arrays(Arrays::Text),
     Case::text("composite", 0, &["(1,x)", "(,)", "(2,\"a \"\"b\"\", \\\\c\")", "(3,)"])
         .sql("pair")
         .text_only()
         .not_portable()
         .arrays(Arrays::Text),
-    Case::text("composite_nested", 0, &["(\"(1,x)\",\"{\"\"(1,x)\"\",NULL}\",\"2020-01-01 00:00:00+00\",ok)", "(,,,)"])
-        .sql("nested")
+    Case::text(
+        "composite_nested",
+        0,
+        &["(\"(1,x)\",\"{\"\"(1,x)\"\",NULL}\",\"2020-01-01 00:00:00+00\",ok)", "(,,,)"],
+    )
+    .sql("nested")
+    .text_only()
+    .not_portable()
+    .arrays(Arrays::Text),
+    Case::text("domain_of_composite", 0, &["(1,x)", "(2,)"])
+        .sql("nonempty_pair")
         .text_only()
         .not_portable()
         .arrays(Arrays::Text),
-    Case::text("domain_of_composite", 0, &["(1,x)", "(2,)"]).sql("nonempty_pair").text_only().not_portable().arrays(Arrays::Text),
-    Case::text("range", 0, &["empty", "[0.1,Infinity)", "(,)"]).sql("floatrange").text_only().not_portable().arrays(Arrays::Text),
+    Case::text("range", 0, &["empty", "[0.1,Infinity)", "(,)"])
+        .sql("floatrange")
+        .text_only()
+        .not_portable()
+        .arrays(Arrays::Text),
     Case::text("multirange", 0, &["{}", "{[0.1,0.2),[1,)}"])
         .sql("floatmultirange")
         .text_only()
@@ -65,15 +92,26 @@ pub(super) const CASES: &[Case] = &[
         .extension("hstore")
         .text_only()
         .arrays(Arrays::Text),
-    Case::text("ltree", 0, &["", "Top.Science.Astronomy"]).extension("ltree").text_only().arrays(Arrays::Text),
-    Case::text("lquery", 0, &["*.science{1,2}.!a|b"]).extension("ltree").text_only().no_key().arrays(Arrays::Text),
+    Case::text("ltree", 0, &["", "Top.Science.Astronomy"])
+        .extension("ltree")
+        .text_only()
+        .arrays(Arrays::Text),
+    Case::text("lquery", 0, &["*.science{1,2}.!a|b"])
+        .extension("ltree")
+        .text_only()
+        .no_key()
+        .arrays(Arrays::Text),
     Case::text("citext", 0, &["", "MiXed", "ünï"]).extension("citext").text_only().arrays(Arrays::Text),
     Case::text("cube", 0, &["(1, 2, 3)", "(0),(1)"]).extension("cube").text_only().arrays(Arrays::Text),
     Case::text("isbn", 0, &["0-393-04002-X"]).extension("isn").text_only().arrays(Arrays::Text),
     Case::text("seg", 0, &["1 .. 2", "<5", "6.25 .. 6.50"]).extension("seg").text_only().arrays(Arrays::Text),
-    Case::text("geometry", 0, &["POINT(1 2)", "SRID=4326;POLYGON((0 0,0 1,1 1,0 0))", "GEOMETRYCOLLECTION EMPTY"])
-        .extension("postgis")
-        .text_only()
-        .no_key()
-        .arrays(Arrays::Text),
+    Case::text(
+        "geometry",
+        0,
+        &["POINT(1 2)", "SRID=4326;POLYGON((0 0,0 1,1 1,0 0))", "GEOMETRYCOLLECTION EMPTY"],
+    )
+    .extension("postgis")
+    .text_only()
+    .no_key()
+    .arrays(Arrays::Text),
 ];

@@ -191,3 +191,19 @@ async fn a_truncate_from_before_the_snapshot_takes_none_of_the_copied_rows() {
     write(&mut lane, fenced(&[event(&orders, Op::Truncate, (1000, 0))])).await;
     assert_eq!(fixture.query(ROWS), "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_values_that_a_table_made_anew_for_its_copy_has_no_room_for_are_left_out() {
+    let fixture = Fixture::new();
+    let before = Arc::new(table("t", vec![key("id", oid::INT8), column("at", oid::TIMESTAMPTZ)]));
+    let (sink, stream) = fixture.run(&[&before]).await;
+    let mut lane = sink.open_lane(0, &stream).await.unwrap();
+    let after = altered(&before, 900, vec![key("id", oid::INT8), column("at", oid::INT4)]);
+    sink.begin_copy(&copy_of(&after, 1000, true)).await.unwrap();
+    let mut copy = sink.open_copy_lane(0, &stream).await.unwrap();
+    write(&mut copy, copied(&after, 1000, 0, &[vec![T("1"), T("7")]])).await;
+    write(&mut lane, caught_up(&[update(&before, (16, 0), &[T("1"), T("2024-01-01 00:00:00+00")])])).await;
+    announce(&mut lane, &after, (1000, 0)).await;
+    write(&mut lane, caught_up(&[insert(&after, (1000, 0), &[T("2"), T("8")])])).await;
+    assert_eq!(fixture.query("SELECT id, at FROM {db}.t_current ORDER BY id"), "1\t7\n2\t8");
+}

@@ -1,0 +1,461 @@
+//! A source in miniature: rows, transactions beside each other, their log, and a walsender that decodes it.
+//!
+//! ```text
+//!   begin ─ change ─ savepoint ─ end ─▶ [log] ─▶ Walsender (from an LSN) ─▶ frames
+//!                       └─▶ what is committed, and what a log of it would say: the truth to compare with
+//! ```
+//!
+//! Of decoding it knows what matters here (`reorderbuffer.c`, `pgoutput.c`): what is streamed and what is sent whole, that
+//! a prepared transaction is sent at its PREPARE only, when a table is described, and what a start further on leaves out.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use crate::wire::{Text, UNCHANGED, Wire};
+use replicator_types::oid;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+pub(crate) const TABLES: [(u32, &str); 3] = [(100, "t"), (101, "u"), (102, "w")];
+pub(crate) const KEYS: u8 = 4;
+
+/// By table and key: a value, and a large one that updates may leave alone.
+pub(crate) type Rows = BTreeMap<(u32, u8), Row>;
+
+type Row = (String, String);
+
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Insert { at: (u32, u8), value: String, large: String },
+    Update { at: (u32, u8), value: String, large: Option<String> },
+    Move { at: (u32, u8), to: u8, value: String, large: Option<String> },
+    Delete { at: (u32, u8) },
+    Truncate { tables: Vec<u32> },
+    Message { content: String },
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Change {
+        xid: u32,
+        subxid: u32,
+        change: Change,
+    },
+    AbortSub {
+        xid: u32,
+        subxid: u32,
+    },
+    /// The server's memory for transactions in progress is full.
+    Stream {
+        xid: u32,
+    },
+    Commit {
+        xid: u32,
+    },
+    Abort {
+        xid: u32,
+    },
+    Prepare {
+        xid: u32,
+        gid: String,
+    },
+    CommitPrepared {
+        xid: u32,
+        gid: String,
+    },
+    RollbackPrepared {
+        xid: u32,
+        gid: String,
+        prepare_lsn: u64,
+    },
+    Message {
+        content: String,
+    },
+}
+
+/// Every record is this long.
+const RECORD: u64 = 8;
+
+#[derive(Default)]
+struct Transaction {
+    xid: u32,
+    subxid: Option<u32>,
+    changes: Vec<(u32, Change)>,
+    /// Newest last, with the subtransaction.
+    undo: Vec<(u32, (u32, u8), Option<Row>)>,
+    locks: BTreeSet<(u32, u8)>,
+    prepared: Option<u64>,
+}
+
+pub(crate) struct Source {
+    log: Vec<(u64, Event)>,
+    open: BTreeMap<u8, Transaction>,
+    current: Rows,
+    pub(crate) committed: Rows,
+    /// What a log sink has in the end, by position.
+    pub(crate) expected: BTreeMap<(u64, u64), String>,
+    /// With each position of `expected`, the end of what it is in.
+    pub(crate) ends: Vec<(u64, (u64, u64))>,
+    next_xid: u32,
+    next_value: u32,
+}
+
+impl Source {
+    pub(crate) fn new() -> Self {
+        Self {
+            log: Vec::new(),
+            open: BTreeMap::new(),
+            current: Rows::new(),
+            committed: Rows::new(),
+            expected: BTreeMap::new(),
+            ends: Vec::new(),
+            next_xid: 1000,
+            next_value: 0,
+        }
+    }
+
+    /// Where the next record begins.
+    pub(crate) fn end(&self) -> u64 {
+        800 + self.log.len() as u64 * RECORD
+    }
+
+    fn write(&mut self, event: Event) -> u64 {
+        let lsn = self.end();
+        self.log.push((lsn, event));
+        lsn
+    }
+
+    fn xid(&mut self) -> u32 {
+        self.next_xid += 1;
+        self.next_xid
+    }
+
+    /// A change in the transaction of `slot`, begun if need be: of the row at `at` if nobody has it locked.
+    pub(crate) fn change(&mut self, slot: u8, at: (u32, u8), what: u8, may_move_unresolved: bool) {
+        if !self.open.contains_key(&slot) {
+            let xid = self.xid();
+            self.open.insert(slot, Transaction { xid, ..Transaction::default() });
+        }
+        self.next_value += 1;
+        let (value, large) = (format!("v{}", self.next_value), format!("L{}", self.next_value));
+        let Some(transaction) = self.open.get(&slot).filter(|of| of.prepared.is_none()) else { return };
+        let to = (at.0, (at.1 + 1) % KEYS);
+        let free =
+            |row: (u32, u8)| self.open.iter().all(|(other, of)| *other == slot || !of.locks.contains(&row));
+        let large = Some(large).filter(|_| what.is_multiple_of(2));
+        let change = match what {
+            250.. => {
+                let tables: Vec<u32> =
+                    TABLES.iter().map(|table| table.0).filter(|table| *table == at.0 || what > 252).collect();
+                if !tables.iter().all(|table| (0..KEYS).all(|key| free((*table, key)))) {
+                    return;
+                }
+                Change::Truncate { tables }
+            }
+            240.. => Change::Message { content: value },
+            _ if !free(at) => return,
+            _ if !self.current.contains_key(&at) => {
+                Change::Insert { at, value, large: format!("L{}", self.next_value) }
+            }
+            180.. => Change::Delete { at },
+            120.. if free(to) && !self.current.contains_key(&to) => {
+                let large = large.or_else(|| (!may_move_unresolved).then(|| self.current[&at].1.clone()));
+                Change::Move { at, to: to.1, value, large }
+            }
+            _ => Change::Update { at, value, large },
+        };
+        let xid = transaction.xid;
+        let subxid = transaction.subxid.unwrap_or(xid);
+        let touched: Vec<(u32, u8)> = match &change {
+            Change::Truncate { tables } => {
+                tables.iter().flat_map(|table| (0..KEYS).map(|key| (*table, key))).collect()
+            }
+            Change::Message { .. } => Vec::new(),
+            Change::Move { .. } => vec![at, to],
+            _ => vec![at],
+        };
+        let before: Vec<_> =
+            touched.iter().map(|row| (subxid, *row, self.current.get(row).cloned())).collect();
+        apply(&mut self.current, &change);
+        if let Some(transaction) = self.open.get_mut(&slot) {
+            transaction.locks.extend(touched);
+            transaction.undo.extend(before);
+            transaction.changes.push((subxid, change.clone()));
+        }
+        self.write(Event::Change { xid, subxid, change });
+    }
+
+    pub(crate) fn savepoint(&mut self, slot: u8) {
+        let subxid = self.xid();
+        if let Some(transaction) = self.open.get_mut(&slot).filter(|of| of.prepared.is_none()) {
+            transaction.subxid = Some(subxid);
+        }
+    }
+
+    pub(crate) fn rollback_to_savepoint(&mut self, slot: u8) {
+        let Some(transaction) = self.open.get_mut(&slot).filter(|of| of.prepared.is_none()) else { return };
+        let Some(subxid) = transaction.subxid.take() else { return };
+        transaction.changes.retain(|(of, _)| *of != subxid);
+        while let Some((_, row, before)) = transaction.undo.pop_if(|(of, ..)| *of == subxid) {
+            set(&mut self.current, row, before);
+        }
+        let xid = transaction.xid;
+        self.write(Event::AbortSub { xid, subxid });
+    }
+
+    pub(crate) fn stream(&mut self, slot: u8) {
+        if let Some(xid) = self.open.get(&slot).filter(|of| of.prepared.is_none()).map(|of| of.xid) {
+            self.write(Event::Stream { xid });
+        }
+    }
+
+    pub(crate) fn prepare(&mut self, slot: u8) {
+        if let Some(xid) = self.open.get(&slot).filter(|of| of.prepared.is_none()).map(|of| of.xid) {
+            let lsn = self.write(Event::Prepare { xid, gid: format!("g{slot}") });
+            self.open.get_mut(&slot).unwrap().prepared = Some(lsn);
+        }
+    }
+
+    pub(crate) fn end_transaction(&mut self, slot: u8, commits: bool) {
+        let Some(transaction) = self.open.remove(&slot) else { return };
+        let (xid, gid) = (transaction.xid, format!("g{slot}"));
+        let lsn = self.write(match (transaction.prepared, commits) {
+            (None, true) => Event::Commit { xid },
+            (None, false) => Event::Abort { xid },
+            (Some(_), true) => Event::CommitPrepared { xid, gid },
+            (Some(prepare_lsn), false) => Event::RollbackPrepared { xid, gid, prepare_lsn },
+        });
+        if commits {
+            let mut ordinal = 0;
+            for (_, change) in transaction.changes {
+                apply(&mut self.committed, &change);
+                for line in lines(&change, lsn, &mut ordinal) {
+                    self.expect(line, lsn + RECORD);
+                }
+            }
+        } else {
+            for (_, row, before) in transaction.undo.into_iter().rev() {
+                set(&mut self.current, row, before);
+            }
+        }
+    }
+
+    pub(crate) fn message(&mut self) {
+        self.next_value += 1;
+        let content = format!("m{}", self.next_value);
+        let end = self.write(Event::Message { content: content.clone() }) + RECORD;
+        self.expect(((end - 2, 0), format!("message message {}+0 f,p,{content}", end - 2)), end);
+    }
+
+    fn expect(&mut self, (position, line): ((u64, u64), String), end: u64) {
+        self.expected.insert(position, line);
+        self.ends.push((end, position));
+    }
+
+    pub(crate) fn end_all(&mut self) {
+        for slot in self.open.keys().copied().collect::<Vec<_>>() {
+            self.end_transaction(slot, slot % 2 == 0);
+        }
+    }
+}
+
+fn set(rows: &mut Rows, at: (u32, u8), row: Option<Row>) {
+    match row {
+        Some(row) => rows.insert(at, row),
+        None => rows.remove(&at),
+    };
+}
+
+fn apply(rows: &mut Rows, change: &Change) {
+    match change.clone() {
+        Change::Insert { at, value, large } => set(rows, at, Some((value, large))),
+        Change::Update { at, value, large } => {
+            let large = large.unwrap_or_else(|| rows[&at].1.clone());
+            set(rows, at, Some((value, large)));
+        }
+        Change::Move { at, to, value, large } => {
+            let before = rows.remove(&at).unwrap();
+            set(rows, (at.0, to), Some((value, large.unwrap_or(before.1))));
+        }
+        Change::Delete { at } => set(rows, at, None),
+        Change::Truncate { tables } => rows.retain(|(table, _), _| !tables.contains(table)),
+        Change::Message { .. } => {}
+    }
+}
+
+pub(crate) fn name(table: u32) -> &'static str {
+    TABLES.iter().find(|(oid, _)| *oid == table).map_or("?", |(_, name)| name)
+}
+
+/// What a log says of a change, by position.
+fn lines(change: &Change, lsn: u64, ordinal: &mut u64) -> Vec<((u64, u64), String)> {
+    let mut line = |op: &str, table: &str, takes: u64, rest: String| {
+        let position = (lsn, *ordinal);
+        *ordinal += takes;
+        (position, format!("{op} {table} {}+{}{rest}", position.0, position.1))
+    };
+    let sent = |large: &Option<String>| large.clone().unwrap_or_else(|| "UNCHANGED".into());
+    match change {
+        Change::Insert { at, value, large } => {
+            vec![line("insert", name(at.0), 1, format!(" {},{value},{large}", at.1))]
+        }
+        Change::Update { at, value, large } => {
+            vec![line("update", name(at.0), 1, format!(" {},{value},{}", at.1, sent(large)))]
+        }
+        Change::Move { at, to, value, large } => {
+            vec![line("update", name(at.0), 2, format!(" {}>{to},{value},{}", at.1, sent(large)))]
+        }
+        Change::Delete { at } => vec![line("delete", name(at.0), 1, format!(" {}", at.1))],
+        Change::Truncate { tables } => {
+            tables.iter().map(|table| line("truncate", name(*table), 1, String::new())).collect()
+        }
+        Change::Message { content } => vec![line("message", "message", 1, format!(" t,prefix,{content}"))],
+    }
+}
+
+/// One connection.
+#[derive(Default)]
+pub(crate) struct Walsender {
+    from: u64,
+    read: usize,
+    /// Of each transaction in progress: what was not sent.
+    unsent: HashMap<u32, Vec<(u32, Change)>>,
+    /// With the subtransactions of which anything was.
+    streamed: HashMap<u32, HashSet<u32>>,
+    described: HashSet<u32>,
+    described_in: HashMap<u32, HashSet<u32>>,
+}
+
+impl Walsender {
+    /// What ends before `from` is not sent.
+    pub(crate) fn new(from: u64) -> Self {
+        Self { from, ..Self::default() }
+    }
+
+    /// Decodes one more record; `None` when there is none.
+    pub(crate) fn decode(&mut self, source: &Source) -> Option<Wire> {
+        let (lsn, event) = source.log.get(self.read)?.clone();
+        self.read += 1;
+        let wanted = lsn >= self.from;
+        let wire = Wire::new();
+        Some(match event {
+            Event::Change { xid, subxid, change } => {
+                self.unsent.entry(xid).or_default().push((subxid, change));
+                wire
+            }
+            Event::AbortSub { xid, subxid } => {
+                self.unsent.entry(xid).or_default().retain(|(of, _)| *of != subxid);
+                if self.streamed.get(&xid).is_some_and(|subs| subs.contains(&subxid)) {
+                    self.described_in.remove(&xid);
+                    wire.stream_abort(xid, subxid)
+                } else {
+                    wire
+                }
+            }
+            Event::Stream { xid } if wanted => self.block(wire, xid),
+            Event::Stream { .. } => wire,
+            Event::Commit { xid } => {
+                if !wanted {
+                    self.forget(xid);
+                    wire
+                } else if self.streamed.contains_key(&xid) {
+                    let wire = self.block(wire, xid).stream_commit(xid, lsn);
+                    self.described.extend(self.described_in.remove(&xid).unwrap_or_default());
+                    self.forget(xid);
+                    wire
+                } else {
+                    self.whole(wire.begin(lsn), xid).commit(lsn)
+                }
+            }
+            Event::Abort { xid } => {
+                let streamed = self.streamed.contains_key(&xid);
+                self.forget(xid);
+                if streamed { wire.stream_abort(xid, xid) } else { wire }
+            }
+            Event::Prepare { xid, gid } => {
+                if !wanted {
+                    self.forget(xid);
+                    wire
+                } else if self.streamed.contains_key(&xid) {
+                    let wire = self.block(wire, xid).stream_prepare(xid, &gid, lsn);
+                    self.forget(xid);
+                    wire
+                } else {
+                    self.whole(wire.begin_prepare(xid, &gid, lsn), xid).prepare(xid, &gid, lsn)
+                }
+            }
+            Event::CommitPrepared { xid, gid } if wanted => wire.commit_prepared(xid, &gid, lsn),
+            Event::RollbackPrepared { xid, gid, prepare_lsn } if wanted => {
+                wire.rollback_prepared(xid, &gid, prepare_lsn, lsn)
+            }
+            Event::CommitPrepared { .. } | Event::RollbackPrepared { .. } => wire,
+            Event::Message { content } if wanted => wire.logical_alone(lsn + RECORD, "p", &content),
+            Event::Message { .. } => wire,
+        })
+    }
+
+    /// Up to where everything was sent.
+    pub(crate) fn keepalive(&self, source: &Source) -> Wire {
+        let sent = source.log.get(self.read).map_or(source.end(), |(lsn, _)| *lsn);
+        Wire::new().keepalive(sent)
+    }
+
+    fn forget(&mut self, xid: u32) {
+        self.unsent.remove(&xid);
+        self.streamed.remove(&xid);
+        self.described_in.remove(&xid);
+    }
+
+    fn block(&mut self, wire: Wire, xid: u32) -> Wire {
+        let changes = std::mem::take(self.unsent.entry(xid).or_default());
+        let first = !self.streamed.contains_key(&xid);
+        self.streamed.entry(xid).or_default().extend(changes.iter().map(|(subxid, _)| *subxid));
+        let described = self.described_in.entry(xid).or_default();
+        wire.block(xid, first, |wire| {
+            changes.iter().fold(wire, |wire, (subxid, change)| send(wire.within(*subxid), change, described))
+        })
+    }
+
+    fn whole(&mut self, wire: Wire, xid: u32) -> Wire {
+        let changes = self.unsent.remove(&xid).unwrap_or_default();
+        changes.iter().fold(wire, |wire, (_, change)| send(wire, change, &mut self.described))
+    }
+}
+
+fn send(mut wire: Wire, change: &Change, described: &mut HashSet<u32>) -> Wire {
+    let tables = match change {
+        Change::Truncate { tables } => tables.clone(),
+        Change::Message { .. } => Vec::new(),
+        Change::Insert { at, .. }
+        | Change::Update { at, .. }
+        | Change::Move { at, .. }
+        | Change::Delete { at } => {
+            vec![at.0]
+        }
+    };
+    for table in &tables {
+        if described.insert(*table) {
+            let columns = [("k", oid::INT8, true), ("v", oid::TEXT, false), ("l", oid::TEXT, false)];
+            wire = wire.relation(*table, name(*table), b'd', &columns);
+        }
+    }
+    fn text(large: &Option<String>) -> Text<'_> {
+        large.as_deref().or(UNCHANGED)
+    }
+    match change {
+        Change::Insert { at, value, large } => {
+            wire.insert(at.0, &[Some(&at.1.to_string()), Some(value), Some(large)])
+        }
+        Change::Update { at, value, large } => {
+            wire.update(at.0, None, &[Some(&at.1.to_string()), Some(value), text(large)])
+        }
+        Change::Move { at, to, value, large } => {
+            let (from, to) = (at.1.to_string(), to.to_string());
+            wire.update(
+                at.0,
+                Some((b'K', &[Some(&from), None, None])),
+                &[Some(&to), Some(value), text(large)],
+            )
+        }
+        Change::Delete { at } => wire.delete(at.0, b'K', &[Some(&at.1.to_string()), None, None]),
+        Change::Truncate { .. } => wire.truncate(&tables),
+        Change::Message { content } => wire.logical(content),
+    }
+}
