@@ -373,8 +373,8 @@ def main():
     arguments.add_argument("--replicator", required=True, help="the built command")
     replicator = arguments.parse_args().replicator
     seconds = os.environ.get("DEMO_SECONDS")
-    # A supervisor's SIGTERM ends the demo as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A supervisor's SIGTERM ends the demo as Ctrl-C does, also where a shell has it ignore SIGINT.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     demo = Demo(replicator)
     try:
         demo.start_postgres()
@@ -388,6 +388,7 @@ def main():
         except KeyboardInterrupt:
             print("\nstopping; what is in flight is carried to its end")
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not demo.finish():
             raise SystemExit("demo: the copies differ from the source; DEMO_KEEP=1 keeps the logs")
         print("the copies are equal to the source")

@@ -5,7 +5,7 @@ set -euo pipefail
 PGPASSWORD="$(cat /run/secrets/source-postgres)"
 export PGPASSWORD
 
-# Rows that are there before the slot would never reach the copies.
+# So that the load is seen arriving.
 until [ "$(psql -XAtqc "SELECT count(*) FROM pg_replication_slots WHERE active")" != 0 ]; do
   echo "waiting for the replicator to read from its slot"
   sleep 2

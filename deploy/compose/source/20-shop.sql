@@ -1,4 +1,4 @@
--- A small shop. Its rows come later, by the load: what is there before the slot is made is not copied.
+-- A small shop. Its rows come by the load; what is there before the replicator starts is copied.
 CREATE TABLE customers (
     id bigint PRIMARY KEY,
     name text NOT NULL,

@@ -44,8 +44,8 @@ pub use choices::{
 pub use environment::Environment;
 pub use load::{ConfigError, load, load_file, load_str};
 pub use model::{
-    BufferConfig, ClickHouseConfig, Config, CopyConfig, HttpConfig, LogConfig, ObjectStoreConfig, PostgresSinkConfig,
-    RetryConfig, SourceConfig,
+    BufferConfig, ClickHouseConfig, Config, CopyConfig, HttpConfig, LogConfig, ObjectStoreConfig,
+    PostgresSinkConfig, RetryConfig, SourceConfig,
 };
 pub use patterns::TablePatterns;
 pub use reference::reference;

@@ -141,6 +141,11 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Whether no sink knows of any table.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.notes.is_empty()
+    }
+
     pub(crate) fn set(&mut self, oid: u32, sink: usize, note: Note) {
         self.notes.entry(oid).or_default().insert(sink, note);
     }

@@ -83,6 +83,16 @@ impl Setup {
     pub async fn load(settings: Settings, tables: &[TableCatalog]) -> Result<Self, String> {
         let sinks: Vec<Arc<dyn Sink>> = settings.sinks.iter().map(|of| Arc::clone(&of.sink)).collect();
         let ledger = Ledger::load(&sinks).await.map_err(|error| error.to_string())?;
+        if let Some(of) = settings.sinks.iter().find(|of| of.stream.slot_is_new)
+            && !ledger.is_empty()
+        {
+            return Err(format!(
+                "slot {slot} was made anew, and the sinks hold tables of an earlier slot of that name: what was committed \
+                 in between never comes. Empty the sinks' tables and name another source.slot: then everything is \
+                 copied anew",
+                slot = of.stream.identity.slot
+            ));
+        }
         let mut setup = Self { settings, ledger, tables: HashMap::new(), plans: BTreeMap::new() };
         for table in tables {
             setup.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));

@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_empty_table_is_looked_at_once() {
-        assert_eq!(Ranges::default().left(0, 8), [0..0]);
+        assert_eq!(Ranges::default().left(0, 8), vec![Range { start: 0, end: 0 }]);
     }
 
     #[test]

@@ -272,14 +272,18 @@ impl<'a> Round<'a> {
         };
         let is_empty = match self.shared.begin_copy(&sinks, &copy).await {
             Ok(is_empty) => is_empty,
-            Err(text) => return Ok(self.fail(oid, &name, text)),
+            Err(text) => {
+                self.fail(oid, &name, text);
+                return Ok(());
+            }
         };
         if !is_empty && !is_resumed && !has_key {
             let text = format!(
                 "table {name} has no key, and its counterpart in a sink has rows: copied rows could not be told from \
                  them; empty it there, or run `replicator resync --table {name}`, which does"
             );
-            return Ok(self.fail(oid, &name, text));
+            self.fail(oid, &name, text);
+            return Ok(());
         }
         let fresh = is_empty && !is_resumed;
         let copying = self.what_is_done(&table, resumed, &name, is_empty);

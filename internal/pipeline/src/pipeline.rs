@@ -26,7 +26,7 @@ use replicator_spill::{Shelf, SpillError, records};
 use replicator_types::{
     Budget, Lsn, Op, Position, Relation, TableCatalog, TransactionMeta, Tuple, TxnId, Value,
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -193,6 +193,10 @@ struct Tables {
     holds: HashMap<u32, Option<TxnId>>,
     /// Whether tables that are not known wait to be copied.
     unknown_wait: bool,
+    /// Described, not known, and without a change so far.
+    unknown: HashSet<u32>,
+    /// Requests that are not answered.
+    requests: usize,
     /// Read from the catalog; to be told once the stream has passed that moment.
     catalogs: Vec<TableCatalog>,
 }
@@ -265,6 +269,8 @@ impl Pipeline {
                 groups: HashMap::new(),
                 holds: HashMap::new(),
                 unknown_wait: false,
+                unknown: HashSet::new(),
+                requests: 0,
                 catalogs: Vec::new(),
             },
             message_relation: Arc::new(Relation::message()),
@@ -615,8 +621,7 @@ impl Pipeline {
         let target = self.dispatcher.target(&relation);
         let tables = &mut self.tables;
         if tables.unknown_wait && !tables.standings.contains_key(&oid) && !tables.waiting.contains_key(&oid) {
-            tables.waiting.insert(oid, Waiting::new(&tables.shelf, None));
-            self.notices.push(Notice::New(Arc::clone(&relation)));
+            tables.unknown.insert(oid);
         }
         self.targets.insert(oid, target);
         if let Some(before) = before {
@@ -626,6 +631,17 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// The first change of a table that is not known comes: the table waits for its copy. Its description alone means
+    /// nothing, since the source also describes partitions whose changes it sends as their root's.
+    fn met_unknown(&mut self, oid: u32) {
+        if self.tables.unknown.remove(&oid)
+            && let Some(target) = self.targets.get(&oid)
+        {
+            self.tables.waiting.insert(oid, Waiting::new(&self.tables.shelf, None));
+            self.notices.push(Notice::New(Arc::clone(&target.relation)));
+        }
     }
 
     /// A change of the table comes: what was announced of it holds from here on.
@@ -698,6 +714,7 @@ impl Pipeline {
 
     /// Makes a table wait: it is to be copied anew. [`Notice::Held`] tells when what came before is durable.
     pub fn hold(&mut self, oid: u32, now: Instant) {
+        self.tables.unknown.remove(&oid);
         let tables = &mut self.tables;
         if let Some(waiting) = tables.waiting.get_mut(&oid) {
             tables.releasing.retain(|releasing| *releasing != oid);
@@ -767,6 +784,7 @@ impl Pipeline {
 
     /// The request ([`Notice::Request`]) is written down, or done.
     pub fn answered(&mut self, id: TxnId) {
+        self.tables.requests = self.tables.requests.saturating_sub(1);
         self.accounts.let_go(id);
     }
 
@@ -828,9 +846,10 @@ impl Pipeline {
         std::mem::take(&mut self.notices)
     }
 
-    /// Tables whose changes wait, or that have caught up and are not settled.
+    /// Tables whose changes wait, or that have caught up and are not settled; and requests that are not answered, since
+    /// they may make tables wait.
     pub fn waiting(&self) -> usize {
-        self.tables.waiting.len() + self.tables.holds.len()
+        self.tables.waiting.len() + self.tables.holds.len() + self.tables.requests
     }
 
     /// Bytes of changes that wait, of tables and of transactions in progress: in memory, in files.
@@ -868,6 +887,7 @@ impl Pipeline {
                 if message.prefix == self.request_prefix && !message.prefix.is_empty() {
                     let id = open.meta.id;
                     self.accounts.hold(id);
+                    self.tables.requests += 1;
                     self.notices.push(Notice::Request { id, content: message.content.to_vec() });
                 }
             }
@@ -936,6 +956,9 @@ impl Pipeline {
         if self.relations.has_announced() && self.transaction.is_some_and(|open| !open.is_passed_over()) {
             self.met_announced(relation_oid, now)?;
         }
+        if !self.tables.unknown.is_empty() {
+            self.met_unknown(relation_oid);
+        }
         let open = self
             .transaction
             .as_mut()
@@ -982,6 +1005,7 @@ impl Pipeline {
         if self.relations.has_announced() && self.transaction.is_some_and(|open| !open.is_passed_over()) {
             oids.iter().try_for_each(|oid| self.met_announced(*oid, now))?;
         }
+        oids.iter().for_each(|oid| self.met_unknown(*oid));
         let open = self
             .transaction
             .as_mut()

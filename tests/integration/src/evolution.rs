@@ -35,17 +35,27 @@ impl Evolution {
         self.arrives_with(|config| config).await;
     }
 
+    /// The same without kills.
+    ///
+    /// # Panics
+    /// When a sink does not end up equal.
+    pub async fn arrives_undisturbed(self) {
+        for version in [PgVersion::V15, PgVersion::V18] {
+            self.arrives_from(version, false, |config| config).await;
+        }
+    }
+
     /// The same with a configuration of its own.
     ///
     /// # Panics
     /// When a sink does not end up equal.
     pub async fn arrives_with(self, configure: impl Fn(Config) -> Config) {
         for version in [PgVersion::V15, PgVersion::V18] {
-            self.arrives_from(version, &configure).await;
+            self.arrives_from(version, true, &configure).await;
         }
     }
 
-    async fn arrives_from(self, version: PgVersion, configure: impl Fn(Config) -> Config) {
+    async fn arrives_from(self, version: PgVersion, kills: bool, configure: impl Fn(Config) -> Config) {
         let world = World::start(version);
         world.source.sql("shop", "CREATE TABLE busy (id bigserial PRIMARY KEY, v text)");
         for name in ["quiet", "crash"] {
@@ -74,10 +84,12 @@ impl Evolution {
         assert_eq!(supervisor.starts(), 1, "it ended without being killed");
         for (change, rows) in self.steps {
             world.source.sql("shop", &change.replace("{t}", "crash"));
-            supervisor.kill9();
+            if kills {
+                supervisor.kill9();
+            }
             world.source.sql("shop", &rows.replace("{t}", "crash"));
         }
-        equal("after kills".to_owned(), "crash", Sinks::All).await;
+        equal("one change after the other".to_owned(), "crash", Sinks::All).await;
         busy.stop();
         equal("at the end".to_owned(), "", Sinks::All).await;
         supervisor.stop();

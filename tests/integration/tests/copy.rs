@@ -334,3 +334,21 @@ async fn a_transaction_in_flight_while_the_snapshot_is_taken_is_not_lost() {
     drain(&config);
     world.assert_equal(&[Table { name: "a", key: &["id"] }]).await;
 }
+
+#[test]
+fn a_slot_that_was_lost_is_not_replaced_in_silence_whatever_the_sinks_are() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql("shop", "CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1)");
+    let config = replicator_harness::Config::new(&world.source.url("shop"))
+        .set("source.tables", vec!["public.*"])
+        .clickhouse("analytics", &world.clickhouse);
+    drain(&config);
+    world.source.sql("shop", "SELECT pg_drop_replication_slot('replicator'); INSERT INTO a VALUES (2)");
+    for _ in 0..2 {
+        let refused = Replicator::run_to_end(&config, &["--endpos", "current"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+        let last = refused.stderr.lines().last().unwrap_or_default();
+        assert!(last.contains("made anew") && last.contains("source.slot"), "{last}");
+        assert_eq!(world.source.sql("shop", "SELECT count(*) FROM pg_replication_slots"), "0");
+    }
+}

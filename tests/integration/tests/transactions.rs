@@ -7,6 +7,7 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(60);
 
 const T: Table = Table { name: "t", key: &["id"] };
+const U: Table = Table { name: "u", key: &["id"] };
 
 /// A source that streams transactions from 64 kB on, and can prepare them.
 fn source(version: PgVersion) -> Postgres {
@@ -16,7 +17,10 @@ fn source(version: PgVersion) -> Postgres {
         .setting("max_prepared_transactions", "10");
     let source = Postgres::start(version, &options);
     source.createdb("shop");
-    source.sql("shop", "CREATE TABLE t (id bigint PRIMARY KEY, v text, n int)");
+    source.sql(
+        "shop",
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text, n int); CREATE TABLE u (LIKE t INCLUDING ALL)",
+    );
     source
 }
 
@@ -44,18 +48,18 @@ async fn streamed_transactions_arrive_as_if_they_had_been_sent_whole() {
         // One that stays open while others commit, and a kill in between.
         let open = world.source.client("shop").await;
         open.batch_execute(
-            "BEGIN; INSERT INTO t SELECT n, 'open' || n, 0 FROM generate_series(50001, 53000) n",
+            "BEGIN; INSERT INTO u SELECT n, 'open' || n, 0 FROM generate_series(50001, 53000) n",
         )
         .await
         .unwrap();
         world.source.sql("shop", TRANSACTIONS);
         supervisor.kill9();
         eventually_blocking(SOON, "ready", || if supervisor.is_ready() { Ok(()) } else { Err("not ready") });
-        open.batch_execute("UPDATE t SET v = 'late' WHERE id > 52000; COMMIT").await.unwrap();
+        open.batch_execute("UPDATE u SET v = 'late' WHERE id > 52000; COMMIT").await.unwrap();
         world.source.sql("shop", "DELETE FROM t WHERE id % 7 = 0");
         supervisor.stop();
         drain(&config);
-        world.assert_equal(&[T]).await;
+        world.assert_equal(&[T, U]).await;
     }
 }
 

@@ -42,6 +42,9 @@ impl Run {
             .clickhouse("analytics", &world.clickhouse)
             .set_sink("analytics", "database", self.clickhouse_database(world))
             .set_sink("analytics", "batch.interval_ms", 200)
+            // For speed: what they are about is tested elsewhere.
+            .set_sink("analytics", "fsync", false)
+            .set_sink("analytics", "views", false)
             .postgres("copy", &world.target, self.name)
             .set_sink("copy", "batch.interval_ms", 200)
             .s3("archive", &world.s3, "bucket", self.name)

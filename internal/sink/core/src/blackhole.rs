@@ -2,8 +2,8 @@ use crate::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
 use async_trait::async_trait;
 use replicator_types::{Batch, CheckItem, Relation};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A sink that walks every value and keeps none: for measuring everything but a destination.
 ///
