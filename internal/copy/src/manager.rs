@@ -223,7 +223,7 @@ impl Manager {
                     self.round_ended(ended?).await?;
                 }
                 _ = poll.tick() => if catalog_interval.is_some() {
-                    self.poll_catalog().await;
+                    self.poll_catalog().await?;
                 },
             }
         }
@@ -249,8 +249,26 @@ impl Manager {
         }
         for oid in result.gone {
             warn!(logger, "a table is not published any more, and is not copied"; "table" => self.name(oid));
-            let _ = self.shared.pipeline.send(Input::Release(oid));
+            self.left(oid).await?;
         }
+        Ok(())
+    }
+
+    /// A table is not published any more. What changes from now on does not come; if it is published again, it is
+    /// copied anew.
+    async fn left(&mut self, oid: u32) -> Result<(), String> {
+        self.busy.remove(&oid);
+        self.held.remove(&oid);
+        self.todo.remove(&oid);
+        self.later.remove(&oid);
+        self.deferred.remove(&oid);
+        if let Some((schema, name)) = self.tables.remove(&oid) {
+            let note = Note::Wanted { table: format!("{schema}.{name}") };
+            let sinks = self.shared.receivers(&schema, &name);
+            self.shared.write_note(oid, &sinks, &note).await?;
+            sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+        }
+        let _ = self.shared.pipeline.send(Input::Forget(oid));
         Ok(())
     }
 
@@ -286,7 +304,8 @@ impl Manager {
             Notice::New(relation) => {
                 info!(self.shared.logger, "a table that is new is copied"; "table" => relation.qualified_name());
                 self.met(&relation);
-                self.todo.insert(relation.oid, Plan::New);
+                let plan = self.plan_of(relation.oid);
+                self.todo.insert(relation.oid, plan);
             }
             Notice::Held(oid) => {
                 self.held.remove(&oid);
@@ -313,6 +332,10 @@ impl Manager {
                 let _ = self.shared.pipeline.send(Input::Answered(id));
             }
             Notice::Altered { before, after } => {
+                // Partitions are described too where their root is what is published.
+                if !self.tables.contains_key(&after.oid) {
+                    return Ok(());
+                }
                 self.met(&after);
                 if self.mode != SnapshotMode::Never && was_rewritten(&before, &after) {
                     info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
@@ -362,22 +385,34 @@ impl Manager {
 
     /// New tables and changed columns that no change has told of yet. A source that does not answer is asked again
     /// the next time.
-    async fn poll_catalog(&mut self) {
+    async fn poll_catalog(&mut self) -> Result<(), String> {
         let tables = match self.shared.source.published().await {
             Ok(tables) => tables,
             Err(error) => {
                 warn!(self.shared.logger, "the catalog can't be read"; "error" => %error);
-                return;
+                return Ok(());
             }
         };
         for table in &tables {
             if !self.tables.contains_key(&table.oid) && self.mode != SnapshotMode::Never {
                 info!(self.shared.logger, "a table that is new is copied"; "table" => format!("{}.{}", table.schema, table.name));
                 self.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
-                self.hold(table.oid, Plan::New);
+                let plan = self.plan_of(table.oid);
+                self.hold(table.oid, plan);
+            }
+        }
+        if self.mode != SnapshotMode::Never {
+            // One that is being copied is looked at when that is over.
+            let has_left =
+                |oid: &u32| !self.busy.contains(oid) && !tables.iter().any(|table| table.oid == *oid);
+            let left: Vec<u32> = self.tables.keys().copied().filter(has_left).collect();
+            for oid in left {
+                warn!(self.shared.logger, "a table is not published any more"; "table" => self.name(oid));
+                self.left(oid).await?;
             }
         }
         let _ = self.shared.pipeline.send(Input::Catalog(tables));
+        Ok(())
     }
 }
 

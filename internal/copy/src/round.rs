@@ -156,9 +156,18 @@ impl<'a> Round<'a> {
         snapshot: &'a Snapshot,
         mut plans: BTreeMap<u32, Plan>,
     ) -> std::result::Result<Result, String> {
-        let said = |error: SourceError| format!("source: {error}");
         let mut tables: Vec<(CopyTable, Plan)> = Vec::new();
-        for table in snapshot.tables().await.map_err(said)? {
+        let found = match snapshot.tables().await {
+            Ok(found) => found,
+            Err(error) if error.kind() == replicator_source::ErrorKind::Halt => {
+                return Err(format!("source: {error}"));
+            }
+            Err(error) => {
+                warn!(shared.logger, "copying failed, trying again"; "error" => %error);
+                return Ok(Result { again: plans.into_keys().collect(), ..Result::default() });
+            }
+        };
+        for table in found {
             if let Some(plan) = plans.remove(&table.relation.oid) {
                 tables.push((table, plan));
             }

@@ -52,6 +52,8 @@ pub enum Input {
     CopiedUntil(u32, Lsn),
     /// The copy of the table is durable. [`Notice::CaughtUp`] answers.
     Release(u32),
+    /// The table is not published any more.
+    Forget(u32),
     /// That answer is written down.
     Settled(u32),
     /// A [`Notice::Request`] is written down.
@@ -308,6 +310,10 @@ impl Driver {
             Input::CopiedAt(oid, snapshot) => self.pipeline.copied_at(oid, snapshot),
             Input::CopiedUntil(oid, snapshot) => self.pipeline.copied_until(oid, snapshot),
             Input::Release(oid) => self.pipeline.release(oid),
+            Input::Forget(oid) => {
+                self.pipeline.forget(oid);
+                self.stop_if_passed();
+            }
             Input::Answered(id) => self.pipeline.answered(id),
             Input::Settled(oid) => {
                 self.pipeline.settled(oid);

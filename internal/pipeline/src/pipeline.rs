@@ -743,6 +743,21 @@ impl Pipeline {
         self.accounts.seal_group(group);
     }
 
+    /// The table is not published any more. What waits of it is of no use, and holds nothing back; if it comes again, it
+    /// is a new one.
+    pub fn forget(&mut self, oid: u32) {
+        self.tables.standings.remove(&oid);
+        let Some(waiting) = self.tables.waiting.remove(&oid) else { return };
+        self.tables.releasing.retain(|releasing| *releasing != oid);
+        if let Some(group) = waiting.group {
+            self.dispatcher.cut_catch_up();
+            self.accounts.seal_group(group);
+        }
+        if let Some(hold) = waiting.hold {
+            self.accounts.let_go(hold);
+        }
+    }
+
     fn meta_of_group(&self, group: TxnId) -> TransactionMeta {
         TransactionMeta {
             id: group,

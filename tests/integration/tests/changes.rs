@@ -141,12 +141,14 @@ fn a_slot_that_is_dropped_while_it_is_away_is_not_made_again() {
     world.source.sql("shop", "CREATE TABLE t (id bigint PRIMARY KEY)");
     let mut replicator = Replicator::spawn(&world.config(), &[]);
     replicator.wait_until_ready(SOON);
-    // While it pauses after the first failure, the slot goes.
-    world.source.sql(
-        "shop",
-        "SELECT pg_terminate_backend(active_pid), pg_sleep(0.05) FROM pg_replication_slots;
-         SELECT pg_drop_replication_slot('replicator')",
-    );
+    // While it pauses after a failure, the slot goes.
+    eventually_blocking(SOON, "the slot is dropped", || {
+        world.source.try_sql(
+            "shop",
+            "SELECT pg_terminate_backend(active_pid), pg_sleep(0.01) FROM pg_replication_slots;
+             SELECT pg_drop_replication_slot('replicator')",
+        )
+    });
     let status = replicator.wait(SOON);
     assert_eq!(status.code(), Some(1), "{}", replicator.stderr());
     assert_eq!(world.source.sql("shop", "SELECT count(*) FROM pg_replication_slots"), "0");

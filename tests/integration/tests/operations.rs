@@ -44,7 +44,7 @@ async fn with_a_sink_away_under_load_memory_stays_bounded_the_slot_stands_still_
     const BUFFER: u64 = 32 << 20;
     let world = World::start(PgVersion::V15);
     create_events(&world.source);
-    let config = world.config().set("buffer.bytes_max", "32MiB");
+    let config = world.config().set("source.snapshot", "never").set("buffer.bytes_max", "32MiB");
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     insert_events(&world.source, 1, 1000);
@@ -103,7 +103,7 @@ async fn sigterm_makes_durable_what_was_read_acknowledges_it_and_ends_with_0() {
     let world = World::start(PgVersion::V17);
     create_events(&world.source);
     // Batches that would wait for minutes: only the shutdown cuts them.
-    let mut config = world.config();
+    let mut config = world.config().set("source.snapshot", "never");
     for sink in ["analytics", "copy", "archive"] {
         config = config.set_sink(sink, "batch.interval_ms", 600_000);
     }
@@ -126,7 +126,7 @@ async fn sigterm_makes_durable_what_was_read_acknowledges_it_and_ends_with_0() {
 fn a_second_sigterm_ends_at_once() {
     let world = World::start(PgVersion::V15);
     create_events(&world.source);
-    let config = world.config().set("shutdown_grace_ms", 120_000);
+    let config = world.config().set("source.snapshot", "never").set("shutdown_grace_ms", 120_000);
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     world.clickhouse.stop();
@@ -144,7 +144,7 @@ fn a_second_sigterm_ends_at_once() {
 fn a_shutdown_that_outlives_its_grace_ends_with_1_and_acknowledges_nothing_more() {
     let world = World::start(PgVersion::V15);
     create_events(&world.source);
-    let config = world.config().set("shutdown_grace_ms", 500);
+    let config = world.config().set("source.snapshot", "never").set("shutdown_grace_ms", 500);
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     world.clickhouse.stop();
@@ -161,7 +161,7 @@ fn a_shutdown_that_outlives_its_grace_ends_with_1_and_acknowledges_nothing_more(
 async fn endpos_drains_to_there_acknowledges_and_ends_with_0() {
     let world = World::start(PgVersion::V18);
     create_events(&world.source);
-    let config = world.config();
+    let config = world.config().set("source.snapshot", "never");
     // The first run makes slot and publication.
     let first = Replicator::run_to_end(&config, &["--endpos", "current"]);
     assert!(first.status.success(), "{}", first.stderr);
@@ -222,7 +222,7 @@ fn keepalives_are_answered_while_the_buffer_is_full() {
 async fn a_source_that_goes_away_and_comes_back_is_followed_on_within_the_run() {
     let world = World::start(PgVersion::V17);
     create_events(&world.source);
-    let mut replicator = Replicator::spawn(&world.config(), &[]);
+    let mut replicator = Replicator::spawn(&world.config().set("source.snapshot", "never"), &[]);
     replicator.wait_until_ready(SOON);
     for round in 0..3_u64 {
         insert_events(&world.source, round * 1000 + 1, round * 1000 + 1000);

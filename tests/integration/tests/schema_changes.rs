@@ -453,7 +453,6 @@ async fn a_new_column_becomes_the_primary_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "leaving the publication is not written down"]
 async fn a_table_that_was_not_published_for_a_while_is_copied_again() {
     Evolution {
         before: "CREATE TABLE {t}_stays (id int PRIMARY KEY); CREATE TABLE {t} (id int PRIMARY KEY, v text); INSERT INTO {t} SELECT n, 'v' FROM generate_series(1, 20) n;
