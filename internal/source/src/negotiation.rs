@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn without_a_word_every_server_is_asked_for_what_all_have() {
         for version in [140_000, 150_000, 180_000] {
-            assert_eq!(chosen(version, false, |_| {}), StreamOptions::default());
+            let what_all_have = StreamOptions { messages: true, ..StreamOptions::default() };
+            assert_eq!(chosen(version, false, |_| {}), what_all_have);
         }
     }
 

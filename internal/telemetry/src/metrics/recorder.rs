@@ -80,7 +80,7 @@ fn builder() -> Result<PrometheusBuilder, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Failure, PipelineMetrics, SinkMetrics, SourceMetrics};
+    use super::super::{CopyMetrics, Failure, PipelineMetrics, SinkMetrics, SourceMetrics};
     use super::*;
 
     fn rendered(count: impl FnOnce()) -> String {
@@ -102,6 +102,11 @@ mod tests {
             sink.batch_bytes.record(1.0);
             sink.latency_seconds.record(1.0);
             sink.commit_to_durable_seconds.record(1.0);
+            let copy = CopyMetrics::new();
+            let (rows, bytes) = copy.of_table("public.orders");
+            rows.increment(1);
+            bytes.increment(1);
+            copy.failures("public.orders").increment(1);
         });
         for metric in METRICS
             .iter()
