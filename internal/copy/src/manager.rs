@@ -13,7 +13,7 @@ use replicator_sink::{ErrorKind, Lane, Sink, SinkError, StreamInfo, TableCopy};
 use replicator_source::{Source, SourceError};
 use replicator_types::{Position, Relation, TableCatalog};
 use slog::{Logger, error, info, warn};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -262,11 +262,9 @@ impl Manager {
         self.todo.remove(&oid);
         self.later.remove(&oid);
         self.deferred.remove(&oid);
-        if let Some((schema, name)) = self.tables.remove(&oid) {
-            let note = Note::Wanted { table: format!("{schema}.{name}") };
-            let sinks = self.shared.receivers(&schema, &name);
-            self.shared.write_note(oid, &sinks, &note).await?;
-            sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+        if self.tables.contains_key(&oid) {
+            self.remember(oid, Note::Wanted { table: self.name(oid) }).await?;
+            self.tables.remove(&oid);
         }
         let _ = self.shared.pipeline.send(Input::Forget(oid));
         Ok(())
@@ -286,11 +284,23 @@ impl Manager {
     }
 
     fn plan_of(&self, oid: u32) -> Plan {
-        let (schema, table) = self.tables.get(&oid).cloned().unwrap_or_default();
-        match self.ledger.plan(oid, &self.shared.receivers(&schema, &table)) {
+        match self.ledger.plan(oid, &self.receivers(oid)) {
             Plan::None { .. } => Plan::Again { empty_first: false },
             plan => plan,
         }
+    }
+
+    /// The sinks that take a table.
+    fn receivers(&self, oid: u32) -> Vec<usize> {
+        self.tables.get(&oid).map_or_else(Vec::new, |(schema, name)| self.shared.receivers(schema, name))
+    }
+
+    /// Keeps a note in each sink that takes the table, and in the ledger.
+    async fn remember(&mut self, oid: u32, note: Note) -> Result<(), String> {
+        let sinks = self.receivers(oid);
+        self.shared.write_note(oid, &sinks, &note).await?;
+        sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+        Ok(())
     }
 
     fn name(&self, oid: u32) -> String {
@@ -312,17 +322,12 @@ impl Manager {
             }
             Notice::CaughtUp { oid, from } => {
                 self.busy.remove(&oid);
-                let (schema, table) = self.tables.get(&oid).cloned().unwrap_or_default();
-                let note = Note::Done { table: self.name(oid), from };
-                let sinks = self.shared.receivers(&schema, &table);
-                self.shared.write_note(oid, &sinks, &note).await?;
-                sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+                self.remember(oid, Note::Done { table: self.name(oid), from }).await?;
                 let _ = self.shared.pipeline.send(Input::Settled(oid));
                 info!(self.shared.logger, "table caught up with the stream"; "table" => self.name(oid));
                 if let Some(plan) = self.deferred.remove(&oid) {
                     if plan == (Plan::Again { empty_first: true }) {
-                        let note = Note::Wanted { table: self.name(oid) };
-                        self.shared.write_note(oid, &sinks, &note).await?;
+                        self.remember(oid, Note::Wanted { table: self.name(oid) }).await?;
                     }
                     self.hold(oid, plan);
                 }
@@ -369,16 +374,12 @@ impl Manager {
 
     /// Somebody asks for a table, by `schema.name`.
     async fn request(&mut self, content: &str) -> Result<(), String> {
-        let found = self.tables.iter().find(|(_, (schema, name))| format!("{schema}.{name}") == content);
-        let Some((&oid, (schema, name))) = found.map(|(oid, names)| (oid, names.clone())) else {
+        let Some(oid) = self.tables.keys().copied().find(|oid| self.name(*oid) == content) else {
             warn!(self.shared.logger, "a table was asked for that is not published"; "table" => content);
             return Ok(());
         };
         info!(self.shared.logger, "a table was asked for and is copied again"; "table" => content);
-        let note = Note::Wanted { table: content.to_owned() };
-        let sinks = self.shared.receivers(&schema, &name);
-        self.shared.write_note(oid, &sinks, &note).await?;
-        sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+        self.remember(oid, Note::Wanted { table: content.to_owned() }).await?;
         self.hold(oid, Plan::Again { empty_first: true });
         Ok(())
     }
@@ -403,8 +404,8 @@ impl Manager {
         }
         if self.mode != SnapshotMode::Never {
             // One that is being copied is looked at when that is over.
-            let has_left =
-                |oid: &u32| !self.busy.contains(oid) && !tables.iter().any(|table| table.oid == *oid);
+            let published: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
+            let has_left = |oid: &u32| !self.busy.contains(oid) && !published.contains(oid);
             let left: Vec<u32> = self.tables.keys().copied().filter(has_left).collect();
             for oid in left {
                 warn!(self.shared.logger, "a table is not published any more"; "table" => self.name(oid));

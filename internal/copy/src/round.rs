@@ -17,7 +17,7 @@ use replicator_sink::TableCopy;
 use replicator_source::{CopyLimits, CopyTable, CopyWorker, Snapshot, SourceError};
 use replicator_types::{BatchBuilder, Budget, Phase, TxnId};
 use slog::{info, warn};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -144,7 +144,6 @@ pub(crate) struct Round<'a> {
     waiting: VecDeque<(CopyTable, Plan)>,
     tables: BTreeMap<u32, TableState>,
     ranges: HashMap<TxnId, RangeState>,
-    stopped: HashSet<u32>,
     progress: Progress,
     result: Result,
 }
@@ -198,7 +197,6 @@ impl<'a> Round<'a> {
             waiting: tables.into(),
             tables: BTreeMap::new(),
             ranges: HashMap::new(),
-            stopped: HashSet::new(),
             result: Result { gone: plans.into_keys().collect(), ..Result::default() },
         };
         let outcome = round.copy().await;
@@ -404,7 +402,6 @@ impl<'a> Round<'a> {
                 let oid = range.oid;
                 self.jobs.drop_table(oid);
                 let Some(table) = self.tables.remove(&oid) else { return Ok(()) };
-                self.stopped.insert(oid);
                 if error.is_stale_snapshot()
                     || !self.snapshot.is_alive()
                     || error.kind() == replicator_source::ErrorKind::Retry

@@ -663,11 +663,8 @@ impl Pipeline {
         let mut to = To::All;
         if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
             to = To::Logs;
-            waiting.push_schema(meta, &target.relation, ordinal)?;
-            if waiting.hold.is_none() {
-                waiting.hold = Some(meta.id);
-                self.accounts.hold(meta.id);
-            }
+            waiting.push_schema(meta, target, ordinal)?;
+            waiting.hold_back(&mut self.accounts, meta.id);
         }
         self.dispatcher.schema(&mut self.accounts, meta, target, to, ordinal, now);
         Ok(())
@@ -810,18 +807,24 @@ impl Pipeline {
         let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
         let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
         let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
-            let Waited { transaction, relation, ordinal, what } = waited;
-            let target = dispatcher.target(relation);
+            let Waited { transaction, target, ordinal, what } = waited;
             match what {
                 What::Row(change) => {
-                    dispatcher.row(accounts, &transaction, &target, To::States, change, ordinal, now)?;
+                    dispatcher.row(accounts, &transaction, target, To::States, change, ordinal, now)?;
                 }
                 What::Truncate { cascade, restart_identity } => {
                     let flags = (cascade, restart_identity);
-                    dispatcher.truncate(accounts, &transaction, &[(target, To::States)], flags, ordinal, now);
+                    dispatcher.truncate(
+                        accounts,
+                        &transaction,
+                        &[(target.clone(), To::States)],
+                        flags,
+                        ordinal,
+                        now,
+                    );
                 }
                 What::Schema => {
-                    dispatcher.schema(accounts, &transaction, &target, To::States, ordinal, now);
+                    dispatcher.schema(accounts, &transaction, target, To::States, ordinal, now);
                 }
             }
             Ok::<(), PipelineError>(())
@@ -994,11 +997,8 @@ impl Pipeline {
         {
             to = To::Logs;
             if !waiting.is_copied(open.meta.commit_lsn) {
-                waiting.push_row(&open.meta, &target.relation, open.ordinal, &change)?;
-                if waiting.hold.is_none() {
-                    waiting.hold = Some(open.meta.id);
-                    self.accounts.hold(open.meta.id);
-                }
+                waiting.push_row(&open.meta, target, open.ordinal, &change)?;
+                waiting.hold_back(&mut self.accounts, open.meta.id);
             }
         } else if !self.tables.standings.is_empty()
             && self.tables.standings.get(&relation_oid).is_some_and(|from| open.position() < *from)
@@ -1043,11 +1043,8 @@ impl Pipeline {
                     && !waiting.is_copied(open.meta.commit_lsn)
                 {
                     let ordinal = open.ordinal + index as u64;
-                    waiting.push_truncate(&open.meta, &target.relation, ordinal, flags)?;
-                    if waiting.hold.is_none() {
-                        waiting.hold = Some(open.meta.id);
-                        self.accounts.hold(open.meta.id);
-                    }
+                    waiting.push_truncate(&open.meta, target, ordinal, flags)?;
+                    waiting.hold_back(&mut self.accounts, open.meta.id);
                 }
             }
             self.dispatcher.truncate(&mut self.accounts, &open.meta, &targets, flags, open.ordinal, now);

@@ -11,9 +11,10 @@
 //! While anything waits, the transaction it came with is held back from the checkpoint, so after a crash it
 //! comes again.
 
-use crate::dispatcher::RowChange;
+use crate::accounts::Accounts;
+use crate::dispatcher::{RowChange, Target};
 use replicator_spill::{Queue, Shelf, SpillError, records};
-use replicator_types::{Lsn, Op, Relation, TransactionMeta, Tuple, TxnId};
+use replicator_types::{Lsn, Op, TransactionMeta, Tuple, TxnId};
 use std::sync::Arc;
 
 /// A table that waits. See the module.
@@ -23,7 +24,8 @@ pub(crate) struct Waiting {
     /// A run that has been taken off the queue, and how far it has been walked.
     run: Vec<u8>,
     at: usize,
-    relations: Vec<Arc<Relation>>,
+    /// The table versions of what waits, looked up once each.
+    targets: Vec<Target>,
     /// What commits before it is in the copy.
     snapshot: Option<Lsn>,
     /// The newest snapshot of which it has rows.
@@ -37,7 +39,7 @@ pub(crate) struct Waiting {
 /// What waited.
 pub(crate) struct Waited<'a> {
     pub(crate) transaction: TransactionMeta,
-    pub(crate) relation: &'a Arc<Relation>,
+    pub(crate) target: &'a Target,
     pub(crate) ordinal: u64,
     pub(crate) what: What<'a>,
 }
@@ -63,7 +65,7 @@ impl Waiting {
             queue: shelf.queue(),
             run: Vec::new(),
             at: 0,
-            relations: Vec::new(),
+            targets: Vec::new(),
             snapshot,
             until: Lsn::ZERO,
             hold: None,
@@ -86,6 +88,14 @@ impl Waiting {
         self.until.max(self.snapshot.unwrap_or_default())
     }
 
+    /// Holds the watermark before the first transaction of which something waits.
+    pub(crate) fn hold_back(&mut self, accounts: &mut Accounts, transaction: TxnId) {
+        if self.hold.is_none() {
+            self.hold = Some(transaction);
+            accounts.hold(transaction);
+        }
+    }
+
     /// Whether a change of that transaction is in the copy anyway.
     pub(crate) fn is_copied(&self, commit_lsn: Lsn) -> bool {
         self.snapshot.is_some_and(|snapshot| commit_lsn < snapshot)
@@ -94,7 +104,7 @@ impl Waiting {
     pub(crate) fn push_row(
         &mut self,
         transaction: &TransactionMeta,
-        relation: &Arc<Relation>,
+        target: &Target,
         ordinal: u64,
         change: &RowChange<'_>,
     ) -> Result<(), SpillError> {
@@ -109,28 +119,28 @@ impl Waiting {
             | flag(change.new.is_some(), HAS_NEW);
         let old = change.old.map_or(&[][..], Tuple::as_bytes);
         let new = change.new.map_or(&[][..], Tuple::as_bytes);
-        self.push(op, flags, transaction, relation, ordinal, old, new)
+        self.push(op, flags, transaction, target, ordinal, old, new)
     }
 
     pub(crate) fn push_truncate(
         &mut self,
         transaction: &TransactionMeta,
-        relation: &Arc<Relation>,
+        target: &Target,
         ordinal: u64,
         (cascade, restart_identity): (bool, bool),
     ) -> Result<(), SpillError> {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let flags = flag(cascade, CASCADE) | flag(restart_identity, RESTART_IDENTITY);
-        self.push(b'T', flags, transaction, relation, ordinal, &[], &[])
+        self.push(b'T', flags, transaction, target, ordinal, &[], &[])
     }
 
     pub(crate) fn push_schema(
         &mut self,
         transaction: &TransactionMeta,
-        relation: &Arc<Relation>,
+        target: &Target,
         ordinal: u64,
     ) -> Result<(), SpillError> {
-        self.push(b'S', 0, transaction, relation, ordinal, &[], &[])
+        self.push(b'S', 0, transaction, target, ordinal, &[], &[])
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one record")]
@@ -139,16 +149,17 @@ impl Waiting {
         op: u8,
         flags: u8,
         transaction: &TransactionMeta,
-        relation: &Arc<Relation>,
+        target: &Target,
         ordinal: u64,
         old: &[u8],
         new: &[u8],
     ) -> Result<(), SpillError> {
-        let number = match self.relations.iter().rposition(|known| Arc::ptr_eq(known, relation)) {
+        let is_it = |known: &Target| Arc::ptr_eq(&known.relation, &target.relation);
+        let number = match self.targets.iter().rposition(is_it) {
             Some(number) => number,
             None => {
-                self.relations.push(Arc::clone(relation));
-                self.relations.len() - 1
+                self.targets.push(target.clone());
+                self.targets.len() - 1
             }
         };
         let mut header = [0; HEADER_BYTES];
@@ -197,7 +208,7 @@ impl Waiting {
             };
             bytes += next - self.at;
             self.at = next;
-            if let Some(waited) = read(record, &self.relations, group)
+            if let Some(waited) = read(record, &self.targets, group)
                 && self.snapshot.is_none_or(|snapshot| waited.transaction.commit_lsn >= snapshot)
             {
                 take(waited)?;
@@ -213,7 +224,7 @@ impl Waiting {
 }
 
 /// A record as [`Waiting::push`] wrote it.
-fn read<'a>(record: &'a [u8], relations: &'a [Arc<Relation>], group: TxnId) -> Option<Waited<'a>> {
+fn read<'a>(record: &'a [u8], targets: &'a [Target], group: TxnId) -> Option<Waited<'a>> {
     let (&op, rest) = record.split_first()?;
     let (&flags, rest) = rest.split_first()?;
     let (number, rest) = rest.split_first_chunk::<4>()?;
@@ -239,7 +250,7 @@ fn read<'a>(record: &'a [u8], relations: &'a [Arc<Relation>], group: TxnId) -> O
             commit_time_us: i64::from_ne_bytes(*commit_time_us),
             xid: u32::from_ne_bytes(*xid),
         },
-        relation: relations.get(u32::from_ne_bytes(*number) as usize)?,
+        target: targets.get(u32::from_ne_bytes(*number) as usize)?,
         ordinal: u64::from_ne_bytes(*ordinal),
         what: match op {
             b'I' => row(Op::Insert),
