@@ -36,17 +36,26 @@ pub fn archive_events(root: &Path) -> Vec<Value> {
 /// # Panics
 /// When it is not gzipped lines of JSON.
 pub fn events_of(file: &Path) -> Vec<Value> {
-    let name = file.display();
+    lines_of(file).map(|line| event_of(&line)).collect()
+}
+
+/// The lines of one file, each an event.
+///
+/// # Panics
+/// When it is not gzipped text.
+pub fn lines_of(file: &Path) -> impl Iterator<Item = String> {
+    let name = file.display().to_string();
     let opened = File::open(file).unwrap_or_else(|error| panic!("open {name}: {error}"));
-    BufReader::new(MultiGzDecoder::new(opened))
-        .lines()
-        .enumerate()
-        .map(|(index, line)| {
-            let line = line.unwrap_or_else(|error| panic!("{name} line {}: {error}", index + 1));
-            serde_json::from_str(&line)
-                .unwrap_or_else(|error| panic!("{name} line {}: {error}: {line}", index + 1))
-        })
-        .collect()
+    let lines = BufReader::new(MultiGzDecoder::new(opened)).lines();
+    lines.map(move |line| line.unwrap_or_else(|error| panic!("{name}: {error}")))
+}
+
+/// The event of a line.
+///
+/// # Panics
+/// When it is not JSON.
+pub fn event_of(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in the archive's line {line}"))
 }
 
 /// Asserts that every event has an `event_id` of its own.
@@ -55,11 +64,19 @@ pub fn events_of(file: &Path) -> Vec<Value> {
 /// When one has none, or one is there twice.
 #[track_caller]
 pub fn assert_each_event_once(events: &[Value]) {
+    assert_each_id_once(events.iter().map(|event| {
+        event["event_id"].as_str().unwrap_or_else(|| panic!("an event without event_id: {event}"))
+    }));
+}
+
+/// Asserts that none of these `event_id`s is there twice.
+///
+/// # Panics
+/// When one is.
+#[track_caller]
+pub fn assert_each_id_once<'a>(ids: impl IntoIterator<Item = &'a str>) {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    for event in events {
-        let id = event["event_id"].as_str().unwrap_or_else(|| panic!("an event without event_id: {event}"));
-        *counts.entry(id).or_default() += 1;
-    }
+    ids.into_iter().for_each(|id| *counts.entry(id).or_default() += 1);
     let repeated: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
     assert!(
         repeated.is_empty(),

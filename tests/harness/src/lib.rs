@@ -36,7 +36,7 @@ mod s3;
 mod scratch;
 mod tls;
 
-pub use archive::{archive_events, archive_files, assert_each_event_once};
+pub use archive::{archive_events, archive_files, assert_each_event_once, assert_each_id_once};
 pub use clickhouse::{ClickHouse, ClickHouseOptions};
 pub use config::Config;
 pub use eventually::{eventually, eventually_blocking};

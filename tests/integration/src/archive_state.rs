@@ -10,23 +10,37 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-/// An event, and how its table looked then.
-#[derive(Clone, Debug)]
+/// An event, and how its table looked then. It stays a line of text until it is applied: parsed, a million of them
+/// take several gigabytes.
+#[derive(Debug)]
 pub struct Described {
-    /// The line.
-    pub event: Value,
+    /// Its `event_id`.
+    pub id: Box<str>,
+    is_read: bool,
+    line: Box<str>,
     table: Option<Arc<Description>>,
+}
+
+impl Described {
+    /// The event.
+    ///
+    /// # Panics
+    /// When its line is not JSON.
+    pub fn event(&self) -> Value {
+        archive::event_of(&self.line)
+    }
 }
 
 #[derive(Debug)]
 struct Description {
     oid: u64,
+    name: String,
     /// Name, attribute number, and the value that rows have which are older than the column.
     columns: Vec<(String, i64, Option<String>)>,
 }
 
 impl Description {
-    fn of(relation: &Value) -> Self {
+    fn of(name: &str, relation: &Value) -> Self {
         let column = |column: &Value| {
             let name = column["name"].as_str().expect("a column's name").to_owned();
             let missing = column["missing"].as_str().map(str::to_owned);
@@ -34,6 +48,7 @@ impl Description {
         };
         Self {
             oid: relation["oid"].as_u64().expect("a table's oid"),
+            name: name.to_owned(),
             columns: relation["columns"].as_array().expect("columns").iter().map(column).collect(),
         }
     }
@@ -52,20 +67,23 @@ pub fn described_events(root: &Path) -> Vec<Described> {
     let mut all = Vec::new();
     for file in archive_files(root) {
         let mut tables: HashMap<(String, String), Arc<Description>> = HashMap::new();
-        for event in archive::events_of(&file) {
-            let (Some(schema), Some(name)) = (event["schema"].as_str(), event["table"].as_str()) else {
-                all.push(Described { event, table: None });
-                continue;
-            };
-            let names = (schema.to_owned(), name.to_owned());
-            if event.get("relation").is_some_and(Value::is_object) {
-                tables.insert(names.clone(), Arc::new(Description::of(&event["relation"])));
-            }
-            let table = tables.get(&names).unwrap_or_else(|| panic!("not described: {event}"));
-            all.push(Described { table: Some(Arc::clone(table)), event });
+        for line in archive::lines_of(&file) {
+            let event = archive::event_of(&line);
+            let table = event["schema"].as_str().zip(event["table"].as_str()).map(|names| {
+                let names = (names.0.to_owned(), names.1.to_owned());
+                if event.get("relation").is_some_and(Value::is_object) {
+                    let description = Description::of(&names.1, &event["relation"]);
+                    tables.insert(names.clone(), Arc::new(description));
+                }
+                Arc::clone(tables.get(&names).unwrap_or_else(|| panic!("not described: {event}")))
+            });
+            let id =
+                event["event_id"].as_str().unwrap_or_else(|| panic!("an event without event_id: {event}"));
+            let is_read = event["op"] == "read";
+            all.push(Described { id: id.into(), is_read, line: line.into(), table });
         }
     }
-    all.sort_by(|a, b| a.event["event_id"].as_str().cmp(&b.event["event_id"].as_str()));
+    all.sort_by(|a, b| a.id.cmp(&b.id));
     all
 }
 
@@ -74,9 +92,8 @@ pub fn described_events(root: &Path) -> Vec<Described> {
 /// # Panics
 /// When they do not.
 pub fn assert_archive_folds_to(events: &[Described], table: &Table, columns: &[Column], expected: &Rows) {
-    let is_it = |described: &&Described| described.event["table"] == table.name;
-    let oid =
-        events.iter().rfind(is_it).and_then(|described| described.table.as_ref()).map_or(0, |of| of.oid);
+    let mut tables = events.iter().rev().filter_map(|described| described.table.as_ref());
+    let oid = tables.find(|description| description.name == table.name).map_or(0, |of| of.oid);
     let key: Vec<String> = table.key.iter().map(|&name| name.to_owned()).collect();
     let folded = fold_columns(events, oid, &key, columns).unwrap_or_else(|text| panic!("{text}"));
     assert_same_rows(&format!("public.{} from the archive", table.name), expected, &folded);
@@ -97,11 +114,11 @@ fn fold_columns(events: &[Described], oid: u64, key: &[String], columns: &[Colum
     let of_table = |described: &&Described| described.table.as_ref().is_some_and(|table| table.oid == oid);
     let events: Vec<&Described> = events.iter().filter(of_table).collect();
     // Until the last row of a copy is read, a change may be of a row that is read later.
-    let copied = events.iter().rposition(|described| described.event["op"] == "read").unwrap_or(0);
+    let copied = events.iter().rposition(|described| described.is_read).unwrap_or(0);
     for (number, described) in events.into_iter().enumerate() {
         if let Some(table) = &described.table {
             state.lenient = number < copied;
-            state.apply(&described.event, table, !key.is_empty());
+            state.apply(&described.event(), table, !key.is_empty());
             newest = Some(table);
         }
     }

@@ -1,7 +1,7 @@
 //! By what rows are told apart: each way, into all three sinks.
 
 use replicator_harness::{Config, PgVersion, Replicator, Rows, assert_same_rows, source_columns};
-use replicator_integration::{Table, World, assert_archive_folds_to, drain, stream};
+use replicator_integration::{Described, Table, World, assert_archive_folds_to, drain, stream};
 
 /// A value of 20 kB that does not compress: stored out of line, and not sent when an update leaves it alone.
 const BIG: &str = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 640))";
@@ -198,7 +198,7 @@ async fn a_truncate_empties_its_tables_in_its_place_and_ids_begin_again() {
         let truncates: Vec<(String, bool, bool)> = world
             .archive()
             .iter()
-            .map(|described| &described.event)
+            .map(Described::event)
             // Not those by which a copy begins.
             .filter(|event| event["op"] == "truncate" && event["xid"] != 0)
             .map(|event| {
