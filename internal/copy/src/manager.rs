@@ -21,6 +21,9 @@ use tokio::sync::mpsc;
 /// When a table whose copy failed is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
 
+/// So many tables' notes are written at once.
+const NOTES_AT_ONCE_MAX: usize = 16;
+
 /// A sink as copies need it.
 pub struct CopySink {
     /// The sink, prepared.
@@ -214,7 +217,7 @@ impl Manager {
             }
             tokio::select! {
                 notice = notices.recv() => match notice {
-                    Some(notice) => self.notice(notice).await?,
+                    Some(notice) => self.notices(notice, &mut notices).await?,
                     // The pipeline is over, and with it the run.
                     None => return std::future::pending().await,
                 },
@@ -309,6 +312,51 @@ impl Manager {
             .map_or_else(|| format!("oid {oid}"), |(schema, name)| format!("{schema}.{name}"))
     }
 
+    /// What has come; of tables that have caught up, the notes are written all at once.
+    async fn notices(
+        &mut self,
+        first: Notice,
+        more: &mut mpsc::UnboundedReceiver<Notice>,
+    ) -> Result<(), String> {
+        let mut caught_up = Vec::new();
+        let mut next = Some(first);
+        while let Some(notice) = next {
+            match notice {
+                Notice::CaughtUp { oid, from } => caught_up.push((oid, from)),
+                other => {
+                    self.caught_up(std::mem::take(&mut caught_up)).await?;
+                    self.notice(other).await?;
+                }
+            }
+            next = more.try_recv().ok();
+        }
+        self.caught_up(caught_up).await
+    }
+
+    async fn caught_up(&mut self, tables: Vec<(u32, Position)>) -> Result<(), String> {
+        let notes: Vec<(u32, Vec<usize>, Note)> = tables
+            .into_iter()
+            .map(|(oid, from)| (oid, self.receivers(oid), Note::Done { table: self.name(oid), from }))
+            .collect();
+        for some in notes.chunks(NOTES_AT_ONCE_MAX) {
+            let written = some.iter().map(|(oid, sinks, note)| self.shared.write_note(*oid, sinks, note));
+            futures_util::future::try_join_all(written.collect::<Vec<_>>()).await?;
+        }
+        for (oid, sinks, note) in notes {
+            sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+            self.busy.remove(&oid);
+            let _ = self.shared.pipeline.send(Input::Settled(oid));
+            info!(self.shared.logger, "table caught up with the stream"; "table" => self.name(oid));
+            if let Some(plan) = self.deferred.remove(&oid) {
+                if plan == (Plan::Again { empty_first: true }) {
+                    self.remember(oid, Note::Wanted { table: self.name(oid) }).await?;
+                }
+                self.hold(oid, plan);
+            }
+        }
+        Ok(())
+    }
+
     async fn notice(&mut self, notice: Notice) -> Result<(), String> {
         match notice {
             Notice::New(relation) => {
@@ -320,18 +368,7 @@ impl Manager {
             Notice::Held(oid) => {
                 self.held.remove(&oid);
             }
-            Notice::CaughtUp { oid, from } => {
-                self.busy.remove(&oid);
-                self.remember(oid, Note::Done { table: self.name(oid), from }).await?;
-                let _ = self.shared.pipeline.send(Input::Settled(oid));
-                info!(self.shared.logger, "table caught up with the stream"; "table" => self.name(oid));
-                if let Some(plan) = self.deferred.remove(&oid) {
-                    if plan == (Plan::Again { empty_first: true }) {
-                        self.remember(oid, Note::Wanted { table: self.name(oid) }).await?;
-                    }
-                    self.hold(oid, plan);
-                }
-            }
+            Notice::CaughtUp { oid, from } => self.caught_up(vec![(oid, from)]).await?,
             Notice::Request { id, content } => {
                 self.request(&String::from_utf8_lossy(&content)).await?;
                 let _ = self.shared.pipeline.send(Input::Answered(id));
@@ -496,45 +533,56 @@ impl Shared {
 
     /// Makes a table ready in the sinks; whether it is empty in all of them. An error is of this table alone.
     pub(crate) async fn begin_copy(&self, sinks: &[usize], copy: &TableCopy) -> Result<bool, String> {
-        let mut is_empty = true;
-        for sink in sinks.iter().filter_map(|sink| self.sink(*sink)) {
+        let of_sinks = self.each(sinks, |sink| async move {
             let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-            is_empty &= loop {
+            loop {
                 match sink.begin_copy(copy).await {
-                    Ok(is_empty) => break is_empty,
+                    Ok(is_empty) => return Ok(is_empty),
                     Err(error) => {
                         let doing = format!("sink {}: making {} ready", sink.name(), copy.relation);
                         self.retry(&error, &mut pause, &doing).await?;
                     }
                 }
-            };
-        }
-        Ok(is_empty)
+            }
+        });
+        Ok(of_sinks.await?.into_iter().all(|is_empty| is_empty))
     }
 
     pub(crate) async fn end_copy(&self, sinks: &[usize], copy: &TableCopy) -> Result<(), String> {
-        for sink in sinks.iter().filter_map(|sink| self.sink(*sink)) {
+        let of_sinks = self.each(sinks, |sink| async move {
             let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
             while let Err(error) = sink.end_copy(copy).await {
                 let doing = format!("sink {}: ending the copy of {}", sink.name(), copy.relation);
                 self.retry(&error, &mut pause, &doing).await?;
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        of_sinks.await.map(|_| ())
     }
 
     /// Keeps a note in each of the sinks.
     pub(crate) async fn write_note(&self, oid: u32, sinks: &[usize], note: &Note) -> Result<(), String> {
         let text =
-            serde_json::to_string(note).map_err(|error| format!("a note can't be written: {error}"))?;
-        for sink in sinks.iter().filter_map(|sink| self.sink(*sink)) {
+            &serde_json::to_string(note).map_err(|error| format!("a note can't be written: {error}"))?;
+        let of_sinks = self.each(sinks, |sink| async move {
             let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-            while let Err(error) = sink.put_note(&key(oid), Some(&text)).await {
+            while let Err(error) = sink.put_note(&key(oid), Some(text)).await {
                 let doing = format!("sink {}: keeping a note", sink.name());
                 self.retry(&error, &mut pause, &doing).await?;
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        of_sinks.await.map(|_| ())
+    }
+
+    /// Asks the sinks all at once.
+    async fn each<'a, T, F: Future<Output = Result<T, String>>>(
+        &'a self,
+        sinks: &[usize],
+        ask: impl Fn(&'a Arc<dyn Sink>) -> F,
+    ) -> Result<Vec<T>, String> {
+        let asked: Vec<F> = sinks.iter().filter_map(|sink| self.sink(*sink)).map(ask).collect();
+        futures_util::future::try_join_all(asked).await
     }
 }
 

@@ -6,6 +6,8 @@
 //!      └── the next table, when few jobs are left ◀─────── ranges counted off ◀─────────┘
 //! ```
 //!
+//! Of small tables it is the asking of sinks that takes the time: several begin and end at once.
+//!
 //! A range counts as durable when it was read to its end and every batch of it is durable in every sink that takes
 //! it; then the sinks' notes say so.
 
@@ -15,16 +17,20 @@ use crate::progress::Progress;
 use replicator_pipeline::{CopyLanes, CopyReport, Input};
 use replicator_sink::TableCopy;
 use replicator_source::{CopyLimits, CopyTable, CopyWorker, Snapshot, SourceError};
-use replicator_types::{BatchBuilder, Budget, Phase, TxnId};
+use replicator_types::{BatchBuilder, Budget, Lsn, Phase, TxnId};
 use slog::{info, warn};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 
 /// How often a full budget is looked at again.
 const BUDGET_POLL: Duration = Duration::from_millis(1);
+
+/// So many tables are made ready at once.
+const BEGIN_AT_ONCE_MAX: usize = 8;
 
 /// How often metrics and log are looked after.
 const TICK: Duration = Duration::from_millis(500);
@@ -134,14 +140,39 @@ struct TableState {
     ranges_left: usize,
 }
 
+/// When a snapshot was taken.
+struct Taken {
+    lsn: Lsn,
+    xmin: u64,
+}
+
+/// A table that the sinks are ready for.
+struct Begun {
+    table: CopyTable,
+    state: TableState,
+    fresh: bool,
+}
+
+/// Why a table is not begun.
+enum NotBegun {
+    /// This table alone can't be.
+    Failed { oid: u32, name: String, text: String },
+    /// Nothing can.
+    Over(String),
+}
+
 /// Copies the tables with these plans. Ends when none is left that can go on under the snapshot.
 pub(crate) struct Round<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     snapshot: &'a Snapshot,
     limits: CopyLimits,
     jobs: Arc<Jobs>,
     next_job: u64,
     waiting: VecDeque<(CopyTable, Plan)>,
+    // Tasks of their own: a sink's lock that one of them holds must not wait for this round to look at it.
+    beginning: JoinSet<std::result::Result<Begun, NotBegun>>,
+    /// All of their rows are durable.
+    ending: JoinSet<std::result::Result<TableState, String>>,
     tables: BTreeMap<u32, TableState>,
     ranges: HashMap<TxnId, RangeState>,
     progress: Progress,
@@ -151,7 +182,7 @@ pub(crate) struct Round<'a> {
 impl<'a> Round<'a> {
     /// `plans` are of the tables that the round is for.
     pub(crate) async fn run(
-        shared: &'a Shared,
+        shared: &'a Arc<Shared>,
         snapshot: &'a Snapshot,
         mut plans: BTreeMap<u32, Plan>,
     ) -> std::result::Result<Result, String> {
@@ -195,6 +226,8 @@ impl<'a> Round<'a> {
             next_job: 0,
             progress: Progress::new(&shared.logger, all, done.min(all), tables.len()),
             waiting: tables.into(),
+            beginning: JoinSet::new(),
+            ending: JoinSet::new(),
             tables: BTreeMap::new(),
             ranges: HashMap::new(),
             result: Result { gone: plans.into_keys().collect(), ..Result::default() },
@@ -212,7 +245,7 @@ impl<'a> Round<'a> {
         let lanes = Arc::new(lanes);
         let (said_out, mut said) = mpsc::unbounded_channel();
         let budget = Budget::new(self.shared.config.bytes_max.0);
-        let mut reading = tokio::task::JoinSet::new();
+        let mut reading = JoinSet::new();
         for number in 0..workers {
             let worker = Worker {
                 number,
@@ -229,15 +262,21 @@ impl<'a> Round<'a> {
         drop(lanes);
         let mut tick = tokio::time::interval(TICK);
         loop {
-            while self.jobs.len() < workers && !self.waiting.is_empty() {
-                if let Some((table, plan)) = self.waiting.pop_front() {
-                    self.begin(table, plan).await?;
-                }
+            while self.jobs.len() < workers && self.beginning.len() < BEGIN_AT_ONCE_MAX {
+                let Some((table, plan)) = self.waiting.pop_front() else { break };
+                let taken = Taken { lsn: self.snapshot.lsn(), xmin: self.snapshot.xmin() };
+                self.beginning.spawn(begin(Arc::clone(self.shared), taken, table, plan));
             }
-            if self.tables.is_empty() && self.waiting.is_empty() {
+            if self.tables.is_empty() && self.beginning.is_empty() && self.ending.is_empty() {
                 break;
             }
             tokio::select! {
+                Some(begun) = self.beginning.join_next() => match begun.map_err(|error| ended_itself(&error))? {
+                    Ok(begun) => self.begun(begun),
+                    Err(NotBegun::Failed { oid, name, text }) => self.fail(oid, &name, text),
+                    Err(NotBegun::Over(text)) => return Err(text),
+                },
+                Some(ended) = self.ending.join_next() => self.ended(ended.map_err(|error| ended_itself(&error))??),
                 Some(said) = said.recv() => self.said(said).await?,
                 Some(report) = reports.recv() => match report {
                     CopyReport::Durable(job) => {
@@ -257,85 +296,18 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Makes a table ready in the sinks, and its ranges ready for the workers.
-    async fn begin(&mut self, table: CopyTable, plan: Plan) -> std::result::Result<(), String> {
+    /// The sinks are ready: its ranges are for the workers.
+    fn begun(&mut self, begun: Begun) {
+        let Begun { table, mut state, fresh } = begun;
         let oid = table.relation.oid;
-        let name = table.relation.qualified_name();
-        let has_key = table.relation.has_key();
-        let sinks: Arc<[usize]> = self.shared.receivers(&table.relation.schema, &table.relation.name).into();
-        let (resumed, empty_first) = match plan {
-            Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
-            // Without a key nothing tells rows apart that are there already.
-            Plan::Resume(_) => (None, true),
-            Plan::Again { empty_first } => (None, empty_first || !has_key),
-            Plan::New | Plan::None { .. } => (None, false),
-        };
-        let is_resumed = resumed.is_some();
-        let copy = TableCopy {
-            relation: Arc::clone(&table.relation),
-            snapshot: self.snapshot.lsn(),
-            empty_first,
-            is_resumed,
-        };
-        let is_empty = match self.shared.begin_copy(&sinks, &copy).await {
-            Ok(is_empty) => is_empty,
-            Err(text) => {
-                self.fail(oid, &name, text);
-                return Ok(());
-            }
-        };
-        if !is_empty && !is_resumed && !has_key {
-            let text = format!(
-                "table {name} has no key, and its counterpart in a sink has rows: copied rows could not be told from \
-                 them; empty it there, or run `replicator resync --table {name}`, which does"
-            );
-            self.fail(oid, &name, text);
-            return Ok(());
-        }
-        let fresh = is_empty && !is_resumed;
-        let copying = self.what_is_done(&table, resumed, &name, is_empty);
-        if let Some(before) = copying.covers_before() {
-            let _ = self.shared.pipeline.send(Input::CopiedAt(oid, before));
-        }
-        // Whatever the first snapshot was: before the stream has passed this one, changes may be older than the rows.
-        let _ = self.shared.pipeline.send(Input::CopiedUntil(oid, self.snapshot.lsn()));
-        self.shared.write_note(oid, &sinks, &Note::Copying(copying.clone())).await?;
         let table = Arc::new(table);
-        let jobs = self.jobs_of(&table, &copying, fresh, &sinks);
-        self.tables.insert(oid, TableState { copy, name, sinks, copying, ranges_left: jobs.len() });
+        let jobs = self.jobs_of(&table, &state.copying, fresh, &state.sinks);
+        state.ranges_left = jobs.len();
+        self.tables.insert(oid, state);
         if jobs.is_empty() {
-            return self.end_table(oid).await;
+            self.end_table(oid);
         }
         self.jobs.push(jobs);
-        Ok(())
-    }
-
-    /// What of the table need not be read again: ranges of files that are still the same.
-    fn what_is_done(
-        &self,
-        table: &CopyTable,
-        resumed: Option<Copying>,
-        name: &str,
-        is_empty: bool,
-    ) -> Copying {
-        let done_of = |oid: u32, file_node: u32| {
-            let parts = resumed.as_ref().map_or(&[][..], |copying| &copying.parts);
-            parts.iter().find(|part| part.oid == oid && part.file_node == file_node)
-        };
-        let parts = table
-            .parts
-            .iter()
-            .map(|part| PartDone {
-                oid: part.oid,
-                file_node: part.file_node,
-                done: done_of(part.oid, part.file_node).map(|part| part.done.clone()).unwrap_or_default(),
-            })
-            .collect();
-        let (first_snapshot, first_xmin, from_nothing) = match &resumed {
-            Some(copying) => (copying.first_snapshot, copying.first_xmin, copying.from_nothing),
-            None => (self.snapshot.lsn(), self.snapshot.xmin(), is_empty),
-        };
-        Copying { table: name.to_owned(), first_snapshot, first_xmin, from_nothing, parts }
     }
 
     fn jobs_of(
@@ -436,7 +408,8 @@ impl<'a> Round<'a> {
             self.progress.durable(range.blocks.len() as u64);
         }
         if table.ranges_left == 0 {
-            return self.end_table(range.oid).await;
+            self.end_table(range.oid);
+            return Ok(());
         }
         if range.is_repeat {
             return Ok(());
@@ -445,15 +418,101 @@ impl<'a> Round<'a> {
         self.shared.write_note(range.oid, &sinks, &note).await
     }
 
-    async fn end_table(&mut self, oid: u32) -> std::result::Result<(), String> {
-        let Some(table) = self.tables.remove(&oid) else { return Ok(()) };
-        self.shared.write_note(oid, &table.sinks, &Note::Copying(table.copying)).await?;
-        self.shared.end_copy(&table.sinks, &table.copy).await?;
+    fn end_table(&mut self, oid: u32) {
+        let Some(table) = self.tables.remove(&oid) else { return };
+        let shared = Arc::clone(self.shared);
+        self.ending.spawn(async move {
+            shared.write_note(oid, &table.sinks, &Note::Copying(table.copying.clone())).await?;
+            shared.end_copy(&table.sinks, &table.copy).await?;
+            Ok(table)
+        });
+    }
+
+    fn ended(&mut self, table: TableState) {
+        let oid = table.copy.relation.oid;
         self.progress.table_done(&table.name);
         let _ = self.shared.pipeline.send(Input::Release(oid));
         self.result.copied.push(oid);
-        Ok(())
     }
+}
+
+fn ended_itself(error: &tokio::task::JoinError) -> String {
+    format!("a task that asks the sinks ended: {error}")
+}
+
+/// Makes a table ready in the sinks, and notes in them what is to be copied.
+async fn begin(
+    shared: Arc<Shared>,
+    snapshot: Taken,
+    table: CopyTable,
+    plan: Plan,
+) -> std::result::Result<Begun, NotBegun> {
+    let oid = table.relation.oid;
+    let name = table.relation.qualified_name();
+    let has_key = table.relation.has_key();
+    let sinks: Arc<[usize]> = shared.receivers(&table.relation.schema, &table.relation.name).into();
+    let (resumed, empty_first) = match plan {
+        Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
+        // Without a key nothing tells rows apart that are there already.
+        Plan::Resume(_) => (None, true),
+        Plan::Again { empty_first } => (None, empty_first || !has_key),
+        Plan::New | Plan::None { .. } => (None, false),
+    };
+    let is_resumed = resumed.is_some();
+    let copy = TableCopy {
+        relation: Arc::clone(&table.relation),
+        snapshot: snapshot.lsn,
+        empty_first,
+        is_resumed,
+    };
+    let is_empty = match shared.begin_copy(&sinks, &copy).await {
+        Ok(is_empty) => is_empty,
+        Err(text) => return Err(NotBegun::Failed { oid, name, text }),
+    };
+    if !is_empty && !is_resumed && !has_key {
+        let text = format!(
+            "table {name} has no key, and its counterpart in a sink has rows: copied rows could not be told from \
+             them; empty it there, or run `replicator resync --table {name}`, which does"
+        );
+        return Err(NotBegun::Failed { oid, name, text });
+    }
+    let copying = what_is_done(&table, &snapshot, resumed, &name, is_empty);
+    if let Some(before) = copying.covers_before() {
+        let _ = shared.pipeline.send(Input::CopiedAt(oid, before));
+    }
+    // Whatever the first snapshot was: before the stream has passed this one, changes may be older than the rows.
+    let _ = shared.pipeline.send(Input::CopiedUntil(oid, snapshot.lsn));
+    shared.write_note(oid, &sinks, &Note::Copying(copying.clone())).await.map_err(NotBegun::Over)?;
+    let state = TableState { copy, name, sinks, copying, ranges_left: 0 };
+    Ok(Begun { table, state, fresh: is_empty && !is_resumed })
+}
+
+/// What of the table need not be read again: ranges of files that are still the same.
+fn what_is_done(
+    table: &CopyTable,
+    snapshot: &Taken,
+    resumed: Option<Copying>,
+    name: &str,
+    is_empty: bool,
+) -> Copying {
+    let done_of = |oid: u32, file_node: u32| {
+        let parts = resumed.as_ref().map_or(&[][..], |copying| &copying.parts);
+        parts.iter().find(|part| part.oid == oid && part.file_node == file_node)
+    };
+    let parts = table
+        .parts
+        .iter()
+        .map(|part| PartDone {
+            oid: part.oid,
+            file_node: part.file_node,
+            done: done_of(part.oid, part.file_node).map(|part| part.done.clone()).unwrap_or_default(),
+        })
+        .collect();
+    let (first_snapshot, first_xmin, from_nothing) = match &resumed {
+        Some(copying) => (copying.first_snapshot, copying.first_xmin, copying.from_nothing),
+        None => (snapshot.lsn, snapshot.xmin, is_empty),
+    };
+    Copying { table: name.to_owned(), first_snapshot, first_xmin, from_nothing, parts }
 }
 
 /// Reads ranges, and hands their rows to its lanes.
