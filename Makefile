@@ -51,6 +51,13 @@ bench: ## Drain a backlog of 2,000,000 inserts against pg_recvlogical in the sam
 	$(CARGO) build --release --quiet -p replicator -p replicator-bench
 	$(CARGO) run --release --quiet -p replicator-bench -- $(BENCH_ARGS)
 
+.PHONY: chaos
+chaos: ## Faults at random on real servers under load, CHAOS_SECONDS (1800) long, everything compared; SEED= to choose them
+	@deploy/dev/setup.sh test
+	$(CARGO) build --quiet -p replicator
+	REPLICATOR_BIN=$(CURDIR)/target/debug/replicator $(CARGO) run --quiet -p replicator-chaos -- \
+	  --seconds $${CHAOS_SECONDS:-1800} $(if $(SEED),--seed $(SEED))
+
 .PHONY: golden
 golden: ## Capture the golden pgoutput bytes anew from real servers
 	@deploy/dev/setup.sh test

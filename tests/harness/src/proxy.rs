@@ -124,6 +124,13 @@ impl Proxy {
         self.shared.flow(direction).left.store(i64::from(bytes), Ordering::SeqCst);
     }
 
+    /// Takes back a [`Proxy::cut_after`] that has not come to it.
+    pub fn forget_cut(&self) {
+        for flow in [&self.shared.to_upstream, &self.shared.to_client] {
+            flow.left.store(UNLIMITED, Ordering::SeqCst);
+        }
+    }
+
     /// Stops reading, in both directions; connections stay open and new ones are taken. What was read before
     /// (64 KiB a connection at most) still gets out.
     pub fn stall(&self) {

@@ -56,6 +56,16 @@ impl Supervisor {
         self.shared.current().kill9();
     }
 
+    /// SIGSTOP.
+    pub fn freeze(&self) {
+        self.shared.current().freeze();
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.shared.current().thaw();
+    }
+
     /// How often it was started.
     pub fn starts(&self) -> u32 {
         self.shared.starts.load(Ordering::Relaxed)
@@ -85,7 +95,7 @@ impl Supervisor {
         }
         let mut current = self.shared.current();
         current.sigterm();
-        let status = current.wait(Duration::from_secs(60));
+        let status = current.wait(Duration::from_secs(120));
         assert!(status.success(), "{status}: {}", current.stderr());
         let mut logs = std::mem::take(&mut *self.shared.logs.lock().unwrap_or_else(PoisonError::into_inner));
         logs.push(current.stderr());

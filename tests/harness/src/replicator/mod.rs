@@ -203,6 +203,16 @@ impl Replicator {
         self.process.kill9();
     }
 
+    /// Stops it where it is (SIGSTOP): it neither runs nor ends, and its connections stay open.
+    pub fn freeze(&mut self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Replicator::freeze`].
+    pub fn thaw(&mut self) {
+        self.process.signal(Signal::CONT);
+    }
+
     /// Asks it to drain and end.
     pub fn sigterm(&mut self) {
         self.process.signal(Signal::TERM);
