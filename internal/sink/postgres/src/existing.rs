@@ -3,7 +3,7 @@
 use crate::error;
 use crate::passage::Passage;
 use crate::record::Place;
-use crate::sql::{ident, literal};
+use crate::sql::ident;
 use crate::target::{KeyColumn, Target, TargetColumn};
 use replicator_sink::SinkError;
 use replicator_types::Relation;
@@ -191,7 +191,7 @@ impl Existing {
                 can_be_set: !theirs.is_identity_always,
                 equality_is_by_text: theirs.equality_is_by_text,
                 is_key: ours.is_key,
-                is_enum: theirs.is_enum || theirs.is_enum_array,
+                is_enum: theirs.is_of_enum(),
                 passage: Passage::of(ours, theirs.base_oid, theirs.is_enum),
             })
             .collect();
@@ -249,16 +249,17 @@ impl Existing {
     }
 }
 
+impl ExistingColumn {
+    /// Whether it is an enum, or an array of one.
+    pub(crate) fn is_of_enum(&self) -> bool {
+        self.is_enum || self.is_enum_array
+    }
+}
+
 impl UniqueIndex {
     /// Whether it is over exactly these columns.
     pub(crate) fn is_over(&self, wanted: &[&str]) -> bool {
         self.columns.len() == wanted.len()
             && self.columns.iter().all(|column| wanted.contains(&column.name.as_str()))
     }
-}
-
-/// Whether the target has a type of this name, as the source spells it.
-pub(crate) async fn has_type(client: &Client, type_sql: &str) -> Result<bool, tokio_postgres::Error> {
-    let sql = format!("SELECT pg_catalog.to_regtype({}) IS NOT NULL", literal(type_sql));
-    Ok(client.query_one(&sql, &[]).await?.get(0))
 }
