@@ -2,8 +2,8 @@
 //! at the end each table of the target is that of the source, column by column. Types that the target does not know are
 //! made there, or others take their values.
 
-use replicator_harness::PgVersion;
-use replicator_integration::{Sinks, Supervisor, World, drain, published};
+use replicator_harness::{PgVersion, Replicator};
+use replicator_integration::{Sinks, Supervisor, World, drain, published, wait_for_copy};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -112,4 +112,24 @@ async fn what_constraints_triggers_and_rules_of_the_corpus_do_arrives_in_every_s
     world.assert_soon_equal("every sink", SOON, Sinks::All, |schema, _| schema == "cons").await;
     assert_eq!(supervisor.starts(), 1, "it ended");
     supervisor.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_in_binary_form_is_not_stopped_by_types_that_are_made_on_the_way() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql("shop", "CREATE TABLE first (id int PRIMARY KEY, v text)");
+    let config = world.postgres_config().set("source.binary", "on").set("source.catalog_interval_ms", 500);
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    let asked = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender' AND query ~ 'START_REPLICATION.*binary'";
+    assert_eq!(world.source.sql("shop", asked), "1", "the stream is binary as long as it can be");
+    world.source.sql("shop", "INSERT INTO first SELECT n, 'v' || n FROM generate_series(1, 1000) n");
+    for file in files().iter().filter(|file| file.ends_with("07_types_made_on_the_way.sql")) {
+        run(&world, file);
+    }
+    world.assert_soon_equal("binary", SOON, Sinks::Postgres, |_, _| true).await;
+    assert_eq!(world.source.sql("shop", asked), "0");
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
 }
