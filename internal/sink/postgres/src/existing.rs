@@ -3,12 +3,13 @@
 use crate::error;
 use crate::passage::Passage;
 use crate::record::Place;
-use crate::sql::ident;
+use crate::sql::{ident, table as quoted};
 use crate::target::{KeyColumn, Target, TargetColumn};
 use replicator_sink::SinkError;
 use replicator_types::Relation;
 use std::sync::Arc;
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 /// What the target's catalog says of a table.
 #[derive(Debug)]
@@ -49,11 +50,13 @@ struct IndexColumn {
     operator: String,
 }
 
+const KIND: &str = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)";
+
 const COLUMNS: &str = "
     WITH RECURSIVE under AS (
         SELECT a.attnum, a.atttypid AS type, a.atttypmod AS modifier, false AS is_domain
           FROM pg_catalog.pg_attribute a
-         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
         UNION ALL
         SELECT u.attnum, t.typbasetype, t.typtypmod, true
           FROM under u JOIN pg_catalog.pg_type t ON t.oid = u.type WHERE t.typtype = 'd')
@@ -66,7 +69,7 @@ const COLUMNS: &str = "
       FROM pg_catalog.pg_attribute a
       JOIN under u USING (attnum)
       JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype <> 'd'
-     WHERE a.attrelid = $1 ORDER BY a.attnum";
+     WHERE a.attrelid = pg_catalog.to_regclass($1) ORDER BY a.attnum";
 
 /// Strategy 3 of a btree operator class is its equality.
 const UNIQUE_INDEXES: &str = "
@@ -82,7 +85,7 @@ const UNIQUE_INDEXES: &str = "
       JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr
       JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
       JOIN pg_catalog.pg_am am ON am.oid = c.opcmethod AND am.amname = 'btree'
-     WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+     WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
        AND k.place <= i.indnkeyatts
      ORDER BY i.indisprimary DESC, i.indexrelid, k.place";
 
@@ -95,13 +98,18 @@ impl Existing {
     ) -> Result<Option<Self>, SinkError> {
         let doing = format!("look up table {schema}.{table} in the target");
         let failed = |error| error::of_server(&error, &doing);
-        let name = "SELECT c.oid, c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
-                    ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
-        let Some(row) = client.query_opt(name, &[&schema, &table]).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        let (oid, kind): (u32, i8) = (row.get(0), row.get(1));
-        let rows = client.query(COLUMNS, &[&oid]).await.map_err(failed)?;
+        let name = quoted(schema, table);
+        let parameters = [(&name as &(dyn ToSql + Sync), Type::TEXT)];
+        // Sent together: one round trip.
+        let (found, rows, indexes) = futures_util::future::try_join3(
+            client.query_typed(KIND, &parameters),
+            client.query_typed(COLUMNS, &parameters),
+            client.query_typed(UNIQUE_INDEXES, &parameters),
+        )
+        .await
+        .map_err(failed)?;
+        let Some(row) = found.first() else { return Ok(None) };
+        let kind: i8 = row.get(0);
         let columns = rows.iter().map(|row| ExistingColumn {
             name: row.get(0),
             type_sql: row.get(1),
@@ -117,7 +125,7 @@ impl Existing {
         });
         let columns = columns.collect();
         let mut unique: Vec<UniqueIndex> = Vec::new();
-        for row in client.query(UNIQUE_INDEXES, &[&oid]).await.map_err(failed)? {
+        for row in indexes {
             let name: String = row.get(0);
             let column = IndexColumn { name: row.get(1), operator_schema: row.get(2), operator: row.get(3) };
             match unique.last_mut() {

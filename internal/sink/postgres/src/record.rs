@@ -118,7 +118,7 @@ impl Record {
         schema: &str,
         name: &str,
     ) -> Result<Option<(u32, Self)>, SinkError> {
-        for (note, text) in notes::all(client, key).await? {
+        for (note, text) in notes::of_place(client, key, schema, name).await? {
             let Some(other) = note.strip_prefix(OWN_PREFIX).and_then(|oid| oid.parse().ok()) else {
                 continue;
             };

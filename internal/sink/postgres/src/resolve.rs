@@ -234,6 +234,9 @@ impl Resolver {
             return Ok(None);
         }
         let (schema, name) = (&relation.schema, &relation.name);
+        if Existing::look_up(client, schema, name).await?.is_none() {
+            return Ok(None);
+        }
         let other = Record::of_another(client, &self.key, relation.oid, schema, name).await?;
         let is_newer = other.is_some_and(|(_, other)| relation.since < Lsn(other.since));
         Ok(is_newer

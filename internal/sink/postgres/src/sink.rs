@@ -32,6 +32,8 @@ pub struct PostgresSink {
     resolver: StdMutex<Option<Arc<Resolver>>>,
     /// Kept open for notes.
     notes: Mutex<Option<Client>>,
+    /// Kept open between [`Sink::begin_copy`] and [`Sink::end_copy`] of one table and another.
+    copying: StdMutex<Option<Client>>,
     /// Kept open for [`Sink::ping`].
     ping: Mutex<Option<Client>>,
     ping_timeout: Duration,
@@ -71,6 +73,7 @@ pub fn open(
         connector,
         resolver: StdMutex::new(None),
         notes: Mutex::new(None),
+        copying: StdMutex::new(None),
         ping: Mutex::new(None),
         ping_timeout,
     })
@@ -162,8 +165,11 @@ impl Sink for PostgresSink {
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {
-        let client = self.connector.open().await?;
-        copying::begin(&client, &*self.resolver()?, copy).await
+        let resolver = self.resolver()?;
+        let client = self.copying_client().await?;
+        let is_empty = copying::begin(&client, &resolver, copy).await?;
+        self.keep_copying_client(client);
+        Ok(is_empty)
     }
 
     async fn open_copy_lane(&self, _number: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
@@ -172,8 +178,11 @@ impl Sink for PostgresSink {
     }
 
     async fn end_copy(&self, copy: &TableCopy) -> Result<(), SinkError> {
-        let client = self.connector.open().await?;
-        copying::end(&client, &*self.resolver()?, copy).await
+        let resolver = self.resolver()?;
+        let client = self.copying_client().await?;
+        copying::end(&client, &resolver, copy).await?;
+        self.keep_copying_client(client);
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), SinkError> {
@@ -209,6 +218,20 @@ impl PostgresSink {
             Some(client) => Ok(client),
             None => self.connector.open().await,
         }
+    }
+
+    /// The connection kept for copies, or a new one: two of them may begin at once.
+    async fn copying_client(&self) -> Result<Client, SinkError> {
+        let kept = self.copying.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match kept.filter(|client| !client.is_closed()) {
+            Some(client) => Ok(client),
+            None => copying::open(&self.connector).await,
+        }
+    }
+
+    /// Keeps a connection that is in the middle of nothing.
+    fn keep_copying_client(&self, client: Client) {
+        *self.copying.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
     }
 
     async fn ask(&self) -> Result<(), SinkError> {
