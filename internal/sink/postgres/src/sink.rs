@@ -20,6 +20,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
+/// So many connections for beginning and ending copies are kept: about as many as tables begin at once, and few enough
+/// to lie idle in the target later.
+const COPYING_KEPT_MAX: usize = 8;
+
 /// A Postgres database that has the source's tables.
 #[derive(Debug)]
 pub struct PostgresSink {
@@ -33,7 +37,7 @@ pub struct PostgresSink {
     /// Kept open for notes.
     notes: Mutex<Option<Client>>,
     /// Kept open between [`Sink::begin_copy`] and [`Sink::end_copy`] of one table and another.
-    copying: StdMutex<Option<Client>>,
+    copying: StdMutex<Vec<Client>>,
     /// Kept open for [`Sink::ping`].
     ping: Mutex<Option<Client>>,
     ping_timeout: Duration,
@@ -73,7 +77,7 @@ pub fn open(
         connector,
         resolver: StdMutex::new(None),
         notes: Mutex::new(None),
-        copying: StdMutex::new(None),
+        copying: StdMutex::default(),
         ping: Mutex::new(None),
         ping_timeout,
     })
@@ -220,9 +224,9 @@ impl PostgresSink {
         }
     }
 
-    /// The connection kept for copies, or a new one: two of them may begin at once.
+    /// A connection kept for copies, or a new one: several tables begin at once.
     async fn copying_client(&self) -> Result<Client, SinkError> {
-        let kept = self.copying.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = self.copying.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept.filter(|client| !client.is_closed()) {
             Some(client) => Ok(client),
             None => copying::open(&self.connector).await,
@@ -231,7 +235,10 @@ impl PostgresSink {
 
     /// Keeps a connection that is in the middle of nothing.
     fn keep_copying_client(&self, client: Client) {
-        *self.copying.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+        let mut kept = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < COPYING_KEPT_MAX {
+            kept.push(client);
+        }
     }
 
     async fn ask(&self) -> Result<(), SinkError> {
