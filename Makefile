@@ -46,7 +46,7 @@ deny: ## Licences, bans and sources of the dependencies (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources
 
 .PHONY: bench
-bench: ## Drain a backlog of 2,000,000 inserts against pg_recvlogical in the same run
+bench: ## Streams and copies against pg_recvlogical, COPY and a subscription in the same run (BENCH_ARGS)
 	@deploy/dev/setup.sh test
 	$(CARGO) build --release --quiet -p replicator -p replicator-bench
 	$(CARGO) run --release --quiet -p replicator-bench -- $(BENCH_ARGS)

@@ -1,4 +1,4 @@
--- Types that columns of the corpus have. They are made in the target as well: the replicator makes tables, not types.
+-- Types that columns of the corpus have. Some runs make them in the target too, others leave it to find its own way.
 CREATE SCHEMA "Odd schema";
 CREATE SCHEMA types;
 CREATE TYPE types.mood AS ENUM ('sad', 'ok', 'happy');

@@ -90,7 +90,8 @@ impl Feedback {
     /// that is durable in every sink; [`Lsn::ZERO`] for none.
     ///
     /// # Errors
-    /// The connection is broken or takes no more.
+    /// The connection is broken or takes no more; or the [`Reader`](crate::Reader) was dropped before: the connection is
+    /// closed then, so that the slot is free for the next one.
     pub async fn run(mut self, mut watermark: watch::Receiver<Lsn>) -> Result<(), SourceError> {
         let mut sent = self.acknowledged(Lsn::ZERO, *watermark.borrow_and_update());
         self.update(sent, false).await?;
@@ -99,6 +100,9 @@ impl Feedback {
         loop {
             let acknowledged = self.acknowledged(sent, *watermark.borrow_and_update());
             let finishing = senders_gone || self.signals.is_finishing();
+            if self.signals.is_abandoned() && !finishing {
+                return Err(SourceError::retry("the replication stream was given up"));
+            }
             let wake_after = if acknowledged > sent { MOVED_INTERVAL } else { self.times.interval };
             let wake_at = sent_at + wake_after.min(self.times.interval);
             // Both, whatever the other says: a flag that is taken is served by the one update.

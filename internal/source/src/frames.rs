@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bytes as they come ─▶ Splitter ─▶ Data { whole CopyData messages } ─▶ Other { ErrorResponse, … }
-//!                            ├─▶ relations: oids of the Relation messages seen
+//!                            ├─▶ relations, column types: oids in the Relation messages seen
 //!                            └─▶ reply_requested: a keepalive wants an answer
 //! ```
 //!
@@ -13,6 +13,8 @@
 //!
 //! Sources: <https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-XLOGDATA>,
 //! <https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html>.
+
+use pgoutput::Decoder;
 
 /// Larger than anything Postgres sends: a message is built in one allocation, and those end at 1 GiB
 /// (`MaxAllocSize` in `src/include/utils/memutils.h`). The rest is room for headers.
@@ -56,6 +58,7 @@ pub(crate) struct Splitter {
     /// Between StreamStart and StreamStop messages of the plugin carry a transaction id first.
     in_stream: bool,
     relations: Vec<u32>,
+    column_types: Vec<u32>,
     reply_requested: bool,
 }
 
@@ -91,6 +94,12 @@ impl Splitter {
         relations
     }
 
+    /// The types of columns in Relation messages that were walked over since the last call. A message that cannot be
+    /// read has none: whoever decodes the stream will say so.
+    pub(crate) fn take_column_types(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.column_types)
+    }
+
     /// Whether a keepalive that wants an answer was walked over since the last call.
     pub(crate) fn take_reply_requested(&mut self) -> bool {
         std::mem::take(&mut self.reply_requested)
@@ -108,6 +117,11 @@ impl Splitter {
                         let oid = message.get(at..).and_then(|rest| rest.first_chunk::<4>());
                         let oid = oid.ok_or(FrameError::Truncated("oid of a Relation message"))?;
                         self.relations.push(u32::from_be_bytes(*oid));
+                        let mut decoder =
+                            if self.in_stream { Decoder::within_stream() } else { Decoder::default() };
+                        if let Ok(pgoutput::Message::Relation(relation)) = decoder.decode(message) {
+                            self.column_types.extend(relation.columns.iter().map(|column| column.type_oid));
+                        }
                     }
                     Some(b'S') => self.in_stream = true,
                     Some(b'E') => self.in_stream = false,

@@ -11,6 +11,7 @@
 //! # Invariants
 //! - Bytes are handed on exactly as received, split only between messages.
 //! - [`Reader::next_chunk`] may be dropped at any await: nothing is lost, the next call goes on.
+//! - No value in binary form is handed on whose column's values are only understood as text.
 //! - While the budget is full the socket is not read. Keepalives are answered all the same, by the
 //!   [`Feedback`](crate::Feedback) on its own time.
 
@@ -20,13 +21,14 @@ use crate::pace::{Pace, Peer};
 use crate::raw::server_error;
 use crate::signals::Signals;
 use crate::sql::Sql;
-use crate::{SourceError, StreamOptions};
+use crate::{SourceError, StreamOptions, negotiation};
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::backend::Message;
 use replicator_pgconn::PgStream;
 use replicator_types::{Budget, Charge, TableCatalog};
 use slog::{Logger, debug, info};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, ReadHalf};
 use tokio::time::Instant;
@@ -72,8 +74,9 @@ pub struct Reader {
     pub(crate) log: Logger,
     stream_options: StreamOptions,
     incoming: Incoming,
-    /// Cut, but its tables not looked up yet.
-    pending: Option<(Bytes, Vec<u32>)>,
+    pending: Option<Pending>,
+    /// Set where the next stream has to be in text.
+    no_binary: Arc<AtomicBool>,
     pace: Pace,
     /// What the pace counts time from.
     began: Instant,
@@ -90,9 +93,18 @@ struct Incoming {
     grown: bool,
 }
 
+/// Cut, but its tables not looked up yet.
+#[derive(Debug)]
+struct Pending {
+    bytes: Bytes,
+    /// The tables of its Relation messages, and the types of their columns.
+    relations: Vec<u32>,
+    column_types: Vec<u32>,
+}
+
 /// What comes out of the buffer.
 enum Cut {
-    Data(Bytes, Vec<u32>),
+    Data(Pending),
     Other(BytesMut),
     Nothing,
 }
@@ -109,6 +121,13 @@ pub(crate) struct ReaderParts {
     pub(crate) publication: String,
     pub(crate) log: Logger,
     pub(crate) stream_options: StreamOptions,
+    pub(crate) no_binary: Arc<AtomicBool>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.signals.abandon();
+    }
 }
 
 impl Reader {
@@ -130,6 +149,7 @@ impl Reader {
             publication: parts.publication,
             log: parts.log,
             stream_options: parts.stream_options,
+            no_binary: parts.no_binary,
             incoming: Incoming { buffer, splitter: Splitter::default(), grown: false },
             pending: None,
             pace,
@@ -152,19 +172,22 @@ impl Reader {
     /// acknowledged position.
     pub async fn next_chunk(&mut self) -> Result<Chunk, SourceError> {
         loop {
-            if let Some((_, relations)) = &self.pending {
-                let catalogs = if relations.is_empty() {
+            if let Some(pending) = &self.pending {
+                let catalogs = if pending.relations.is_empty() {
                     Vec::new()
                 } else {
-                    catalog::by_oid(&self.sql, relations).await?
+                    catalog::by_oid(&self.sql, &pending.relations).await?
                 };
-                if let Some((bytes, _)) = self.pending.take() {
+                if self.stream_options.binary {
+                    self.verify_binary(&catalogs)?;
+                }
+                if let Some(Pending { bytes, .. }) = self.pending.take() {
                     let charge = self.budget.charge(bytes.len());
                     return Ok(Chunk { bytes, catalogs, charge });
                 }
             }
             match self.cut() {
-                Ok(Cut::Data(bytes, relations)) => self.pending = Some((bytes, relations)),
+                Ok(Cut::Data(pending)) => self.pending = Some(pending),
                 Ok(Cut::Other(message)) => self.take_other(message),
                 Ok(Cut::Nothing) => {
                     if let Some(error) = &self.ended {
@@ -189,6 +212,18 @@ impl Reader {
             while self.stream.read(&mut sink).await.is_ok_and(|bytes| bytes > 0) {}
         };
         let _ = tokio::time::timeout(FINISH_TIMEOUT, rest).await;
+    }
+
+    /// Ends the stream where values in binary form cannot be understood; the next one is in text.
+    fn verify_binary(&self, catalogs: &[TableCatalog]) -> Result<(), SourceError> {
+        let types = self.pending.as_ref().map_or(&[][..], |pending| &pending.column_types);
+        let Some(type_oid) = negotiation::text_only_type(types, catalogs) else { return Ok(()) };
+        self.no_binary.store(true, Ordering::Relaxed);
+        Err(SourceError::retry(format!(
+            "slot {}: a column has come whose values are only understood as text (type {type_oid}): from now on all \
+             values come as text",
+            self.slot
+        )))
     }
 
     fn cut(&mut self) -> Result<Cut, SourceError> {
@@ -266,7 +301,11 @@ impl Incoming {
     fn cut(&mut self) -> Result<Cut, SourceError> {
         let wrong = |error| SourceError::retry(format!("the replication stream is broken: {error}"));
         let cut = match self.splitter.step(&self.buffer).map_err(wrong)? {
-            Step::Data(bytes) => Cut::Data(self.take(bytes), self.splitter.take_relations()),
+            Step::Data(bytes) => Cut::Data(Pending {
+                bytes: self.take(bytes),
+                relations: self.splitter.take_relations(),
+                column_types: self.splitter.take_column_types(),
+            }),
             Step::Other { bytes, .. } => Cut::Other(self.buffer.split_to(bytes)),
             Step::More { message_bytes } => {
                 self.make_room(message_bytes);
@@ -337,7 +376,7 @@ mod tests {
         let (mut chunks, mut largest, mut rest) = (Vec::new(), 0, stream);
         loop {
             match incoming.cut().unwrap() {
-                Cut::Data(bytes, _) => chunks.push(bytes),
+                Cut::Data(pending) => chunks.push(pending.bytes),
                 Cut::Other(_) => unreachable!(),
                 Cut::Nothing if rest.is_empty() => return (chunks, largest),
                 Cut::Nothing => {

@@ -10,6 +10,8 @@ pub(crate) struct Signals {
     ping: AtomicBool,
     /// The stream is to end.
     finish: AtomicBool,
+    /// Nobody reads the stream any more.
+    abandon: AtomicBool,
     changed: Notify,
 }
 
@@ -26,6 +28,10 @@ impl Signals {
         self.raise(&self.finish);
     }
 
+    pub(crate) fn abandon(&self) {
+        self.raise(&self.abandon);
+    }
+
     pub(crate) fn take_reply(&self) -> bool {
         self.reply.swap(false, Ordering::AcqRel)
     }
@@ -36,6 +42,10 @@ impl Signals {
 
     pub(crate) fn is_finishing(&self) -> bool {
         self.finish.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandon.load(Ordering::Acquire)
     }
 
     /// Ends when something was raised since the last call.

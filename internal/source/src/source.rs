@@ -34,7 +34,7 @@ pub struct Source {
     /// Instead of what the configuration comes to.
     stream_options: Option<StreamOptions>,
     /// Set by [`Source::without_binary`].
-    no_binary: AtomicBool,
+    no_binary: Arc<AtomicBool>,
     sql: Arc<Sql>,
     poll: Poll,
     log: Logger,
@@ -115,7 +115,7 @@ impl Source {
             config,
             options,
             stream_options: None,
-            no_binary: AtomicBool::new(false),
+            no_binary: Arc::default(),
             sql,
             poll: Poll::default(),
             log,
@@ -131,7 +131,7 @@ impl Source {
     }
 
     /// From the next [`Source::prepare`] or [`Source::prepare_again`] on, values come as text: after one came whose
-    /// binary form is not understood.
+    /// binary form is not understood. A [`Reader`] that meets a column of such a type does the same.
     pub fn without_binary(&self) {
         self.no_binary.store(true, Ordering::Relaxed);
     }
@@ -334,6 +334,7 @@ impl Source {
             publication: publication.clone(),
             log: self.log.clone(),
             stream_options: basis.stream_options,
+            no_binary: Arc::clone(&self.no_binary),
         });
         let times = FeedbackTimes::new(self.config.status_interval_ms, basis.wal_sender_timeout_ms);
         Ok((reader, Feedback { writer, signals, times, floor: basis.confirmed_flush }))

@@ -73,6 +73,47 @@ async fn everything_that_can_be_asked_for_comes() {
 }
 
 #[tokio::test]
+async fn a_binary_stream_that_meets_a_type_without_a_known_binary_form_goes_on_as_text() {
+    for is_dropped_again in [false, true] {
+        let postgres = server(PgVersion::V15);
+        let source = configured(&postgres, |config| config.binary = BinaryValues::On);
+        source.prepare().await.expect("prepared");
+        assert!(source.stream_options().binary);
+        let mut stream = Streaming::begin(&source).await;
+        postgres.sql("postgres", "CREATE TYPE pair AS (a int, b text); ALTER TABLE t ADD COLUMN p pair");
+        postgres.sql("postgres", "INSERT INTO t VALUES (1, 'x', (1, 'y'))");
+        if is_dropped_again {
+            postgres.sql("postgres", "DROP TYPE pair CASCADE");
+        }
+        let error = loop {
+            match stream.reader.next_chunk().await {
+                Ok(chunk) => {
+                    let all = tags(&support::plugin_messages(&chunk.bytes));
+                    assert!(!all.contains('I'), "no row is handed on that cannot be understood: {all}");
+                }
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Retry);
+        assert_says(&error.to_string(), &["slot replicator", "as text"]);
+        // The slot is free again, without anybody ending the session at the server.
+        drop(stream);
+        let prepared = loop {
+            match source.prepare().await {
+                Ok(prepared) => break prepared,
+                Err(error) => assert!(error.is_busy(), "{error}"),
+            }
+        };
+        assert!(!prepared.stream_options.binary);
+        let mut stream = Streaming::begin(&source).await;
+        let insert = stream.transaction().await.messages.into_iter().find(|message| message[0] == b'I');
+        let insert = insert.expect("an insert");
+        assert!(insert.windows(6).any(|part| part == b"t\0\0\0\x011"), "a value as text");
+        stream.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn what_the_server_cannot_do_is_refused_before_anything_is_made() {
     let postgres = server(PgVersion::V15);
     for (change, parts) in [

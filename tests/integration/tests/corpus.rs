@@ -1,8 +1,9 @@
 //! SQL in the manner of Postgres' regression suite – `tests/corpus` – runs at the source while it is replicated;
-//! at the end each table of the target is that of the source, column by column.
+//! at the end each table of the target is that of the source, column by column. Types that the target does not know are
+//! made there, or others take their values.
 
-use replicator_harness::PgVersion;
-use replicator_integration::{Sinks, Supervisor, World, drain, published};
+use replicator_harness::{PgVersion, Replicator};
+use replicator_integration::{Sinks, Supervisor, World, drain, published, wait_for_copy};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,13 +31,22 @@ fn run(world: &World, file: &Path) {
     outcome.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
-/// A source and a target that know the types, and the other files.
-fn start(version: PgVersion) -> (World, Vec<PathBuf>) {
+/// Whether the target knows the types of the corpus from the first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TargetTypes {
+    Made,
+    Absent,
+}
+
+/// A source that knows the types, a target, and the other files.
+fn start(version: PgVersion, target_types: TargetTypes) -> (World, Vec<PathBuf>) {
     let world = World::start(version);
     let mut files = files();
     let types = text(&files.remove(0));
     world.source.sql("shop", &types);
-    world.target.sql("copy", &types);
+    if target_types == TargetTypes::Made {
+        world.target.sql("copy", &types);
+    }
     (world, files)
 }
 
@@ -51,7 +61,7 @@ async fn finish(world: &World, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_table_of_the_corpus_ends_equal_in_postgres_while_the_replicator_is_killed() {
     for version in [PgVersion::V15, PgVersion::V18] {
-        let (world, files) = start(version);
+        let (world, files) = start(version, TargetTypes::Absent);
         // A publication for all tables, those to come too.
         let config = world.postgres_config().set("source.catalog_interval_ms", 500);
         let supervisor = Supervisor::start(&config);
@@ -76,7 +86,7 @@ async fn every_table_of_the_corpus_ends_equal_in_postgres_while_the_replicator_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_table_of_the_corpus_ends_equal_in_postgres_when_half_of_it_was_there_before() {
-    let (world, files) = start(PgVersion::V18);
+    let (world, files) = start(PgVersion::V18, TargetTypes::Made);
     let (before, after) = files.split_at(files.len() / 2);
     before.iter().for_each(|file| run(&world, file));
     let supervisor = Supervisor::start(&world.postgres_config().set("source.catalog_interval_ms", 500));
@@ -89,7 +99,7 @@ async fn every_table_of_the_corpus_ends_equal_in_postgres_when_half_of_it_was_th
 /// Constraints, triggers, rules and generated columns, whose types ClickHouse prints as Postgres does.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_constraints_triggers_and_rules_of_the_corpus_do_arrives_in_every_sink() {
-    let (world, files) = start(PgVersion::V15);
+    let (world, files) = start(PgVersion::V15, TargetTypes::Made);
     let config = world
         .config()
         .set("source.tables", Vec::<String>::new())
@@ -102,4 +112,24 @@ async fn what_constraints_triggers_and_rules_of_the_corpus_do_arrives_in_every_s
     world.assert_soon_equal("every sink", SOON, Sinks::All, |schema, _| schema == "cons").await;
     assert_eq!(supervisor.starts(), 1, "it ended");
     supervisor.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_in_binary_form_is_not_stopped_by_types_that_are_made_on_the_way() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql("shop", "CREATE TABLE first (id int PRIMARY KEY, v text)");
+    let config = world.postgres_config().set("source.binary", "on").set("source.catalog_interval_ms", 500);
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    let asked = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender' AND query ~ 'START_REPLICATION.*binary'";
+    assert_eq!(world.source.sql("shop", asked), "1", "the stream is binary as long as it can be");
+    world.source.sql("shop", "INSERT INTO first SELECT n, 'v' || n FROM generate_series(1, 1000) n");
+    for file in files().iter().filter(|file| file.ends_with("07_types_made_on_the_way.sql")) {
+        run(&world, file);
+    }
+    world.assert_soon_equal("binary", SOON, Sinks::Postgres, |_, _| true).await;
+    assert_eq!(world.source.sql("shop", asked), "0");
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
 }

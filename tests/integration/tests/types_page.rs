@@ -47,10 +47,12 @@ taken as UTC in ClickHouse.
 In the archive `NaN`, `Infinity` and `-Infinity` are strings, since JSON has no such numbers. `numeric`, `json` and `jsonb`
 are strings too: most readers of JSON would round the one and reformat the others.
 
-**Domains** are mapped as the type under them. In Postgres the column has the domain's own type.
+**Domains** are mapped as the type under them. In Postgres the column has the domain's own type, where the target knows it.
 
-**Types of users and extensions** (enums, domains, composites, ranges, `hstore`, PostGIS, pgvector, …) must be there in a
-Postgres target before a table is made there; the error names the type. Labels that an enum gains are added by the sink.
+**Types of users and extensions** (enums, domains, composites, ranges, `hstore`, PostGIS, pgvector, …) that a Postgres
+target has under the same name are used there. Of others an enum is made, with its labels in the order in which they
+come; a domain, or an array of domains, becomes the built-in type under it; all else becomes `text`. Make a type in the
+target beforehand to have it there: `replicator check` names the columns. Labels that an enum gains are added by the sink.
 What is neither built in nor an enum is its text in ClickHouse and in the archive.
 
 **Arrays as text.** An array of composites, ranges, extension types, `box` or `int2vector` is its text in

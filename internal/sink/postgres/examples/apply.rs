@@ -6,11 +6,11 @@
 //! Uses, and leaves empty, the table `public.apply_speed` of that database, which has the columns of the narrow
 //! table W1 in the project's baselines.
 
-use replicator_config::{PostgresSinkConfig, Secret, TypeChanges};
+mod w1;
+
 use replicator_sink::{Sink, StreamInfo};
 use replicator_types::{
-    Batch, BatchBuilder, Budget, Column, ColumnKind, KeyHasher, Lsn, NewChange, Op, Relation,
-    ReplicaIdentity, SlotIdentity, TransactionMeta, Tuple, TxnId, oid,
+    Batch, BatchBuilder, Budget, KeyHasher, Lsn, NewChange, Op, Relation, TransactionMeta, TxnId,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,39 +18,6 @@ use std::time::{Duration, Instant, SystemTime};
 const ROWS: u64 = 200_000;
 const BATCH_ROWS: u64 = 10_000;
 const TRANSACTION_ROWS: u64 = 1_000;
-
-fn relation() -> Relation {
-    let column = |attnum, name: &str, type_oid, type_sql: &str| Column {
-        name: name.into(),
-        attnum,
-        type_oid,
-        base_type_oid: type_oid,
-        type_modifier: -1,
-        kind: ColumnKind::Scalar,
-        type_sql: type_sql.into(),
-        not_null: name == "id",
-        is_key: name == "id",
-        ..Column::default()
-    };
-    Relation {
-        oid: 1,
-        version: 0,
-        since: replicator_types::Lsn::ZERO,
-        schema: "public".into(),
-        name: "apply_speed".into(),
-        replica_identity: ReplicaIdentity::Default,
-        columns: vec![
-            column(1, "id", oid::INT8, "bigint"),
-            column(2, "a", oid::INT4, "integer"),
-            column(3, "b", oid::TEXT, "text"),
-            column(4, "c", oid::NUMERIC, "numeric(12,2)"),
-            column(5, "d", oid::TEXT, "text"),
-            column(6, "e", oid::TIMESTAMPTZ, "timestamp with time zone"),
-        ],
-        key: vec![0],
-        key_text_is_identity: true,
-    }
-}
 
 fn tuple(id: u64, round: u64) -> Vec<u8> {
     let values = [
@@ -95,21 +62,10 @@ fn batches(relation: &Arc<Relation>, op: Op, lsn: &mut u64) -> Vec<Arc<Batch>> {
         let mut hasher = KeyHasher::new(1);
         hasher.value(id.to_string().as_bytes());
         let (old, new) = (key(id), tuple(id, u64::from(op == Op::Update)));
-        builder.push(
-            &transaction,
-            relation,
-            NewChange {
-                op,
-                ordinal,
-                old: (op == Op::Delete).then(|| Tuple::from_checked(&old)),
-                old_is_full: false,
-                new: (op != Op::Delete).then(|| Tuple::from_checked(&new)),
-                key_hash: hasher.finish(),
-                key_changed: false,
-                cascade: false,
-                restart_identity: false,
-            },
-        );
+        let old = (op == Op::Delete).then_some(&old[..]);
+        let new = (op != Op::Delete).then_some(&new[..]);
+        let change = NewChange { key_hash: hasher.finish(), ..w1::change(op, ordinal, old, new) };
+        builder.push(&transaction, relation, change);
         if number % BATCH_ROWS == BATCH_ROWS - 1 {
             batches.extend(builder.cut(false).map(Arc::new));
         }
@@ -120,25 +76,11 @@ fn batches(relation: &Arc<Relation>, op: Op, lsn: &mut u64) -> Vec<Arc<Batch>> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).ok_or("usage: apply postgres://user@host:port/database")?;
-    let relation = Arc::new(relation());
-    let config = PostgresSinkConfig {
-        url: Secret::new(url),
-        password: Secret::default(),
-        password_file: None,
-        create_tables: true,
-        type_changes: TypeChanges::Error,
-        connect_timeout_ms: 5_000,
-    };
-    let logger = slog::Logger::root(slog::Discard, slog::o!());
-    let sink = replicator_sink_postgres::open("apply_speed".into(), config, 1, logger)?;
+    let relation = Arc::new(w1::relation(1, "apply_speed"));
+    let sink = w1::sink("apply_speed", url)?;
     let micros = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros();
-    let identity = SlotIdentity { system_identifier: 1, slot: format!("apply_speed_{micros}") };
-    let stream = StreamInfo {
-        identity,
-        slot_is_new: false,
-        database: "shop".into(),
-        tables: vec![Arc::clone(&relation)],
-    };
+    let stream =
+        StreamInfo { tables: vec![Arc::clone(&relation)], ..w1::stream(format!("apply_speed_{micros}")) };
     sink.prepare(&stream).await?;
     let mut lane = sink.open_lane(0, &stream).await?;
     let mut lsn = 1000;

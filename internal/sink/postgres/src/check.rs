@@ -1,10 +1,10 @@
 use crate::connector::{Connector, ROLE_NOT_PERMITTED, SERVER_VERSION_MIN};
-use crate::create::type_is_missing;
-use crate::existing::{Existing, has_type};
+use crate::existing::Existing;
 use crate::own_tables::{OWN_TABLES, OwnTable};
 use crate::record::Place;
 use crate::sql::ident;
 use crate::target::Target;
+use crate::types::Types;
 use replicator_types::{CheckItem, Relation};
 use std::sync::Arc;
 use tokio_postgres::Client;
@@ -202,9 +202,15 @@ async fn absent_table(
         let remedy = "is not in the target; create it there or set create_tables = true";
         return Ok(CheckItem::fail(what, remedy));
     }
-    for column in &relation.columns {
-        if !has_type(client, &column.type_sql).await.map_err(text)? {
-            return Ok(CheckItem::fail(what, type_is_missing(relation, column)));
+    let types = Types::look_up(client, relation).await.map_err(|error| error.to_string())?;
+    let mut found = vec!["will be created".to_owned()];
+    for (index, column) in relation.columns.iter().enumerate() {
+        if let Some(stand_in) = types.stand_in(index) {
+            found.push(format!(
+                "column {} will be {stand_in}, since the target does not know {}: create the type there first to keep it \
+                 (`pg_dump --schema-only` of the source has its definition; an extension's type needs CREATE EXTENSION)",
+                column.name, column.type_sql
+            ));
         }
     }
     let sql = "SELECT CASE WHEN pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NULL \
@@ -212,7 +218,7 @@ async fn absent_table(
                ELSE pg_catalog.has_schema_privilege($1, 'CREATE') END";
     let row = client.query_one(sql, &[&relation.schema]).await.map_err(text)?;
     Ok(if row.get::<_, bool>(0) {
-        CheckItem::ok(what, "will be created")
+        CheckItem::ok(what, found.join("; "))
     } else {
         CheckItem::fail(
             what,

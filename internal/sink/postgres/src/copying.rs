@@ -5,17 +5,30 @@
 //!   rows:  copy lanes (see `copy_plan`), each batch with its mark in `replicator.copied`
 //!   end:   marks forgotten ─▶ ANALYZE
 //! ```
-//! `synchronous_commit` stays on: what the pipeline notes as copied has to be on disk, and a batch of some megabytes
+//! Beginning and end commit without waiting for the disk ([`open`]): what comes after them in the target's WAL, the
+//! note that the copy has begun and its rows, does. For the rows `synchronous_commit` stays on: what the pipeline notes as copied has to be on disk, and a batch of some megabytes
 //! makes one wait for the disk cheap.
 
+use crate::connector::Connector;
 use crate::copied;
 use crate::error;
+use crate::record::Record;
 use crate::resolve::{Occasion, Resolver};
+use crate::sql::table;
 use crate::target::Target;
 use replicator_sink::{SinkError, TableCopy};
 use slog::warn;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+
+/// A connection for what is here. The server flushes its WAL in order, so that nothing which is built on these
+/// transactions can outlive them.
+pub(crate) async fn open(connector: &Connector) -> Result<Client, SinkError> {
+    let client = connector.open().await?;
+    let set = client.batch_execute("SET synchronous_commit = off").await;
+    set.map_err(|error| error::of_server(&error, "set up a session in the target"))?;
+    Ok(client)
+}
 
 /// Makes the table ready, and tells whether it is empty.
 pub(crate) async fn begin(client: &Client, resolver: &Resolver, copy: &TableCopy) -> Result<bool, SinkError> {
@@ -26,12 +39,13 @@ pub(crate) async fn begin(client: &Client, resolver: &Resolver, copy: &TableCopy
     let done = async {
         // A batch of an earlier copy says nothing of this one's.
         copied::forget(client, &resolver.key, copy.relation.oid).await?;
-        if copy.empty_first {
-            empty(client, &target, &doing).await?;
-        }
         let sql = format!("SELECT NOT EXISTS (SELECT FROM {}{})", only(&target), target.table);
         let row = client.query_one(&sql, &[]).await.map_err(failed)?;
-        Ok(row.get(0))
+        let is_empty: bool = row.get(0);
+        if copy.empty_first && !is_empty {
+            empty(client, &target, &doing).await?;
+        }
+        Ok(is_empty || copy.empty_first)
     };
     match done.await {
         Ok(is_empty) => client.batch_execute("COMMIT").await.map_err(failed).map(|()| is_empty),
@@ -66,9 +80,11 @@ async fn empty(client: &Client, target: &Target, doing: &str) -> Result<(), Sink
 /// Puts away what the copy needed.
 pub(crate) async fn end(client: &Client, resolver: &Resolver, copy: &TableCopy) -> Result<(), SinkError> {
     copied::forget(client, &resolver.key, copy.relation.oid).await?;
-    let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Early).await?;
+    let Some(record) = Record::load(client, &resolver.key, copy.relation.oid).await? else { return Ok(()) };
     // Without it the server knows nothing of the rows until autovacuum comes by. Not having it is no failure.
-    if let Err(error) = client.batch_execute(&format!("ANALYZE {}", target.table)).await {
+    if let Err(error) =
+        client.batch_execute(&format!("ANALYZE {}", table(&record.schema, &record.name))).await
+    {
         let error = error::of_server(&error, &format!("analyze {}", copy.relation));
         warn!(resolver.logger, "a copied table was not analyzed"; "reason" => %error);
     }

@@ -1,10 +1,10 @@
 use crate::error;
 use crate::evolve::Hand;
-use crate::existing::{Existing, has_type};
+use crate::existing::Existing;
 use crate::record::{Place, Record};
 use crate::sql::{ident, table as quoted};
 use replicator_sink::SinkError;
-use replicator_types::{Column, Relation};
+use replicator_types::Column;
 use tokio_postgres::Client;
 
 /// Key of the advisory lock under which this program makes things in a target, so that two lanes that meet a
@@ -38,21 +38,24 @@ pub(crate) async fn under_lock<T>(
 /// Makes the relation's table, in the open transaction.
 ///
 /// # Errors
-/// Halt when a type is not known in the target, or permission is missing.
+/// Halt when permission is missing.
 pub(crate) async fn table(hand: &Hand<'_>) -> Result<Record, SinkError> {
     let relation = hand.relation;
     schema(hand, &relation.schema).await?;
-    let mut parts: Vec<String> = relation.columns.iter().map(column_definition).collect();
+    let columns = relation.columns.iter().enumerate();
+    let mut parts: Vec<String> =
+        columns.map(|(index, column)| column_definition(column, hand.types.sql(index, column))).collect();
     let key: Vec<&Column> = relation.columns.iter().filter(|column| column.is_key).collect();
     if !key.is_empty() {
         let quoted: Vec<String> = key.iter().map(|column| ident(&column.name)).collect();
         parts.push(format!("PRIMARY KEY ({})", quoted.join(", ")));
     }
     let name = quoted(&relation.schema, &relation.name);
-    hand.run_with_types(&format!("CREATE TABLE {name} ({})", parts.join(", "))).await?;
+    hand.run(&format!("CREATE TABLE {name} ({})", parts.join(", "))).await?;
 
     let mut record = Record::found(relation);
-    for (known, column) in record.columns.iter_mut().zip(&relation.columns) {
+    for (index, (known, column)) in record.columns.iter_mut().zip(&relation.columns).enumerate() {
+        known.stand_in = hand.types.stand_in(index).map(str::to_owned);
         known.not_null = column.is_key;
         known.default_sql.clone_from(&column.default_sql);
     }
@@ -75,48 +78,18 @@ pub(crate) async fn schema(hand: &Hand<'_>, name: &str) -> Result<(), SinkError>
 
 /// NOT NULL only where the key makes it so. The catalog tells what holds today; the stream may still hold rows
 /// from before a `SET NOT NULL`, and the source guards the rule anyway. It comes with the next change of the table.
-fn column_definition(column: &Column) -> String {
+fn column_definition(column: &Column, type_sql: &str) -> String {
     let default = column.default_sql.as_ref().map(|sql| format!(" DEFAULT {sql}")).unwrap_or_default();
-    format!("{} {}{default}", ident(&column.name), column.type_sql)
+    format!("{} {type_sql}{default}", ident(&column.name))
 }
 
 /// Adds those columns of the relation whose name in the target is among `missing`, in the open transaction.
 pub(crate) async fn add_columns(hand: &Hand<'_>, place: &Place, missing: &[&str]) -> Result<(), SinkError> {
-    let both = place.columns.iter().zip(&hand.relation.columns);
+    let both = place.columns.iter().zip(&hand.relation.columns).enumerate();
     let added: Vec<String> = both
-        .filter_map(|(name, column)| Some((name.as_deref()?, column)))
+        .filter_map(|(index, (name, column))| Some((name.as_deref()?, hand.types.sql(index, column))))
         .filter(|(name, _)| missing.contains(name))
-        .map(|(name, column)| format!("ADD COLUMN {} {}", ident(name), column.type_sql))
+        .map(|(name, type_sql)| format!("ADD COLUMN {} {type_sql}", ident(name)))
         .collect();
-    hand.run_with_types(&format!("ALTER TABLE {} {}", place.quoted(), added.join(", "))).await
-}
-
-/// The error for a type that the target does not know, when that is what the server meant. Ends the transaction.
-pub(crate) async fn missing_type(
-    client: &Client,
-    relation: &Relation,
-    error: &tokio_postgres::Error,
-) -> Option<SinkError> {
-    use tokio_postgres::error::SqlState;
-    let code = error.code()?;
-    if ![SqlState::UNDEFINED_OBJECT, SqlState::INVALID_SCHEMA_NAME].contains(code) {
-        return None;
-    }
-    client.batch_execute("ROLLBACK").await.ok()?;
-    for column in &relation.columns {
-        if !has_type(client, &column.type_sql).await.unwrap_or(true) {
-            return Some(SinkError::halt(type_is_missing(relation, column)));
-        }
-    }
-    None
-}
-
-/// The line for a column whose type the target does not know.
-pub(crate) fn type_is_missing(relation: &Relation, column: &Column) -> String {
-    format!(
-        "table {relation} cannot be created in the target: it does not know the type {} of column {}; create the type \
-         there first (`pg_dump --schema-only` of the source has its definition; an extension's type needs CREATE \
-         EXTENSION)",
-        column.type_sql, column.name
-    )
+    hand.run(&format!("ALTER TABLE {} {}", place.quoted(), added.join(", "))).await
 }

@@ -12,10 +12,11 @@
 use crate::error;
 use crate::plan::{Plan, bad_value};
 use crate::session::Session;
-use crate::sql::{ident, literal, table};
+use crate::sql::{ident, table};
 use crate::target::Target;
+use crate::types;
 use replicator_sink::SinkError;
-use replicator_types::{Batch, Value};
+use replicator_types::{Batch, Column, ColumnKind, Value};
 use slog::info;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,20 +48,17 @@ pub(crate) async fn add_missing(
     let client = session.client().await?;
     let mut has_added = false;
     for target in plan.targets().filter(|target| target.has_enums()) {
-        for (sql, label) in statements(&client, target, batch).await? {
-            info!(session.connector().logger(), "an enum has a new label"; "statement" => &sql);
-            let added = client.batch_execute(&sql).await;
-            added.map_err(|error| {
-                error::of_server(&error, &format!("add label {label} to an enum of {}", target.relation))
-            })?;
+        for (enum_type, label) in missing(&client, target, batch).await? {
+            info!(session.connector().logger(), "an enum has a new label"; "type" => &enum_type, "label" => &label);
+            types::add_label(&client, &target.relation, &enum_type, &label).await?;
             has_added = true;
         }
     }
     Ok(has_added)
 }
 
-/// What adds the labels of one table, with each label.
-async fn statements(
+/// The labels that an enum of one table lacks: the enum's name, quoted, with each.
+async fn missing(
     client: &Client,
     target: &Arc<Target>,
     batch: &Batch,
@@ -68,7 +66,7 @@ async fn statements(
     let rows = client.query(ENUM_COLUMNS, &[&target.table]).await;
     let rows =
         rows.map_err(|error| error::of_server(&error, &format!("look up enums of {}", target.relation)))?;
-    let mut statements = Vec::new();
+    let mut missing = Vec::new();
     let mut place = 0;
     for (index, is_written) in target.is_written.iter().enumerate() {
         if !is_written {
@@ -81,12 +79,11 @@ async fn statements(
         let enum_type = table(row.get(1), row.get(2));
         for label in labels_of(target, batch, index)? {
             if !known.contains(&label) {
-                let sql = format!("ALTER TYPE {enum_type} ADD VALUE IF NOT EXISTS {}", literal(&label));
-                statements.push((sql, label));
+                missing.push((enum_type.clone(), label));
             }
         }
     }
-    Ok(statements)
+    Ok(missing)
 }
 
 /// The labels that the batch has in a column.
@@ -103,16 +100,20 @@ fn labels_of(target: &Target, batch: &Batch, index: usize) -> Result<BTreeSet<St
                 Value::Binary(value) => pgvalue::write_text(column, value, &mut text)
                     .map_err(|error| bad_value(&target.relation, error))?,
             }
-            let value = String::from_utf8_lossy(&text);
-            match column.kind {
-                replicator_types::ColumnKind::Array { .. } => elements(&value, &mut labels),
-                _ => {
-                    labels.insert(value.into_owned());
-                }
-            }
+            labels_in(column, &String::from_utf8_lossy(&text), &mut labels);
         }
     }
     Ok(labels)
+}
+
+/// The labels in one value of a column.
+pub(crate) fn labels_in(column: &Column, value: &str, out: &mut BTreeSet<String>) {
+    match column.kind {
+        ColumnKind::Array { .. } => elements(value, out),
+        _ => {
+            out.insert(value.to_owned());
+        }
+    }
 }
 
 /// The elements of an array's text, those that are not NULL.

@@ -24,6 +24,7 @@ use crate::error;
 use crate::existing::Existing;
 use crate::record::{Record, RecordColumn};
 use crate::sql::{ident, literal, table};
+use crate::types::{TEXT, Types};
 use replicator_config::TypeChanges;
 use replicator_sink::{ErrorKind, SinkError};
 use replicator_types::{Column, Relation, ReplicaIdentity};
@@ -37,6 +38,8 @@ pub(crate) struct Hand<'a> {
     pub(crate) client: &'a Client,
     /// The version that the table is brought to.
     pub(crate) relation: &'a Arc<Relation>,
+    /// What its columns are of in the target.
+    pub(crate) types: &'a Types,
     pub(crate) logger: &'a Logger,
     pub(crate) doing: &'a str,
 }
@@ -50,15 +53,6 @@ impl Hand<'_> {
     /// Runs a statement that has to succeed.
     pub(crate) async fn run(&self, sql: &str) -> Result<(), SinkError> {
         self.execute(sql).await.map_err(|error| error::of_server(&error, self.doing))
-    }
-
-    /// The same, where a type that the target lacks is told by its column.
-    pub(crate) async fn run_with_types(&self, sql: &str) -> Result<(), SinkError> {
-        let Err(error) = self.execute(sql).await else { return Ok(()) };
-        match create::missing_type(self.client, self.relation, &error).await {
-            Some(halt) => Err(halt),
-            None => Err(error::of_server(&error, self.doing)),
-        }
     }
 
     /// Runs a statement that may be refused. The text is why it was; the transaction is as before then.
@@ -126,7 +120,7 @@ pub(crate) async fn columns(hand: &Hand<'_>, record: &mut Record, aims: &Aims) -
     let existing = look_up(hand).await?;
     drop_key(hand, record, &existing).await?;
     let mut columns = Vec::with_capacity(relation.columns.len());
-    for (column, known) in relation.columns.iter().zip(known) {
+    for (index, (column, known)) in relation.columns.iter().zip(known).enumerate() {
         let there = existing.column(&column.name);
         let mut made = match (known, there.is_some()) {
             (Some(known), true) => {
@@ -134,15 +128,15 @@ pub(crate) async fn columns(hand: &Hand<'_>, record: &mut Record, aims: &Aims) -
                 RecordColumn { attnum, name: column.name.clone(), ..known }
             }
             // It was in the target before it was at the source.
-            (None, true) => RecordColumn { not_null: false, default_sql: None, ..recorded(column) },
-            (_, false) => add_column(hand, column).await?,
+            (None, true) => recorded(column, None),
+            (_, false) => add_column(hand, index, column).await?,
         };
         if let Some(there) = there
             && !there.is_generated
             && made.type_sql != column.type_sql
         {
-            if there.type_sql == made.type_sql {
-                change_type(hand, column, &mut made, aims.type_changes).await?;
+            if there.type_sql == made.made_type() {
+                change_type(hand, index, column, &mut made, aims.type_changes).await?;
             }
             made.type_sql.clone_from(&column.type_sql);
         }
@@ -168,11 +162,12 @@ async fn look_up(hand: &Hand<'_>) -> Result<Existing, SinkError> {
     existing.ok_or_else(|| SinkError::retry(format!("table {relation} of the target has just gone")))
 }
 
-fn recorded(column: &Column) -> RecordColumn {
+fn recorded(column: &Column, stand_in: Option<&str>) -> RecordColumn {
     RecordColumn {
         attnum: column.attnum,
         name: column.name.clone(),
         type_sql: column.type_sql.clone(),
+        stand_in: stand_in.map(str::to_owned),
         not_null: false,
         default_sql: None,
     }
@@ -242,11 +237,12 @@ async fn rename_column(hand: &Hand<'_>, from: &str, to: &str) -> Result<(), Sink
 }
 
 /// A new column, and in it what older rows have at the source.
-async fn add_column(hand: &Hand<'_>, column: &Column) -> Result<RecordColumn, SinkError> {
+async fn add_column(hand: &Hand<'_>, index: usize, column: &Column) -> Result<RecordColumn, SinkError> {
+    let type_sql = hand.types.sql(index, column);
     let missing = column.missing_text.as_ref();
-    let default = missing.map(|text| format!(" DEFAULT {}::{}", literal(text), column.type_sql));
-    let definition = format!("{} {}{}", ident(&column.name), column.type_sql, default.unwrap_or_default());
-    hand.run_with_types(&alter_table(hand, &format!("ADD COLUMN {definition}"))).await?;
+    let default = missing.map(|text| format!(" DEFAULT {}::{type_sql}", literal(text)));
+    let definition = format!("{} {type_sql}{}", ident(&column.name), default.unwrap_or_default());
+    hand.run(&alter_table(hand, &format!("ADD COLUMN {definition}"))).await?;
     if missing.is_some() {
         hand.run(&alter_column(hand, column, "DROP DEFAULT")).await?;
     } else if column.has_default && column.default_sql.is_none() {
@@ -255,12 +251,13 @@ async fn add_column(hand: &Hand<'_>, column: &Column) -> Result<RecordColumn, Si
              change; copy the table again to have the source's values";
             "table" => %hand.relation, "column" => &column.name);
     }
-    Ok(recorded(column))
+    Ok(recorded(column, hand.types.stand_in(index)))
 }
 
 /// ALTER TYPE, or what the policy has instead. The type recorded is the source's either way.
 async fn change_type(
     hand: &Hand<'_>,
+    index: usize,
     column: &Column,
     made: &mut RecordColumn,
     policy: TypeChanges,
@@ -269,36 +266,54 @@ async fn change_type(
         // It is of the old type, and would be in the way; change_default sets the new one.
         hand.run(&alter_column(hand, column, "DROP DEFAULT")).await?;
     }
-    let (name, new) = (ident(&column.name), &column.type_sql);
+    let (name, new) = (ident(&column.name), hand.types.sql(index, column));
+    let stand_in = hand.types.stand_in(index);
+    if new == made.made_type() {
+        made.stand_in = stand_in.map(str::to_owned);
+        return Ok(());
+    }
+    // The type's output function, as the source writes the values that come from now on; a cast may differ from it
+    // (boolean, character).
+    let to_text = alter_column(
+        hand,
+        column,
+        &format!(
+            "TYPE text USING CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL \
+             ELSE pg_catalog.format('%s', {name}) END"
+        ),
+    );
+    if stand_in == Some(TEXT) {
+        made.stand_in = Some(TEXT.to_owned());
+        return hand.run(&to_text).await;
+    }
     let plain = alter_column(hand, column, &format!("TYPE {new}"));
     if hand.attempt(&plain).await?.is_ok() {
+        made.stand_in = stand_in.map(str::to_owned);
         return Ok(());
     }
     let by_text = alter_column(hand, column, &format!("TYPE {new} USING {name}::pg_catalog.text::{new}"));
-    let Err(refusal) = hand.attempt(&by_text).await? else { return Ok(()) };
+    let Err(refusal) = hand.attempt(&by_text).await? else {
+        made.stand_in = stand_in.map(str::to_owned);
+        return Ok(());
+    };
+    let kept = made.stand_in.take().unwrap_or_else(|| made.type_sql.clone());
     match policy {
         TypeChanges::Error => Err(SinkError::halt(format!(
             "column {} of table {} became {new} at the source, and the target's cannot be changed from {} to that: \
              {refusal}; change it in the target as it was changed at the source (ALTER TABLE … ALTER COLUMN … TYPE … \
              USING …) and start again, or set type_changes = \"keep\" or \"string\"",
-            column.name, hand.relation, made.type_sql
+            column.name, hand.relation, kept
         ))),
         TypeChanges::Keep => {
             warn!(hand.logger, "a column keeps its type in the target: the source's new one does not fit";
-                "table" => %hand.relation, "column" => &column.name, "kept" => &made.type_sql, "new" => new,
+                "table" => %hand.relation, "column" => &column.name, "kept" => &kept, "new" => new,
                 "reason" => refusal);
             Ok(())
         }
         TypeChanges::String => {
             warn!(hand.logger, "a column becomes text in the target: the source's new type does not fit";
                 "table" => %hand.relation, "column" => &column.name, "new" => new, "reason" => refusal);
-            // The type's output function, as the source writes the values that come from now on; a cast may differ
-            // from it (boolean, character).
-            let text = format!(
-                "TYPE text USING CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL \
-                 ELSE pg_catalog.format('%s', {name}) END"
-            );
-            hand.run(&alter_column(hand, column, &text)).await
+            hand.run(&to_text).await
         }
     }
 }

@@ -3,12 +3,13 @@
 use crate::error;
 use crate::passage::Passage;
 use crate::record::Place;
-use crate::sql::{ident, literal};
+use crate::sql::{ident, table as quoted};
 use crate::target::{KeyColumn, Target, TargetColumn};
 use replicator_sink::SinkError;
 use replicator_types::Relation;
 use std::sync::Arc;
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 /// What the target's catalog says of a table.
 #[derive(Debug)]
@@ -49,11 +50,13 @@ struct IndexColumn {
     operator: String,
 }
 
+const KIND: &str = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)";
+
 const COLUMNS: &str = "
     WITH RECURSIVE under AS (
         SELECT a.attnum, a.atttypid AS type, a.atttypmod AS modifier, false AS is_domain
           FROM pg_catalog.pg_attribute a
-         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
         UNION ALL
         SELECT u.attnum, t.typbasetype, t.typtypmod, true
           FROM under u JOIN pg_catalog.pg_type t ON t.oid = u.type WHERE t.typtype = 'd')
@@ -66,7 +69,7 @@ const COLUMNS: &str = "
       FROM pg_catalog.pg_attribute a
       JOIN under u USING (attnum)
       JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype <> 'd'
-     WHERE a.attrelid = $1 ORDER BY a.attnum";
+     WHERE a.attrelid = pg_catalog.to_regclass($1) ORDER BY a.attnum";
 
 /// Strategy 3 of a btree operator class is its equality.
 const UNIQUE_INDEXES: &str = "
@@ -82,7 +85,7 @@ const UNIQUE_INDEXES: &str = "
       JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr
       JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
       JOIN pg_catalog.pg_am am ON am.oid = c.opcmethod AND am.amname = 'btree'
-     WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+     WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
        AND k.place <= i.indnkeyatts
      ORDER BY i.indisprimary DESC, i.indexrelid, k.place";
 
@@ -95,13 +98,18 @@ impl Existing {
     ) -> Result<Option<Self>, SinkError> {
         let doing = format!("look up table {schema}.{table} in the target");
         let failed = |error| error::of_server(&error, &doing);
-        let name = "SELECT c.oid, c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
-                    ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
-        let Some(row) = client.query_opt(name, &[&schema, &table]).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        let (oid, kind): (u32, i8) = (row.get(0), row.get(1));
-        let rows = client.query(COLUMNS, &[&oid]).await.map_err(failed)?;
+        let name = quoted(schema, table);
+        let parameters = [(&name as &(dyn ToSql + Sync), Type::TEXT)];
+        // Sent together: one round trip.
+        let (found, rows, indexes) = futures_util::future::try_join3(
+            client.query_typed(KIND, &parameters),
+            client.query_typed(COLUMNS, &parameters),
+            client.query_typed(UNIQUE_INDEXES, &parameters),
+        )
+        .await
+        .map_err(failed)?;
+        let Some(row) = found.first() else { return Ok(None) };
+        let kind: i8 = row.get(0);
         let columns = rows.iter().map(|row| ExistingColumn {
             name: row.get(0),
             type_sql: row.get(1),
@@ -117,7 +125,7 @@ impl Existing {
         });
         let columns = columns.collect();
         let mut unique: Vec<UniqueIndex> = Vec::new();
-        for row in client.query(UNIQUE_INDEXES, &[&oid]).await.map_err(failed)? {
+        for row in indexes {
             let name: String = row.get(0);
             let column = IndexColumn { name: row.get(1), operator_schema: row.get(2), operator: row.get(3) };
             match unique.last_mut() {
@@ -191,7 +199,7 @@ impl Existing {
                 can_be_set: !theirs.is_identity_always,
                 equality_is_by_text: theirs.equality_is_by_text,
                 is_key: ours.is_key,
-                is_enum: theirs.is_enum || theirs.is_enum_array,
+                is_enum: theirs.is_of_enum(),
                 passage: Passage::of(ours, theirs.base_oid, theirs.is_enum),
             })
             .collect();
@@ -249,16 +257,17 @@ impl Existing {
     }
 }
 
+impl ExistingColumn {
+    /// Whether it is an enum, or an array of one.
+    pub(crate) fn is_of_enum(&self) -> bool {
+        self.is_enum || self.is_enum_array
+    }
+}
+
 impl UniqueIndex {
     /// Whether it is over exactly these columns.
     pub(crate) fn is_over(&self, wanted: &[&str]) -> bool {
         self.columns.len() == wanted.len()
             && self.columns.iter().all(|column| wanted.contains(&column.name.as_str()))
     }
-}
-
-/// Whether the target has a type of this name, as the source spells it.
-pub(crate) async fn has_type(client: &Client, type_sql: &str) -> Result<bool, tokio_postgres::Error> {
-    let sql = format!("SELECT pg_catalog.to_regtype({}) IS NOT NULL", literal(type_sql));
-    Ok(client.query_one(&sql, &[]).await?.get(0))
 }

@@ -34,7 +34,7 @@
 //! # Files
 //! `sink`, `lane`, `copying`: the contract's face. `fold`, `plan`, `copy_plan`, `copy_text`, `copy_binary`, `passage`:
 //! bytes in, statements' input out, without I/O. `session`, `checkpoint`, `copied`, `apply`, `rowwise`, `enums`: the
-//! transaction. `resolve`, `record`, `evolve`, `create`, `existing`, `target`, `check`: the target's tables.
+//! transaction. `resolve`, `record`, `evolve`, `create`, `existing`, `types`, `target`, `check`: the target's tables.
 //! `own_tables`, `notes`: schema `replicator`. `sql`: the text of every statement that applies changes.
 //!
 //! Sources: <https://www.postgresql.org/docs/current/sql-copy.html> (text format),
@@ -70,6 +70,7 @@ mod session;
 mod sink;
 mod sql;
 mod target;
+mod types;
 
 pub use mapping::passes_unread;
 pub use sink::{PostgresSink, open};

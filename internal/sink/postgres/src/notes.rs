@@ -5,6 +5,7 @@ use crate::own_tables::{OF_STREAM, StreamKey};
 use replicator_sink::SinkError;
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 /// Keys that begin like this are the sink's own, and are not shown to who asks for notes.
 pub(crate) const OWN_PREFIX: &str = "schema/";
@@ -17,6 +18,25 @@ fn failed(error: &tokio_postgres::Error) -> SinkError {
 pub(crate) async fn all(client: &Client, key: &StreamKey) -> Result<BTreeMap<String, String>, SinkError> {
     let sql = format!("SELECT key, value FROM replicator.notes WHERE {OF_STREAM}");
     let rows = client.query(&sql, &key.parameters()).await.map_err(|error| failed(&error))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The sink's own notes that say so of a table's place.
+pub(crate) async fn of_place(
+    client: &Client,
+    key: &StreamKey,
+    schema: &str,
+    name: &str,
+) -> Result<Vec<(String, String)>, SinkError> {
+    // Looked for among the texts first: a note of another place is not worth its parsing.
+    let sql = format!(
+        "SELECT key, value FROM replicator.notes WHERE {OF_STREAM} AND pg_catalog.starts_with(key, '{OWN_PREFIX}') \
+         AND pg_catalog.strpos(value, pg_catalog.to_json($5::text)::text) > 0 \
+         AND value::json ->> 'schema' = $4 AND value::json ->> 'name' = $5"
+    );
+    let mut parameters = key.parameters().to_vec();
+    parameters.extend([&schema as &(dyn ToSql + Sync), &name]);
+    let rows = client.query(&sql, &parameters).await.map_err(|error| failed(&error))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 

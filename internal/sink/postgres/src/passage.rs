@@ -22,7 +22,7 @@ pub(crate) enum Passage {
 }
 
 /// The first oid that is not assigned by hand.
-const FIRST_UNSTABLE_OID: u32 = 10_000;
+pub(crate) const FIRST_UNSTABLE_OID: u32 = 10_000;
 
 /// `int2vector` and `oidvector`, whose receive functions refuse what their send functions write for an empty one
 /// ("invalid oidvector data"). Source: `oidvectorrecv` in `src/backend/utils/adt/oid.c`.

@@ -44,8 +44,18 @@ pub(crate) struct RecordColumn {
     pub(crate) attnum: i16,
     pub(crate) name: String,
     pub(crate) type_sql: String,
+    /// What the column is in the target instead of that, see `types`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stand_in: Option<String>,
     pub(crate) not_null: bool,
     pub(crate) default_sql: Option<String>,
+}
+
+impl RecordColumn {
+    /// The type that was made of the column's in the target.
+    pub(crate) fn made_type(&self) -> &str {
+        self.stand_in.as_deref().unwrap_or(&self.type_sql)
+    }
 }
 
 impl Record {
@@ -55,6 +65,7 @@ impl Record {
             attnum: column.attnum,
             name: column.name.clone(),
             type_sql: column.type_sql.clone(),
+            stand_in: None,
             not_null: false,
             default_sql: None,
         };
@@ -107,7 +118,7 @@ impl Record {
         schema: &str,
         name: &str,
     ) -> Result<Option<(u32, Self)>, SinkError> {
-        for (note, text) in notes::all(client, key).await? {
+        for (note, text) in notes::of_place(client, key, schema, name).await? {
             let Some(other) = note.strip_prefix(OWN_PREFIX).and_then(|oid| oid.parse().ok()) else {
                 continue;
             };

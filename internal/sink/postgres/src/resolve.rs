@@ -20,6 +20,7 @@ use crate::existing::Existing;
 use crate::own_tables::StreamKey;
 use crate::record::{Place, Record};
 use crate::target::Target;
+use crate::types::Types;
 use replicator_config::TypeChanges;
 use replicator_sink::SinkError;
 use replicator_types::{Lsn, Relation};
@@ -115,10 +116,11 @@ impl Resolver {
         occasion: Occasion,
     ) -> Result<Record, SinkError> {
         let doing = format!("bring table {relation} of the target to the source's schema");
+        let types = Types::make(client, &self.key, relation, &self.logger).await?;
         let record = under_lock(client, &doing, async || {
             let displaced = self.displaced(client, relation).await?;
             let relation = displaced.as_ref().unwrap_or(relation);
-            let hand = Hand { client, relation, logger: &self.logger, doing: &doing };
+            let hand = Hand { client, relation, types: &types, logger: &self.logger, doing: &doing };
             // Another lane may have been here first.
             let record = match Record::load(client, &self.key, relation.oid).await? {
                 Some(record) => self.follow_record(&hand, record, ordinal, occasion).await?,
@@ -188,9 +190,12 @@ impl Resolver {
                 existing.target_of(relation, &place, 0).map_err(SinkError::halt)?;
                 self.add_missing(hand, &existing, &place).await?;
                 let mut record = Record::found(relation);
-                for (known, column) in record.columns.iter_mut().zip(&relation.columns) {
-                    known.not_null =
-                        column.not_null && existing.column(&column.name).is_some_and(|there| there.not_null);
+                for (index, (known, column)) in record.columns.iter_mut().zip(&relation.columns).enumerate() {
+                    let there = existing.column(&column.name);
+                    known.not_null = column.not_null && there.is_some_and(|there| there.not_null);
+                    if there.is_none() {
+                        known.stand_in = hand.types.stand_in(index).map(str::to_owned);
+                    }
                 }
                 Ok(record)
             }
@@ -229,6 +234,9 @@ impl Resolver {
             return Ok(None);
         }
         let (schema, name) = (&relation.schema, &relation.name);
+        if Existing::look_up(client, schema, name).await?.is_none() {
+            return Ok(None);
+        }
         let other = Record::of_another(client, &self.key, relation.oid, schema, name).await?;
         let is_newer = other.is_some_and(|(_, other)| relation.since < Lsn(other.since));
         Ok(is_newer

@@ -20,6 +20,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
+/// So many connections for beginning and ending copies are kept: about as many as tables begin at once, and few enough
+/// to lie idle in the target later.
+const COPYING_KEPT_MAX: usize = 8;
+
 /// A Postgres database that has the source's tables.
 #[derive(Debug)]
 pub struct PostgresSink {
@@ -32,6 +36,8 @@ pub struct PostgresSink {
     resolver: StdMutex<Option<Arc<Resolver>>>,
     /// Kept open for notes.
     notes: Mutex<Option<Client>>,
+    /// Kept open between [`Sink::begin_copy`] and [`Sink::end_copy`] of one table and another.
+    copying: StdMutex<Vec<Client>>,
     /// Kept open for [`Sink::ping`].
     ping: Mutex<Option<Client>>,
     ping_timeout: Duration,
@@ -71,6 +77,7 @@ pub fn open(
         connector,
         resolver: StdMutex::new(None),
         notes: Mutex::new(None),
+        copying: StdMutex::default(),
         ping: Mutex::new(None),
         ping_timeout,
     })
@@ -162,8 +169,11 @@ impl Sink for PostgresSink {
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {
-        let client = self.connector.open().await?;
-        copying::begin(&client, &*self.resolver()?, copy).await
+        let resolver = self.resolver()?;
+        let client = self.copying_client().await?;
+        let is_empty = copying::begin(&client, &resolver, copy).await?;
+        self.keep_copying_client(client);
+        Ok(is_empty)
     }
 
     async fn open_copy_lane(&self, _number: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
@@ -172,8 +182,11 @@ impl Sink for PostgresSink {
     }
 
     async fn end_copy(&self, copy: &TableCopy) -> Result<(), SinkError> {
-        let client = self.connector.open().await?;
-        copying::end(&client, &*self.resolver()?, copy).await
+        let resolver = self.resolver()?;
+        let client = self.copying_client().await?;
+        copying::end(&client, &resolver, copy).await?;
+        self.keep_copying_client(client);
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), SinkError> {
@@ -208,6 +221,23 @@ impl PostgresSink {
         match kept.take().filter(|client| !client.is_closed()) {
             Some(client) => Ok(client),
             None => self.connector.open().await,
+        }
+    }
+
+    /// A connection kept for copies, or a new one: several tables begin at once.
+    async fn copying_client(&self) -> Result<Client, SinkError> {
+        let kept = self.copying.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match kept.filter(|client| !client.is_closed()) {
+            Some(client) => Ok(client),
+            None => copying::open(&self.connector).await,
+        }
+    }
+
+    /// Keeps a connection that is in the middle of nothing.
+    fn keep_copying_client(&self, client: Client) {
+        let mut kept = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < COPYING_KEPT_MAX {
+            kept.push(client);
         }
     }
 

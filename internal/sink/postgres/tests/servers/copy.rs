@@ -4,7 +4,7 @@ use crate::feed::{Feed, relation, stream};
 use crate::{VERSIONS, config, count, prepared, server, sink, sink_at};
 use replicator_harness::{PgVersion, Postgres, Proxy};
 use replicator_sink::{ErrorKind, Lane, Sink, SinkError, TableCopy};
-use replicator_sink_postgres::open;
+use replicator_sink_postgres::{PostgresSink, open};
 use replicator_types::{Batch, Column, ColumnKind, Lsn, Phase, Relation, Tuple, oid};
 use slog::{Discard, Logger, o};
 use std::sync::Arc;
@@ -14,6 +14,14 @@ const AGAIN: Phase = Phase::Copy { fresh: false };
 
 fn copy_of(relation: &Arc<Relation>, empty_first: bool) -> TableCopy {
     TableCopy { relation: Arc::clone(relation), snapshot: Lsn(5_000), empty_first, is_resumed: false }
+}
+
+/// A server with a prepared sink.
+async fn start(version: PgVersion) -> (Postgres, PostgresSink) {
+    let server = server(version);
+    let sink = sink(&server);
+    prepared(&sink).await.unwrap();
+    (server, sink)
 }
 
 async fn send(lane: &mut Box<dyn Lane>, batch: Batch) -> Result<(), SinkError> {
@@ -46,9 +54,7 @@ fn of_ids(relation: &Arc<Relation>, ids: std::ops::Range<u32>, lsn: u64, v: &str
 #[tokio::test]
 async fn fresh_rows_are_in_once_however_often_their_batch_is_sent() {
     for version in VERSIONS {
-        let server = server(version);
-        let sink = sink(&server);
-        prepared(&sink).await.unwrap();
+        let (server, sink) = start(version).await;
         let keyless = Arc::new(relation("keyless", &[("id", "bigint"), ("v", "text")]));
         for table in [&rows(), &keyless] {
             assert!(sink.begin_copy(&copy_of(table, false)).await.unwrap(), "empty");
@@ -117,9 +123,7 @@ async fn a_copy_whose_connection_is_cut_at_any_byte_has_every_row_once() {
 #[tokio::test]
 async fn rows_that_may_be_there_replace_what_has_their_key() {
     for version in VERSIONS {
-        let server = server(version);
-        let sink = sink(&server);
-        prepared(&sink).await.unwrap();
+        let (server, sink) = start(version).await;
         let rows = rows();
         sink.begin_copy(&copy_of(&rows, false)).await.unwrap();
         let mut lane = sink.open_copy_lane(0, &stream()).await.unwrap();
@@ -147,9 +151,7 @@ async fn rows_that_may_be_there_replace_what_has_their_key() {
 #[tokio::test]
 async fn a_table_copied_again_is_emptied_first_and_forgets_the_earlier_copy() {
     for version in VERSIONS {
-        let server = server(version);
-        let sink = sink(&server);
-        prepared(&sink).await.unwrap();
+        let (server, sink) = start(version).await;
         let rows = rows();
         sink.begin_copy(&copy_of(&rows, false)).await.unwrap();
         let mut lane = sink.open_copy_lane(0, &stream()).await.unwrap();
@@ -295,9 +297,7 @@ async fn values_in_binary_form_arrive_the_same_as_bytes_as_text_and_row_by_row()
 
 #[tokio::test]
 async fn a_keyless_tables_changes_in_binary_form_find_their_rows() {
-    let server = server(PgVersion::V15);
-    let sink = sink(&server);
-    prepared(&sink).await.unwrap();
+    let (server, sink) = start(PgVersion::V15).await;
     let mut log = relation("log", &[("n", "integer"), ("v", "text")]);
     (log.columns[0].type_oid, log.columns[0].base_type_oid) = (oid::INT4, oid::INT4);
     let log = Arc::new(log);
@@ -313,9 +313,7 @@ async fn a_keyless_tables_changes_in_binary_form_find_their_rows() {
 
 #[tokio::test]
 async fn broken_bytes_are_rejected_and_name_the_table() {
-    let server = server(PgVersion::V15);
-    let sink = sink(&server);
-    prepared(&sink).await.unwrap();
+    let (_server, sink) = start(PgVersion::V15).await;
     let mut t = relation("t", &[("*id", "integer"), ("v", "text")]);
     (t.columns[0].type_oid, t.columns[0].base_type_oid) = (oid::INT4, oid::INT4);
     let t = Arc::new(t);

@@ -14,6 +14,7 @@ mod once;
 mod rows;
 mod schema;
 mod types;
+mod types_made;
 
 use feed::{Feed, stream};
 use replicator_config::{PostgresSinkConfig, Secret, TypeChanges};

@@ -69,20 +69,6 @@ async fn a_new_version_of_a_table_brings_its_new_columns() {
 }
 
 #[tokio::test]
-async fn a_type_that_the_target_lacks_halts_and_is_named() {
-    let server = server(PgVersion::V15);
-    for type_sql in ["public.mood", "\"Shop\".\"Mood\"[]", "missing"] {
-        let error =
-            prepare(&server, relation("t", &[("*id", "bigint"), ("m", type_sql)]), true).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Halt);
-        let text = error.to_string();
-        assert!(text.contains(type_sql) && text.contains("column m") && text.contains("pg_dump"), "{text}");
-    }
-    server.sql("target", "CREATE TYPE mood AS ENUM ('ok')");
-    prepare(&server, relation("t", &[("*id", "bigint"), ("m", "public.mood")]), true).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_table_that_changes_cannot_be_applied_to_halts_with_the_remedy() {
     let server = server(PgVersion::V17);
     server.sql(
