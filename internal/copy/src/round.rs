@@ -459,12 +459,8 @@ async fn begin(
         Plan::New | Plan::None { .. } => (None, false),
     };
     let is_resumed = resumed.is_some();
-    let copy = TableCopy {
-        relation: Arc::clone(&table.relation),
-        snapshot: snapshot.lsn,
-        empty_first,
-        is_resumed,
-    };
+    let copy =
+        TableCopy { relation: Arc::clone(&table.relation), snapshot: snapshot.lsn, empty_first, is_resumed };
     let is_empty = match shared.begin_copy(&sinks, &copy).await {
         Ok(is_empty) => is_empty,
         Err(text) => return Err(NotBegun::Failed { oid, name, text }),
