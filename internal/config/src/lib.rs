@@ -45,7 +45,7 @@ pub use environment::Environment;
 pub use load::{ConfigError, load, load_file, load_str};
 pub use model::{
     BufferConfig, ClickHouseConfig, Config, CopyConfig, HttpConfig, LogConfig, ObjectStoreConfig,
-    PostgresSinkConfig, RetryConfig, SourceConfig,
+    PostgresSinkConfig, RetryConfig, SourceConfig, StorePlace,
 };
 pub use patterns::TablePatterns;
 pub use reference::reference;

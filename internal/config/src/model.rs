@@ -313,6 +313,40 @@ section! {
     }
 }
 
+/// Where objects go, and how to get in: what the sinks that write objects have in common.
+#[derive(Clone, Debug)]
+pub struct StorePlace {
+    /// `s3://bucket/prefix` or `file:///folder`.
+    pub url: String,
+    /// Endpoint of an S3-compatible store; AWS when empty.
+    pub endpoint: String,
+    /// Region; `auto` for R2.
+    pub region: String,
+    /// Access key id.
+    pub access_key_id: Secret,
+    /// Secret access key.
+    pub secret_access_key: Secret,
+    /// A file that holds the secret access key.
+    pub secret_access_key_file: Option<PathBuf>,
+    /// How long a request may take before it is tried again.
+    pub request_timeout_ms: u64,
+}
+
+impl ObjectStoreConfig {
+    /// Where it writes.
+    pub fn place(&self) -> StorePlace {
+        StorePlace {
+            url: self.url.clone(),
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: self.secret_access_key.clone(),
+            secret_access_key_file: self.secret_access_key_file.clone(),
+            request_timeout_ms: self.request_timeout_ms,
+        }
+    }
+}
+
 mod defaults {
     use super::*;
 

@@ -5,6 +5,8 @@
 //!                          │
 //!   binary bytes ──────────┴─write_text──▶ the bytes that the type's output function writes
 //!                └─ numeric, time, array, json: their parts, for who has no use for the text
+//!   text bytes ───text────▶ numbers, days, microseconds, …
+//!   either     ──as_json──▶ JSON
 //! ```
 //!
 //! # Invariants
@@ -25,6 +27,7 @@
 //! Sources: the `…_send` and `…_out` functions of `src/backend/utils/adt` in Postgres.
 
 pub mod array;
+pub mod as_json;
 mod bytes;
 mod float;
 mod geometry;
@@ -33,6 +36,7 @@ mod net;
 pub mod numeric;
 mod read;
 mod search;
+pub mod text;
 pub mod time;
 mod types;
 

@@ -1,52 +1,18 @@
-//! From Postgres' text forms to values, without allocating.
-//!
-//! Every parser takes the bytes of one value as `pgoutput` sends them (UTF-8 server output under
-//! `DateStyle = ISO`) and gives a value or the [`Misfit`] that says why there is none. Bytes are
-//! untrusted: nothing is indexed, nothing overflows.
-//!
-//! Source: the types' output functions, <https://www.postgresql.org/docs/current/datatype.html>.
+//! From Postgres' text forms to values, as far as ClickHouse's types hold them: `pgvalue::text` with the ranges of
+//! `Date32` and `DateTime64(6)`.
 
-mod array;
-mod binary;
 mod datetime;
-mod decimal;
-mod number;
 
-pub(crate) use array::Elements;
-pub(crate) use binary::{push_bytea, uuid};
 pub(crate) use datetime::{
     DATE32_MAX, DATE32_MIN, DATETIME64_MAX, DATETIME64_MIN, date_days, timestamp_micros,
 };
-pub(crate) use decimal::{Decimal, decimal};
-pub(crate) use number::{boolean, float32, float64, signed, unsigned};
+pub(crate) use pgvalue::text::{
+    Decimal, Elements, Misfit, boolean, decimal, float32, float64, push_bytea, signed, unsigned,
+};
 
-/// Why a value has no counterpart in the column's type.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Misfit {
-    /// Less than the least the type holds (`-infinity` included).
-    Below,
-    /// More than the most the type holds (`infinity` included).
-    Above,
-    /// A NaN in a decimal.
-    NotANumber,
-    /// More fractional digits than the decimal has.
-    Scale,
-    /// An array with another number of dimensions than one, or with a lower bound other than 1.
-    Shape,
-    /// Not the text form of the type.
-    Malformed,
-}
-
-impl Misfit {
-    /// The reason, to go after "because".
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::Below => "it is below the least value of the column's type",
-            Self::Above => "it is above the greatest value of the column's type",
-            Self::NotANumber => "the column's type has no NaN",
-            Self::Scale => "it has more fractional digits than the column's type",
-            Self::Shape => "the column's type holds only one-dimensional arrays that begin at 1",
-            Self::Malformed => "it is not a text form of the source's type",
-        }
-    }
+/// A `uuid` as ClickHouse has it in memory: each half as a little-endian 64-bit number.
+#[inline]
+pub(crate) fn uuid(text: &[u8]) -> Result<[u8; 16], Misfit> {
+    // Swapping the halves of the big-endian number and writing it little-endian is just that.
+    pgvalue::text::uuid(text).map(|bytes| u128::from_be_bytes(bytes).rotate_left(64).to_le_bytes())
 }

@@ -1,10 +1,10 @@
 //! An archive file, read back to learn which events it has.
 
 use crate::file::{NewFile, gzip};
-use crate::name::CommitTime;
 use crate::naming::Naming;
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
+use replicator_store::CommitTime;
 use replicator_types::Position;
 use serde::Deserialize;
 use serde_json::value::RawValue;

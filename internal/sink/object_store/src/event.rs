@@ -4,12 +4,12 @@
 //! for all changes of a transaction once a transaction ([`TransactionText`]). A row then costs copies into one
 //! buffer and no allocation.
 
-use crate::json::{Form, push_hex, push_string, push_value};
 use crate::message;
-use crate::name::CommitTime;
 use crate::naming::Naming;
 use pgvalue::Malformed;
+use pgvalue::as_json::{Form, push_hex, push_string, push_value};
 use replicator_sink::SinkError;
+use replicator_store::CommitTime;
 use replicator_types::{
     Change, Column, ColumnKind, Op, Relation, ReplicaIdentity, TransactionMeta, Tuple, Value,
 };

@@ -1,13 +1,13 @@
 //! An archive file, written from a batch.
 
 use crate::event::EventWriter;
-use crate::json::{Form, push_value};
-use crate::name::{CommitTime, Hour};
 use crate::naming::Naming;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
+use pgvalue::as_json::{Form, push_value};
 use replicator_sink::SinkError;
+use replicator_store::{CommitTime, Hour};
 use replicator_types::{Batch, Op};
 use std::io::Write;
 use std::ops::Range;

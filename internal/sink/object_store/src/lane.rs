@@ -5,13 +5,14 @@
 
 use crate::file::{FileWriter, NewFile};
 use crate::metrics::ArchiveMetrics;
-use crate::name::CommitTime;
 use crate::naming::Naming;
 use crate::resume::Resume;
-use crate::store::{Archive, Put, Writing, blocking};
+use crate::store::{Archive, Writing};
 use async_trait::async_trait;
 use flate2::Compression;
 use replicator_sink::{Lane, SinkError, Write};
+use replicator_store::CommitTime;
+use replicator_store::{Put, blocking};
 use replicator_types::{Batch, Op, SlotIdentity};
 use slog::{Logger, info};
 use std::collections::VecDeque;

@@ -103,18 +103,14 @@
 //! <https://developers.cloudflare.com/r2/api/s3/extensions/>.
 
 mod contents;
-mod errors;
 mod event;
 mod file;
-mod json;
 mod lane;
-mod local;
 mod mapping;
 mod message;
 mod metrics;
 mod name;
 mod naming;
-mod notes;
 mod restart;
 mod resume;
 mod sink;

@@ -1,6 +1,6 @@
 //! What a value looks like in an event, for who writes it down: `docs/types.md`.
 
-use crate::json::{Form, push_value};
+use pgvalue::as_json::{Form, push_value};
 use replicator_types::{Column, Value};
 
 /// The JSON of a value of `column` whose text form is `text`.

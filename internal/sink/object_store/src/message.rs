@@ -3,9 +3,9 @@
 //! Its content is bytes, and mostly text. As text it stands in `content`; what is not UTF-8 stands in
 //! `content_base64` instead, so that a reader can tell which it was.
 
-use crate::json::push_string;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pgvalue::as_json::push_string;
 use replicator_types::{Change, Value};
 
 /// Appends `,"transactional":…,"prefix":…,"content":…` of a change with the columns of

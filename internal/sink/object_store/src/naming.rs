@@ -9,7 +9,8 @@
 //! row's id has the table because rows of several tables stand at the same position: they are numbered by where
 //! they lie in their table.
 
-use crate::name::{COPY, CommitTime, EVENTS, Hour, SUFFIX, ulid, ulid_of};
+use crate::name::{COPY, EVENTS, SUFFIX};
+use replicator_store::{CommitTime, Hour, ulid, ulid_of};
 use replicator_types::{Lsn, Position, SlotIdentity};
 use sha2::{Digest, Sha256};
 

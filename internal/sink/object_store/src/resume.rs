@@ -21,10 +21,10 @@
 //! - What is decided depends on the batch and the store alone: a second call after an error decides the same.
 
 use crate::contents::{Contents, ForeignFile};
-use crate::name::{CommitTime, Hour};
 use crate::naming::Naming;
 use crate::store::Archive;
 use replicator_sink::SinkError;
+use replicator_store::{CommitTime, Hour};
 use replicator_types::{Batch, Change, Op, Position};
 use std::ops::Range;
 

@@ -1,8 +1,6 @@
-use crate::errors::Explainer;
 use crate::lane::{ArchiveLane, ArchiveWrite, CopyLane};
 use crate::metrics::ArchiveMetrics;
 use crate::naming::Naming;
-use crate::notes::Notes;
 use crate::restart;
 use crate::store::{Archive, Writing};
 use async_trait::async_trait;
@@ -10,6 +8,7 @@ use flate2::Compression;
 use object_store::ObjectStore;
 use replicator_config::ObjectStoreConfig;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
+use replicator_store::{Notes, Store};
 use replicator_types::{CheckItem, Lsn, POSTGRES_EPOCH_UNIX_MICROS, Relation, SlotIdentity};
 use slog::Logger;
 use std::collections::{BTreeMap, HashMap};
@@ -43,7 +42,7 @@ struct Stream {
 /// Fails, for a person to mend it, when the URL is none of `s3://bucket/prefix` and `file:///folder`, or when a
 /// secret's file cannot be read.
 pub fn open(name: String, config: ObjectStoreConfig, logger: Logger) -> Result<ObjectStoreSink, SinkError> {
-    let archive = Archive::open(&config, logger.clone())?;
+    let archive = Archive::new(Arc::new(Store::open(&config.place(), logger.clone())?));
     Ok(ObjectStoreSink::of(name, archive, config.gzip_level, config.in_flight_max, logger))
 }
 
@@ -58,8 +57,7 @@ impl ObjectStoreSink {
         in_flight_max: usize,
         logger: Logger,
     ) -> Self {
-        let explainer = Explainer::new(format!("{store}/{prefix}"), Vec::new());
-        let archive = Archive::at(store, prefix, explainer, logger.clone());
+        let archive = Archive::new(Arc::new(Store::at(store, prefix, logger.clone())));
         Self::of(name, archive, gzip_level, in_flight_max, logger)
     }
 
@@ -104,7 +102,7 @@ impl Sink for ObjectStoreSink {
     async fn check(&self, _tables: &[Arc<Relation>]) -> Vec<CheckItem> {
         let place = self.archive.place();
         let mut items = Vec::new();
-        if let Some(local) = self.archive.local() {
+        if let Some(local) = self.archive.store().local() {
             let what = format!("archive folder {place}");
             items.push(CheckItem { what, result: local.check() });
         }
@@ -119,14 +117,14 @@ impl Sink for ObjectStoreSink {
     }
 
     async fn prepare(&self, stream: &StreamInfo) -> Result<(), SinkError> {
-        if let Some(local) = self.archive.local() {
+        if let Some(local) = self.archive.store().local() {
             local.create().await?;
         }
         self.archive.try_listing().await?;
         let identity = stream.identity.clone();
         let make = || async {
             Stream {
-                notes: Notes::new(Arc::clone(&self.archive), &identity, &self.name),
+                notes: Notes::new(Arc::clone(self.archive.store()), &identity, &self.name),
                 identity: identity.clone(),
             }
         };

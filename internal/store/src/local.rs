@@ -6,8 +6,6 @@
 //! it first ([`LocalFolder::settle`]), and who first writes into a folder syncs all that leads there
 //! ([`LocalFolder::ensure`]).
 
-use crate::name::SUFFIX;
-use crate::notes::NOTES_SUFFIX;
 use crate::store::blocking;
 use replicator_sink::SinkError;
 use std::collections::HashSet;
@@ -16,9 +14,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tokio::sync::Mutex;
 
-/// The folder of a `file://` archive.
+/// What the names of files of ours end with.
+const SUFFIXES: &[&str] = &[".ndjson.gz", ".json", ".parquet"];
+
+/// The folder of a `file://` place.
 #[derive(Debug)]
-pub(crate) struct LocalFolder {
+pub struct LocalFolder {
     root: PathBuf,
     /// Folders that are there, durably, below the root.
     ensured: Mutex<HashSet<String>>,
@@ -29,8 +30,13 @@ impl LocalFolder {
         Self { root, ensured: Mutex::default() }
     }
 
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Makes the folder.
-    pub(crate) async fn create(&self) -> Result<(), SinkError> {
+    pub async fn create(&self) -> Result<(), SinkError> {
         let root = self.root.clone();
         self.run("making the folder", move || {
             fs::create_dir_all(&root)?;
@@ -54,7 +60,7 @@ impl LocalFolder {
     }
 
     /// Whether files can be made there, found out without leaving one. Says what was found, or what to do.
-    pub(crate) fn check(&self) -> Result<String, String> {
+    pub fn check(&self) -> Result<String, String> {
         let shown = self.root.display();
         let nearest = self.root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
         match tempfile::tempfile_in(nearest) {
@@ -136,7 +142,7 @@ fn clear_unfinished(folder: &Path) -> io::Result<()> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let unfinished = name.rsplit_once('#').is_some_and(|(name, number)| {
-            (name.ends_with(SUFFIX) || name.ends_with(NOTES_SUFFIX))
+            SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
                 && number.bytes().all(|byte| byte.is_ascii_digit())
         });
         if unfinished {

@@ -2,14 +2,14 @@ use super::Misfit;
 
 /// A decimal scaled to an integer: sign and magnitude, 256 bits, least significant word first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Decimal {
+pub struct Decimal {
     negative: bool,
     words: [u64; 4],
 }
 
 impl Decimal {
     /// The greatest of `precision` digits (`negative`: the least).
-    pub(crate) fn extreme(precision: u8, negative: bool) -> Self {
+    pub fn extreme(precision: u8, negative: bool) -> Self {
         let mut value = Self { negative, words: [0; 4] };
         for _ in 0..precision {
             value.append(9);
@@ -19,7 +19,7 @@ impl Decimal {
 
     /// The 32 bytes ClickHouse has for it: two's complement, little-endian. A narrower decimal is a prefix.
     #[inline]
-    pub(crate) fn to_le_bytes(self) -> [u8; 32] {
+    pub fn to_le_bytes(self) -> [u8; 32] {
         let mut words = self.words;
         if self.negative {
             let mut carry = true;
@@ -50,7 +50,7 @@ impl Decimal {
 /// A `numeric` as an integer scaled by `10^scale`, of at most `precision` ≤ 76 digits.
 ///
 /// Postgres writes digits, a point and digits, never an exponent; or `NaN`, `Infinity`, `-Infinity`.
-pub(crate) fn decimal(text: &[u8], precision: u8, scale: u8) -> Result<Decimal, Misfit> {
+pub fn decimal(text: &[u8], precision: u8, scale: u8) -> Result<Decimal, Misfit> {
     let (negative, number) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
         _ => (false, text),

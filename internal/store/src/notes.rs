@@ -4,7 +4,7 @@
 //! It lies beside the data, below the same prefix, so that it is lost when they are. It is read once and replaced
 //! whole at each change: one process writes at a time, as the slot sees to, and that one knows what is there.
 
-use crate::store::Archive;
+use crate::store::Store;
 use replicator_sink::SinkError;
 use replicator_types::SlotIdentity;
 use std::collections::BTreeMap;
@@ -14,32 +14,35 @@ use tokio::sync::Mutex;
 const FOLDER: &str = "replicator/notes";
 
 /// What the object's name ends with.
-pub(crate) const NOTES_SUFFIX: &str = ".json";
+const NOTES_SUFFIX: &str = ".json";
 
-/// See the module.
-pub(crate) struct Notes {
-    archive: Arc<Archive>,
+/// See the module: a sink's notes on one stream.
+pub struct Notes {
+    store: Arc<Store>,
     path: String,
     /// What is there; none before it was read, and after a put that may or may not have got through.
     known: Mutex<Option<BTreeMap<String, String>>>,
 }
 
 impl Notes {
-    pub(crate) fn new(archive: Arc<Archive>, identity: &SlotIdentity, sink: &str) -> Self {
+    /// Those of the sink of that name. Nothing is read yet.
+    pub fn new(store: Arc<Store>, identity: &SlotIdentity, sink: &str) -> Self {
         let SlotIdentity { system_identifier, slot } = identity;
         // The cluster's number as event ids have it.
         let path = format!("{FOLDER}/{system_identifier:016x}-{slot}-{sink}{NOTES_SUFFIX}");
-        Self { archive, path, known: Mutex::default() }
+        Self { store, path, known: Mutex::default() }
     }
 
-    pub(crate) async fn all(&self) -> Result<BTreeMap<String, String>, SinkError> {
+    /// All of them, by key.
+    pub async fn all(&self) -> Result<BTreeMap<String, String>, SinkError> {
         let mut known = self.known.lock().await;
         let notes = self.read(known.take()).await?;
         *known = Some(notes.clone());
         Ok(notes)
     }
 
-    pub(crate) async fn put(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
+    /// Keeps a note, durably; `None` removes it.
+    pub async fn put(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
         let mut known = self.known.lock().await;
         let mut notes = self.read(known.take()).await?;
         let before = match value {
@@ -49,7 +52,7 @@ impl Notes {
         if before.as_deref() != value {
             let body = serde_json::to_vec_pretty(&notes)
                 .map_err(|error| SinkError::halt(format!("the note {key} cannot be written: {error}")))?;
-            self.archive.replace(&self.path, body.into()).await?;
+            self.store.replace(&self.path, body.into()).await?;
         }
         *known = Some(notes);
         Ok(())
@@ -62,7 +65,7 @@ impl Notes {
         if let Some(known) = known {
             return Ok(known);
         }
-        let Some(body) = self.archive.find(&self.path).await? else {
+        let Some(body) = self.store.find(&self.path).await? else {
             return Ok(BTreeMap::new());
         };
         serde_json::from_slice(&body).map_err(|error| {
@@ -70,7 +73,7 @@ impl Notes {
                 "{} at {} has no notes of this program: {error}. Restore it; or remove it, and the tables are \
                  copied anew",
                 self.path,
-                self.archive.place()
+                self.store.place()
             ))
         })
     }

@@ -22,8 +22,11 @@ fn hex_pair(high: u8, low: u8) -> Option<u8> {
 /// Appends a `bytea`'s bytes, in either of its text forms (`bytea_output` = `hex` or `escape`). After an
 /// error `out` has a part of them.
 ///
+/// # Errors
+/// It is in neither form.
+///
 /// Source: <https://www.postgresql.org/docs/current/datatype-binary.html>.
-pub(crate) fn push_bytea(text: &[u8], out: &mut Vec<u8>) -> Result<(), Misfit> {
+pub fn push_bytea(text: &[u8], out: &mut Vec<u8>) -> Result<(), Misfit> {
     if let Some(hex) = text.strip_prefix(b"\\x") {
         let (pairs, rest) = hex.as_chunks::<2>();
         if !rest.is_empty() {
@@ -55,9 +58,12 @@ pub(crate) fn push_bytea(text: &[u8], out: &mut Vec<u8>) -> Result<(), Misfit> {
     Ok(())
 }
 
-/// A `uuid` as ClickHouse has it in memory: each half as a little-endian 64-bit number.
+/// A `uuid`'s bytes, in the order of its text (RFC 9562).
+///
+/// # Errors
+/// It is not 32 hexadecimal digits in the usual groups.
 #[inline]
-pub(crate) fn uuid(text: &[u8]) -> Result<[u8; 16], Misfit> {
+pub fn uuid(text: &[u8]) -> Result<[u8; 16], Misfit> {
     let text: &[u8; 36] = text.try_into().map_err(|_| Misfit::Malformed)?;
     let mut value = 0_u128;
     let mut digits = 0;
@@ -76,8 +82,7 @@ pub(crate) fn uuid(text: &[u8]) -> Result<[u8; 16], Misfit> {
         digits += 1;
     }
     debug_assert_eq!(digits, 32);
-    // Swapping the halves of the big-endian number and writing it little-endian is just that.
-    Ok(value.rotate_left(64).to_le_bytes())
+    Ok(value.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -102,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_is_two_little_endian_halves() {
+    fn a_uuid_is_its_digits() {
         assert_eq!(
             uuid(b"00112233-4455-6677-8899-aabbccddeeff"),
-            Ok([0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0, 0xff, 0xee, 0xdd, 0xcc, 0xbb, 0xaa, 0x99, 0x88])
+            Ok([0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff])
         );
         for text in ["", "00112233445566778899aabbccddeeff", "00112233-4455-6677-8899-aabbccddeefg"] {
             assert_eq!(uuid(text.as_bytes()), Err(Misfit::Malformed), "{text}");

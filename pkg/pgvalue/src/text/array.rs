@@ -6,7 +6,7 @@ use super::Misfit;
 ///
 /// Source: <https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>; the delimiter is a comma for
 /// every built-in type but `box`.
-pub(crate) struct Elements<'a> {
+pub struct Elements<'a> {
     rest: &'a [u8],
     delimiter: u8,
     first: bool,
@@ -18,7 +18,7 @@ type Element<'e> = Option<&'e [u8]>;
 
 impl<'a> Elements<'a> {
     /// Begins to walk `text`. An array with explicit bounds (`[0:1]={…}`) has no counterpart.
-    pub(crate) fn of(text: &'a [u8], delimiter: u8) -> Result<Self, Misfit> {
+    pub fn of(text: &'a [u8], delimiter: u8) -> Result<Self, Misfit> {
         match text.split_first() {
             Some((b'{', rest)) => Ok(Self { rest, delimiter, first: true, done: false }),
             Some((b'[', _)) => Err(Misfit::Shape),
@@ -27,7 +27,7 @@ impl<'a> Elements<'a> {
     }
 
     /// The next element; `None` at the end. Text with escapes is put together in `scratch`.
-    pub(crate) fn next<'e>(&mut self, scratch: &'e mut Vec<u8>) -> Result<Option<Element<'e>>, Misfit>
+    pub fn next<'e>(&mut self, scratch: &'e mut Vec<u8>) -> Result<Option<Element<'e>>, Misfit>
     where
         'a: 'e,
     {

@@ -2,7 +2,7 @@ use super::Misfit;
 
 /// An integer as Postgres writes it: an optional `-`, then digits. `min` and `max` bound the result.
 #[inline]
-pub(crate) fn signed(text: &[u8], min: i64, max: i64) -> Result<i64, Misfit> {
+pub fn signed(text: &[u8], min: i64, max: i64) -> Result<i64, Misfit> {
     let (negative, digits) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
         _ => (false, text),
@@ -23,7 +23,7 @@ pub(crate) fn signed(text: &[u8], min: i64, max: i64) -> Result<i64, Misfit> {
 
 /// A non-negative integer of at most `max`.
 #[inline]
-pub(crate) fn unsigned(text: &[u8], max: u64) -> Result<u64, Misfit> {
+pub fn unsigned(text: &[u8], max: u64) -> Result<u64, Misfit> {
     if text.first() == Some(&b'-') {
         return Err(Misfit::Below);
     }
@@ -58,7 +58,7 @@ fn magnitude(digits: &[u8]) -> Result<u64, Misfit> {
 
 /// `t` or `f`; also `true` and `false`, which is how ClickHouse writes them when it is read back.
 #[inline]
-pub(crate) fn boolean(text: &[u8]) -> Result<bool, Misfit> {
+pub fn boolean(text: &[u8]) -> Result<bool, Misfit> {
     match text {
         b"t" | b"true" => Ok(true),
         b"f" | b"false" => Ok(false),
@@ -68,13 +68,13 @@ pub(crate) fn boolean(text: &[u8]) -> Result<bool, Misfit> {
 
 /// A `float8`: Postgres writes the shortest digits that read back the same, `NaN`, `Infinity`, `-0`.
 #[inline]
-pub(crate) fn float64(text: &[u8]) -> Result<f64, Misfit> {
+pub fn float64(text: &[u8]) -> Result<f64, Misfit> {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Misfit::Malformed)
 }
 
 /// A `float4`; see [`float64`].
 #[inline]
-pub(crate) fn float32(text: &[u8]) -> Result<f32, Misfit> {
+pub fn float32(text: &[u8]) -> Result<f32, Misfit> {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Misfit::Malformed)
 }
 

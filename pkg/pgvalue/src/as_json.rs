@@ -12,12 +12,12 @@
 //!
 //! A value in its binary form becomes the same JSON as its text.
 
-use pgvalue::{Malformed, Scalar, Type};
+use crate::{Malformed, Scalar, Type};
 use replicator_types::{Column, Value, oid};
 
 /// What sort of JSON a column's values are, and by which way they get there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Form {
+pub struct Form {
     sort: Sort,
     value_type: Type,
     from_binary: FromBinary,
@@ -47,7 +47,8 @@ enum FromBinary {
 }
 
 impl Form {
-    pub(crate) fn of(column: &Column) -> Self {
+    /// Of the values of `column`.
+    pub fn of(column: &Column) -> Self {
         let value_type = Type::of(column);
         let (sort, from_binary) = match value_type {
             Type::Scalar(Scalar::Bool) => (Sort::Bool, FromBinary::ByText),
@@ -87,7 +88,7 @@ impl Form {
 ///
 /// # Errors
 /// The bytes of a value in its binary form are not of its type.
-pub(crate) fn push_value(
+pub fn push_value(
     out: &mut Vec<u8>,
     scratch: &mut Vec<u8>,
     form: Form,
@@ -104,7 +105,7 @@ pub(crate) fn push_value(
                 out.push(b'"');
             }
             FromBinary::Text => push_string(out, binary),
-            FromBinary::Versioned => push_string(out, pgvalue::json::body(binary)?),
+            FromBinary::Versioned => push_string(out, crate::json::body(binary)?),
             FromBinary::ByText => {
                 scratch.clear();
                 form.value_type.write_text(binary, scratch)?;
@@ -183,7 +184,7 @@ fn push_hex_byte(out: &mut Vec<u8>, byte: u8) {
 }
 
 /// Appends `number` in hexadecimal, with at least `digits_min` digits.
-pub(crate) fn push_hex(out: &mut Vec<u8>, number: u64, digits_min: u32) {
+pub fn push_hex(out: &mut Vec<u8>, number: u64, digits_min: u32) {
     let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(digits_min);
     for digit in (0..digits).rev() {
         out.push(HEX[(number >> (digit * 4)) as usize & 15]);
@@ -191,7 +192,7 @@ pub(crate) fn push_hex(out: &mut Vec<u8>, number: u64, digits_min: u32) {
 }
 
 /// Appends `text` as a JSON string. Bytes that are not UTF-8 pass through: who finishes the buffer checks it.
-pub(crate) fn push_string(out: &mut Vec<u8>, text: &[u8]) {
+pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     let mut rest = text;
     loop {
