@@ -11,7 +11,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 . "$here/env.sh"
 
 # What the Python environment holds. A change here rebuilds it.
-python_pins=("chdb==4.4.*" "lz4==4.4.5" "zstandard==0.25.0" "clickhouse-cityhash==1.0.2.6")
+python_pins=("chdb==4.4.*" "lz4==4.4.5" "zstandard==0.25.0" "clickhouse-cityhash==1.0.2.6" "duckdb==2.0.*")
 pg17_version=17.10.0-beta.17
 pg18_version=18.4.0-beta.17
 

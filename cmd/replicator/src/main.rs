@@ -4,6 +4,7 @@
 //! 2 the command line was wrong.
 
 mod check;
+mod lake;
 mod resync;
 mod run;
 mod signals;
@@ -51,6 +52,9 @@ enum Command {
         #[arg(long = "table", value_name = "SCHEMA.NAME", required = true)]
         tables: Vec<String>,
     },
+    /// Work on the lake
+    #[command(subcommand)]
+    Lake(lake::LakeCommand),
     /// Print the commented default configuration
     Config,
 }
@@ -82,6 +86,8 @@ fn main() -> ExitCode {
         Command::Resync { config, tables } => {
             load(&config).and_then(|config| resync::resync(&config, &tables).map_err(Failure::NotSaid))
         }
+        Command::Lake(command) => load(&command.config().clone())
+            .and_then(|config| lake::lake(&config, command).map_err(Failure::NotSaid)),
         Command::Config => {
             print!("{}", replicator_config::reference());
             Ok(())

@@ -18,6 +18,7 @@ pub(crate) fn open(config: &SinkConfig, logger: &Logger) -> Result<Box<dyn Sink>
         SinkKind::ObjectStore(kind) => {
             Box::new(replicator_sink_object_store::open(name, kind.clone(), logger)?)
         }
+        SinkKind::Lake(kind) => Box::new(replicator_sink_lake::open(name, kind.clone(), logger)?),
         SinkKind::Blackhole => Box::new(Blackhole::new(name, config.shards)),
     })
 }

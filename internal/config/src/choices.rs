@@ -142,3 +142,15 @@ choice! {
         String = "string",
     }
 }
+
+choice! {
+    /// How the lake's Parquet files are compressed.
+    pub enum ParquetCompression {
+        /// Zstandard, level 1: small files.
+        Zstd = "zstd",
+        /// Snappy: somewhat larger, and read with less work.
+        Snappy = "snappy",
+        /// Not at all.
+        None = "none",
+    }
+}

@@ -39,12 +39,12 @@ mod validate;
 
 pub use choices::{
     ArrayColumns, BinaryValues, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OriginFilter, OutOfRange,
-    SchemaNaming, Snapshot, StreamingMode, TypeChanges,
+    ParquetCompression, SchemaNaming, Snapshot, StreamingMode, TypeChanges,
 };
 pub use environment::Environment;
 pub use load::{ConfigError, load, load_file, load_str};
 pub use model::{
-    BufferConfig, ClickHouseConfig, Config, CopyConfig, HttpConfig, LogConfig, ObjectStoreConfig,
+    BufferConfig, ClickHouseConfig, Config, CopyConfig, HttpConfig, LakeConfig, LogConfig, ObjectStoreConfig,
     PostgresSinkConfig, RetryConfig, SourceConfig, StorePlace,
 };
 pub use patterns::TablePatterns;

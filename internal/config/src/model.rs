@@ -1,6 +1,6 @@
 use crate::choices::{
     ArrayColumns, BinaryValues, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OriginFilter, OutOfRange,
-    SchemaNaming, Snapshot, StreamingMode, TypeChanges,
+    ParquetCompression, SchemaNaming, Snapshot, StreamingMode, TypeChanges,
 };
 use crate::schema::section;
 use crate::sink::SinkConfig;
@@ -313,6 +313,48 @@ section! {
     }
 }
 
+section! {
+    /// A sink of `type = "lake"`.
+    #[derive(Clone, Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct LakeConfig {
+        /// `s3://bucket/prefix` or `file:///folder`.
+        #[required("s3://bucket/prefix")]
+        pub url: String,
+        /// Endpoint of an S3-compatible store: `https://{account}.r2.cloudflarestorage.com`,
+        /// `http://127.0.0.1:9000`. AWS when empty.
+        #[example("http://127.0.0.1:9000")]
+        #[serde(default)]
+        pub endpoint: String,
+        /// Region; `auto` for R2.
+        #[serde(default = "defaults::region")]
+        pub region: String,
+        /// Access key id.
+        #[example("${ACCESS_KEY_ID}")]
+        #[serde(default)]
+        pub access_key_id: Secret,
+        /// Secret access key.
+        #[example("${SECRET_ACCESS_KEY}")]
+        #[serde(default)]
+        pub secret_access_key: Secret,
+        /// A file that holds the secret access key.
+        #[example("/run/secrets/secret-access-key")]
+        pub secret_access_key_file: Option<PathBuf>,
+        /// How Parquet files are compressed.
+        #[serde(default = "defaults::parquet_compression")]
+        pub compression: ParquetCompression,
+        /// Rows of a Parquet row group, at most.
+        #[serde(default = "defaults::row_group_rows")]
+        pub row_group_rows_max: usize,
+        /// Batches being written at once.
+        #[serde(default = "defaults::in_flight")]
+        pub in_flight_max: usize,
+        /// How long a request may take before it is tried again.
+        #[serde(default = "defaults::request_timeout_ms")]
+        pub request_timeout_ms: u64,
+    }
+}
+
 /// Where objects go, and how to get in: what the sinks that write objects have in common.
 #[derive(Clone, Debug)]
 pub struct StorePlace {
@@ -347,8 +389,32 @@ impl ObjectStoreConfig {
     }
 }
 
+impl LakeConfig {
+    /// Where it writes.
+    pub fn place(&self) -> StorePlace {
+        StorePlace {
+            url: self.url.clone(),
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: self.secret_access_key.clone(),
+            secret_access_key_file: self.secret_access_key_file.clone(),
+            request_timeout_ms: self.request_timeout_ms,
+        }
+    }
+}
+
 mod defaults {
     use super::*;
+
+    pub(super) fn parquet_compression() -> ParquetCompression {
+        ParquetCompression::Zstd
+    }
+
+    /// DuckDB's own row groups; a multiple of its vectors of 2048.
+    pub(super) fn row_group_rows() -> usize {
+        122_880
+    }
 
     pub(super) fn name() -> String {
         "replicator".into()

@@ -25,7 +25,7 @@ const SINKS: &str = "\
 
 /// The names of the three example sinks, as everywhere in the docs.
 const EXAMPLES: &[(&str, &str)] =
-    &[("analytics", "clickhouse"), ("copy", "postgres"), ("archive", "object_store")];
+    &[("analytics", "clickhouse"), ("copy", "postgres"), ("archive", "object_store"), ("lake", "lake")];
 
 /// The commented default configuration: valid as it is, with example URLs.
 pub fn reference() -> String {

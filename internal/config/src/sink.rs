@@ -1,4 +1,4 @@
-use crate::model::{ClickHouseConfig, ObjectStoreConfig, PostgresSinkConfig};
+use crate::model::{ClickHouseConfig, LakeConfig, ObjectStoreConfig, PostgresSinkConfig};
 use crate::schema::{Field, Section, Setting, Shape, section};
 use crate::{ByteSize, TablePatterns};
 use serde::Deserialize;
@@ -40,6 +40,8 @@ pub enum SinkKind {
     Postgres(PostgresSinkConfig),
     /// `type = "object_store"`
     ObjectStore(ObjectStoreConfig),
+    /// `type = "lake"`
+    Lake(LakeConfig),
     /// `type = "blackhole"`: reads every value and keeps none, for measuring.
     Blackhole,
 }
@@ -53,7 +55,7 @@ section! {
         /// state, so a new name is a new sink.
         #[required("analytics")]
         pub(crate) name: String,
-        /// What sort of sink: `clickhouse`, `postgres`, `object_store` or `blackhole`.
+        /// What sort of sink: `clickhouse`, `postgres`, `object_store`, `lake` or `blackhole`.
         #[required("clickhouse")]
         #[key("type")]
         #[serde(rename = "type")]
@@ -100,6 +102,9 @@ const BULK: BatchConfig = BatchConfig { rows_max: 10_000, bytes_max: 8 << 20, in
 /// Files of up to 1000 events, and no more than one each ten seconds, since each put costs.
 const FILES: BatchConfig = BatchConfig { rows_max: 1000, bytes_max: 4 << 20, interval_ms: 10_000 };
 
+/// Parquet gains from many rows a file, and each file is a put for each table: one in half a minute.
+const PARQUET: BatchConfig = BatchConfig { rows_max: 100_000, bytes_max: 32 << 20, interval_ms: 30_000 };
+
 /// Every sink type there is.
 pub(crate) const SINK_TYPES: &[SinkType] = &[
     SinkType {
@@ -122,6 +127,13 @@ pub(crate) const SINK_TYPES: &[SinkType] = &[
         shards: 1,
         batch: FILES,
         read: |table| read(table).map(SinkKind::ObjectStore),
+    },
+    SinkType {
+        name: "lake",
+        fields: LakeConfig::FIELDS,
+        shards: 1,
+        batch: PARQUET,
+        read: |table| read(table).map(SinkKind::Lake),
     },
     SinkType {
         name: "blackhole",
@@ -185,6 +197,7 @@ impl SinkKind {
             Self::ClickHouse(_) => "clickhouse",
             Self::Postgres(_) => "postgres",
             Self::ObjectStore(_) => "object_store",
+            Self::Lake(_) => "lake",
             Self::Blackhole => "blackhole",
         }
     }
@@ -213,6 +226,7 @@ impl SinkConfig {
             SinkKind::ClickHouse(config) => config.literals(),
             SinkKind::Postgres(config) => config.literals(),
             SinkKind::ObjectStore(config) => config.literals(),
+            SinkKind::Lake(config) => config.literals(),
             SinkKind::Blackhole => Vec::new(),
         }
     }

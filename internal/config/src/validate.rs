@@ -143,21 +143,34 @@ impl Check<'_> {
             }
             SinkKind::ObjectStore(store) => {
                 self.url(path, &store.url, &["s3://", "file:///"])?;
-                if !store.endpoint.is_empty() {
-                    self.prefix(&at("endpoint"), &store.endpoint, &["http://", "https://"])?;
-                }
-                if sink.shards != 1 {
-                    let shown = self.0.shown(&at("shards"));
-                    let message =
-                        format!("`{shown}` must be 1 for type = \"object_store\", whose files are in order");
-                    return Err(self.0.error(&at("shards"), message));
-                }
+                self.files(path, sink, &store.endpoint)?;
                 self.range(&at("in_flight_max"), store.in_flight_max as u64, IN_FLIGHT)?;
                 self.range(&at("gzip_level"), u64::from(store.gzip_level), 0..=9)?;
                 self.range(&at("request_timeout_ms"), store.request_timeout_ms, DURATION_MS)
             }
+            SinkKind::Lake(lake) => {
+                self.url(path, &lake.url, &["s3://", "file:///"])?;
+                self.files(path, sink, &lake.endpoint)?;
+                self.range(&at("in_flight_max"), lake.in_flight_max as u64, IN_FLIGHT)?;
+                self.range(&at("row_group_rows_max"), lake.row_group_rows_max as u64, 1..=10_000_000)?;
+                self.range(&at("request_timeout_ms"), lake.request_timeout_ms, DURATION_MS)
+            }
             SinkKind::Blackhole => Ok(()),
         }
+    }
+
+    /// What sinks that write files have in common.
+    fn files(&self, path: &str, sink: &SinkConfig, endpoint: &str) -> Result<(), ConfigError> {
+        if !endpoint.is_empty() {
+            self.prefix(&format!("{path}.endpoint"), endpoint, &["http://", "https://"])?;
+        }
+        if sink.shards != 1 {
+            let shards = format!("{path}.shards");
+            let (shown, kind) = (self.0.shown(&shards), sink.kind.type_name());
+            let message = format!("`{shown}` must be 1 for type = \"{kind}\", whose files are in order");
+            return Err(self.0.error(&shards, message));
+        }
+        Ok(())
     }
 
     fn patterns(&self, path: &str, patterns: &TablePatterns) -> Result<(), ConfigError> {

@@ -58,7 +58,7 @@ fn an_unknown_type_lists_the_known_ones_and_the_nearest() {
     assert_eq!(
         error_of(&text, &[]),
         "r.toml:7: `sink.analytics.type`: `clickhose` is not known; did you mean `clickhouse`? (known: clickhouse, \
-         postgres, object_store, blackhole)"
+         postgres, object_store, lake, blackhole)"
     );
     check(
         &with("type = \"clickhouse\"", "typ = \"clickhouse\""),

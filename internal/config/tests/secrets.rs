@@ -40,6 +40,7 @@ fn every_kind_of_sink_reads_its_own() {
             SinkKind::ClickHouse(clickhouse) => clickhouse.password.expose(),
             SinkKind::Postgres(postgres) => postgres.password.expose(),
             SinkKind::ObjectStore(store) => store.secret_access_key.expose(),
+            SinkKind::Lake(lake) => lake.secret_access_key.expose(),
             SinkKind::Blackhole => "",
         })
         .collect();

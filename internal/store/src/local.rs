@@ -9,7 +9,7 @@
 use crate::store::blocking;
 use replicator_sink::SinkError;
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::sync::Mutex;
@@ -45,6 +45,24 @@ impl LocalFolder {
             sync(&root)
         })
         .await
+    }
+
+    /// Locks the file `path` against other processes, until what is returned is dropped or the process is gone. `None`
+    /// when somebody has it.
+    pub async fn try_lock(&self, path: &str) -> Result<Option<File>, SinkError> {
+        self.ensure(path).await?;
+        let file = self.root.join(path);
+        let locked = blocking(move || {
+            let file = File::options().create(true).append(true).open(file)?;
+            match file.try_lock() {
+                Ok(()) => Ok(Some(file)),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) => Err(error),
+            }
+        });
+        locked.await?.map_err(|error: io::Error| {
+            SinkError::retry(format!("locking {path} in {}: {error}", self.root.display()))
+        })
     }
 
     /// Whether the folder is there.

@@ -22,6 +22,12 @@ use std::time::{Duration, SystemTime};
 /// How long a connection to the store may take to open, at most.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
+/// The most bytes that one put has.
+pub const PUT_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of a part of a larger object: S3 takes 10,000 parts, so up to 160 GB.
+const PART_BYTES: u64 = 16 << 20;
+
 /// A place in a store.
 #[derive(Debug)]
 pub struct Store {
@@ -270,6 +276,75 @@ impl Store {
             }
             Err(error) => Err(self.explainer.explain(&format!("replacing {path}"), &error)),
         }
+    }
+
+    /// As [`Store::replace_version`], with the bytes of a file, however large. Beyond [`PUT_BYTES_MAX`] it goes in
+    /// parts, and what is there is compared just before the last step: two that replace it in the same moment may
+    /// both succeed.
+    pub async fn replace_with_file(
+        &self,
+        path: &str,
+        mut file: std::fs::File,
+        seen: Option<&Version>,
+    ) -> Result<Put, SinkError> {
+        let failed =
+            |error: std::io::Error| SinkError::retry(format!("reading what goes to {path}: {error}"));
+        let bytes = file.metadata().map_err(failed)?.len();
+        if bytes <= PUT_BYTES_MAX {
+            let body = blocking(move || {
+                let mut body = Vec::with_capacity(bytes as usize);
+                std::io::Read::read_to_end(&mut file, &mut body).map(|_| body)
+            });
+            return self.replace_version(path, body.await?.map_err(failed)?.into(), seen).await;
+        }
+        self.ensure(path).await?;
+        let explain = |error: Error| self.explainer.explain(&format!("writing {path}"), &error);
+        let mut upload = self.store.put_multipart(&self.location(path)?).await.map_err(explain)?;
+        loop {
+            let (read, rest) = blocking(move || {
+                let mut part = Vec::with_capacity(PART_BYTES as usize);
+                let read = std::io::Read::read_to_end(&mut std::io::Read::take(&file, PART_BYTES), &mut part);
+                (read.map(|_| part), file)
+            })
+            .await?;
+            file = rest;
+            let part = read.map_err(failed)?;
+            if part.is_empty() {
+                break;
+            }
+            upload.put_part(part.into()).await.map_err(explain)?;
+        }
+        if self.head(path).await?.map(|found| found.version).as_ref() != seen {
+            // What is left of it costs until the store's own rules remove it.
+            let _ = upload.abort().await;
+            return Ok(Put::Exists);
+        }
+        upload.complete().await.map_err(explain)?;
+        self.settle(path).await?;
+        Ok(Put::Done)
+    }
+
+    /// Copies the object at `path` into a file, in pieces.
+    pub async fn download(&self, path: &str, file: std::fs::File) -> Result<(), SinkError> {
+        let failed =
+            |error: std::io::Error| SinkError::retry(format!("keeping what comes from {path}: {error}"));
+        let Some(found) = self.head(path).await? else {
+            return Err(SinkError::retry(format!("{path} at {} is gone", self.place())));
+        };
+        let file = Arc::new(file);
+        let mut begin = 0;
+        while begin < found.bytes {
+            let end = found.bytes.min(begin + PART_BYTES);
+            let part = self.range(path, begin..end).await?;
+            if part.len() as u64 != end - begin {
+                return Err(SinkError::retry(format!("{path} at {} ended early", self.place())));
+            }
+            let file = Arc::clone(&file);
+            let written = blocking(move || std::io::Write::write_all(&mut file.as_ref(), &part));
+            written.await?.map_err(failed)?;
+            begin = end;
+        }
+        Ok(())
     }
 
     /// The object at `path`.
