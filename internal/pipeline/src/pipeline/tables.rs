@@ -1,0 +1,411 @@
+//! Where tables stand towards their copies, and what sinks are told of their schemas.
+//!
+//! ```text
+//!   live ──hold──▶ waiting ──release──▶ catching up ──settled──▶ live
+//!    ▲                ▲
+//!    └── with_standings, met for the first time
+//! ```
+//!
+//! A table that waits keeps its changes, and the watermark before them; logs get them at once. See
+//! [`waiting`](crate::waiting).
+
+use super::{Pipeline, PipelineError, STEP_BYTES};
+use crate::dispatcher::To;
+use crate::waiting::{Waited, Waiting, What};
+use replicator_spill::Shelf;
+use replicator_types::{Lsn, Position, Relation, TableCatalog, TransactionMeta, TxnId};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How a table stands towards its copy when the run begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Its changes go to the sinks as they come. Those before `from` are in the sinks that hold state already:
+    /// they were caught up with in an earlier run.
+    Live {
+        /// The first change that was not caught up with.
+        from: Position,
+    },
+    /// It is to be copied: its changes wait.
+    Waiting {
+        /// What commits before it is in the copy; none while there is no snapshot yet.
+        snapshot: Option<Lsn>,
+    },
+}
+
+/// What the pipeline has to tell of tables.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// Everything of the table that came before [`Pipeline::hold`] is durable.
+    Held(u32),
+    /// The table has caught up, durably; changes from the position on go the ordinary way.
+    /// [`Pipeline::settled`] lets go of the watermark when that is written down.
+    CaughtUp {
+        /// The table.
+        oid: u32,
+        /// The first change that went the ordinary way.
+        from: Position,
+    },
+    /// A table that the run did not know. Its changes wait from its first one on.
+    New(Arc<Relation>),
+    /// A logical message with the prefix of [`Pipeline::with_request_prefix`]. The watermark stays before it until
+    /// [`Pipeline::answered`].
+    Request {
+        /// For the answer.
+        id: TxnId,
+        /// The message's content.
+        content: Vec<u8>,
+    },
+    /// A table looks different from here on.
+    Altered {
+        /// How it looked.
+        before: Arc<Relation>,
+        /// How it looks.
+        after: Arc<Relation>,
+    },
+}
+
+/// Where tables stand.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) shelf: Shelf,
+    pub(super) standings: HashMap<u32, Position>,
+    pub(super) waiting: HashMap<u32, Waiting>,
+    /// Copied, and catching up; one after the other.
+    pub(super) releasing: VecDeque<u32>,
+    /// What the end of a group means.
+    pub(super) groups: HashMap<TxnId, Notice>,
+    /// Caught up, until that is written down; with what holds the watermark, if anything waited.
+    pub(super) holds: HashMap<u32, Option<TxnId>>,
+    /// Whether tables that are not known wait to be copied.
+    pub(super) unknown_wait: bool,
+    /// Described, not known, and without a change so far.
+    pub(super) unknown: HashSet<u32>,
+    /// Requests that are not answered.
+    pub(super) requests: usize,
+    /// Read from the catalog; to be told once the stream has passed that moment.
+    pub(super) catalogs: Vec<TableCatalog>,
+}
+
+impl Tables {
+    pub(super) fn new(shelf: Shelf) -> Self {
+        Self {
+            shelf,
+            standings: HashMap::new(),
+            waiting: HashMap::new(),
+            releasing: VecDeque::new(),
+            groups: HashMap::new(),
+            holds: HashMap::new(),
+            unknown_wait: false,
+            unknown: HashSet::new(),
+            requests: 0,
+            catalogs: Vec::new(),
+        }
+    }
+}
+
+impl Pipeline {
+    /// How the tables stand towards their copies. `unknown_wait`: those that are not named wait.
+    #[must_use]
+    pub fn with_standings(
+        mut self,
+        standings: impl IntoIterator<Item = (u32, Standing)>,
+        unknown_wait: bool,
+    ) -> Self {
+        self.tables.unknown_wait = unknown_wait;
+        for (oid, standing) in standings {
+            match standing {
+                Standing::Live { from } => {
+                    self.tables.standings.insert(oid, from);
+                }
+                Standing::Waiting { snapshot } => {
+                    self.tables.waiting.insert(oid, Waiting::new(&self.tables.shelf, snapshot));
+                }
+            }
+        }
+        self
+    }
+
+    pub(super) fn next_to_release(&self) -> Option<u32> {
+        let tables = &self.tables;
+        let may_follow =
+            |oid: &u32| tables.waiting.get(oid).is_some_and(|waiting| waiting.until() <= self.passed);
+        tables.releasing.iter().copied().find(may_follow)
+    }
+
+    /// Whether [`Pipeline::release_some`] has anything to do.
+    pub fn is_releasing(&self) -> bool {
+        self.next_to_release().is_some()
+    }
+
+    /// A table version came up.
+    pub(super) fn met(
+        &mut self,
+        relation: Arc<Relation>,
+        before: Option<Arc<Relation>>,
+        now: Instant,
+    ) -> Result<(), PipelineError> {
+        let oid = relation.oid;
+        let target = self.dispatcher.target(&relation);
+        let tables = &mut self.tables;
+        if tables.unknown_wait && !tables.standings.contains_key(&oid) && !tables.waiting.contains_key(&oid) {
+            tables.unknown.insert(oid);
+        }
+        self.targets.insert(oid, target);
+        if let Some(before) = before {
+            self.notices.push(Notice::Altered { before, after: relation });
+            if let Some(open) = self.transaction {
+                self.tell_schema(oid, &open.meta, open.ordinal, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first change of a table that is not known comes: the table waits for its copy. Its description alone means
+    /// nothing, since the source also describes partitions whose changes it sends as their root's.
+    pub(super) fn met_unknown(&mut self, oid: u32) {
+        if self.tables.unknown.remove(&oid)
+            && let Some(target) = self.targets.get(&oid)
+        {
+            self.tables.waiting.insert(oid, Waiting::new(&self.tables.shelf, None));
+            self.notices.push(Notice::New(Arc::clone(&target.relation)));
+        }
+    }
+
+    /// A change of the table comes: what was announced of it holds from here on.
+    pub(super) fn met_announced(&mut self, oid: u32, now: Instant) -> Result<(), PipelineError> {
+        match self.relations.apply_announced(oid) {
+            Some((relation, before)) => self.met(relation, before, now),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn tell_schema(
+        &mut self,
+        oid: u32,
+        meta: &TransactionMeta,
+        ordinal: u64,
+        now: Instant,
+    ) -> Result<(), PipelineError> {
+        let Some(target) = self.targets.get(&oid) else { return Ok(()) };
+        let mut to = To::All;
+        if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+            to = To::Logs;
+            waiting.push_schema(meta, target, ordinal)?;
+            waiting.hold_back(&mut self.accounts, meta.id);
+        }
+        self.dispatcher.schema(&mut self.accounts, meta, target, to, ordinal, now);
+        Ok(())
+    }
+
+    /// Tables as the catalog has them: told to the sinks once the stream has passed the moment at which they were
+    /// read, if no change has told of it by then.
+    pub fn catalog(&mut self, tables: Vec<TableCatalog>) {
+        // What the stream has not reached yet is not put off by a later poll; that comes again.
+        if self.tables.catalogs.is_empty() {
+            self.tables.catalogs = tables;
+        }
+    }
+
+    pub(super) fn tell_catalogs(&mut self, now: Instant) {
+        let passed = self.passed;
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.tables.catalogs).into_iter().partition(|table| table.read_at <= passed);
+        self.tables.catalogs = later;
+        for table in due {
+            // One that waits is copied as it is then.
+            if self.tables.waiting.contains_key(&table.oid) {
+                continue;
+            }
+            let altered = self.relations.apply_catalog(&table);
+            self.relations.learn(table);
+            let Some((relation, before)) = altered else { continue };
+            self.targets.insert(relation.oid, self.dispatcher.target(&relation));
+            let id = self.accounts.begin(self.last_commit_time_us);
+            let meta = TransactionMeta {
+                id,
+                // Behind everything that was handed out, before everything that comes.
+                commit_lsn: Lsn(passed.0.saturating_sub(1)),
+                commit_time_us: self.last_commit_time_us,
+                xid: 0,
+            };
+            if let Some(target) = self.targets.get(&relation.oid) {
+                self.dispatcher.schema(&mut self.accounts, &meta, target, To::All, 0, now);
+            }
+            self.accounts.seal(id, passed);
+            self.notices.push(Notice::Altered { before, after: relation });
+        }
+    }
+
+    /// Makes a table wait: it is to be copied anew. [`Notice::Held`] tells when what came before is durable.
+    pub fn hold(&mut self, oid: u32, now: Instant) {
+        self.tables.unknown.remove(&oid);
+        let tables = &mut self.tables;
+        if let Some(waiting) = tables.waiting.get_mut(&oid) {
+            tables.releasing.retain(|releasing| *releasing != oid);
+            match waiting.group.take() {
+                // Some of what waited was handed on already; the rest goes on waiting.
+                Some(group) => {
+                    self.dispatcher.cut_catch_up();
+                    tables.groups.insert(group, Notice::Held(oid));
+                    self.accounts.seal_group(group);
+                }
+                None => self.notices.push(Notice::Held(oid)),
+            }
+            return;
+        }
+        tables.standings.remove(&oid);
+        let waiting = tables.waiting.entry(oid).or_insert(Waiting::new(&tables.shelf, None));
+        // That it had caught up is not written down: what held the watermark for that goes on doing so.
+        waiting.hold = tables.holds.remove(&oid).flatten();
+        let group = self.accounts.open_group();
+        tables.groups.insert(group, Notice::Held(oid));
+        if let Some(relation) = self.relations.told(oid) {
+            let target = self.dispatcher.target(relation);
+            let meta = self.meta_of_group(group);
+            self.dispatcher.schema(&mut self.accounts, &meta, &target, To::States, 0, now);
+        }
+        self.accounts.seal_group(group);
+    }
+
+    /// The table is not published any more. What waits of it is of no use, and holds nothing back; if it comes again, it
+    /// is a new one.
+    pub fn forget(&mut self, oid: u32) {
+        self.tables.standings.remove(&oid);
+        let Some(waiting) = self.tables.waiting.remove(&oid) else { return };
+        self.tables.releasing.retain(|releasing| *releasing != oid);
+        if let Some(group) = waiting.group {
+            self.dispatcher.cut_catch_up();
+            self.accounts.seal_group(group);
+        }
+        if let Some(hold) = waiting.hold {
+            self.accounts.let_go(hold);
+        }
+    }
+
+    pub(super) fn meta_of_group(&self, group: TxnId) -> TransactionMeta {
+        TransactionMeta {
+            id: group,
+            commit_lsn: self.sealed,
+            commit_time_us: self.last_commit_time_us,
+            xid: 0,
+        }
+    }
+
+    /// The copy of a table that waits stands at this snapshot: what commits before it is in it.
+    pub fn copied_at(&mut self, oid: u32, snapshot: Lsn) {
+        if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+            waiting.copied_at(snapshot);
+        }
+    }
+
+    /// Rows of the copy of a table that waits are as new as this snapshot, if not newer. The table stays apart until the
+    /// stream has passed it: changes that are older than copied rows, or that a sink's lanes have got past in an earlier
+    /// run, come in [`Phase::CatchUp`](replicator_types::Phase::CatchUp) only.
+    pub fn copied_until(&mut self, oid: u32, snapshot: Lsn) {
+        if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+            waiting.copied_until(snapshot);
+        }
+    }
+
+    /// The copy of a table that waits is durable in every sink: its changes may follow.
+    pub fn release(&mut self, oid: u32) {
+        if self.tables.waiting.contains_key(&oid) && !self.tables.releasing.contains(&oid) {
+            self.tables.releasing.push_back(oid);
+        }
+    }
+
+    /// It is written down that the table has caught up ([`Notice::CaughtUp`]).
+    pub fn settled(&mut self, oid: u32) {
+        if let Some(Some(hold)) = self.tables.holds.remove(&oid) {
+            self.accounts.let_go(hold);
+        }
+    }
+
+    /// The request ([`Notice::Request`]) is written down, or done.
+    pub fn answered(&mut self, id: TxnId) {
+        self.tables.requests = self.tables.requests.saturating_sub(1);
+        self.accounts.let_go(id);
+    }
+
+    /// Hands on some of what the next copied table has to catch up with.
+    pub fn release_some(&mut self, now: Instant) -> Result<(), PipelineError> {
+        let Some(oid) = self.next_to_release() else { return Ok(()) };
+        let Some(waiting) = self.tables.waiting.get_mut(&oid) else { return Ok(()) };
+        let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
+        let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
+        let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
+            let Waited { transaction, target, ordinal, what } = waited;
+            match what {
+                What::Row(change) => {
+                    dispatcher.row(accounts, &transaction, target, To::States, change, ordinal, now)?;
+                }
+                What::Truncate { cascade, restart_identity } => {
+                    let flags = (cascade, restart_identity);
+                    dispatcher.truncate(
+                        accounts,
+                        &transaction,
+                        &[(target.clone(), To::States)],
+                        flags,
+                        ordinal,
+                        now,
+                    );
+                }
+                What::Schema => {
+                    dispatcher.schema(accounts, &transaction, target, To::States, ordinal, now);
+                }
+            }
+            Ok::<(), PipelineError>(())
+        })?;
+        if !more {
+            self.caught_up(oid, group);
+        }
+        self.dispatcher.settle_charges();
+        Ok(())
+    }
+
+    /// Nothing waits any more: from the next change on the table is like any other.
+    pub(super) fn caught_up(&mut self, oid: u32, group: TxnId) {
+        self.tables.releasing.retain(|releasing| *releasing != oid);
+        self.dispatcher.cut_catch_up();
+        let hold = self.tables.waiting.remove(&oid).and_then(|waiting| waiting.hold);
+        self.tables.holds.insert(oid, hold);
+        let from = match &self.transaction {
+            Some(open) if !open.skip => {
+                open.position().max(Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched })
+            }
+            _ => match &self.cut_off {
+                Some(open) => Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched },
+                None => Position { commit_lsn: Lsn(self.sealed.0 + 1), ordinal: 0 },
+            },
+        };
+        self.tables.standings.insert(oid, from);
+        self.tables.groups.insert(group, Notice::CaughtUp { oid, from });
+        self.accounts.seal_group(group);
+    }
+
+    /// What there is to tell of tables since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        for group in self.accounts.take_finished() {
+            self.notices.extend(self.tables.groups.remove(&group));
+        }
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Tables whose changes wait, or that have caught up and are not settled; and requests that are not answered, since
+    /// they may make tables wait.
+    pub fn waiting(&self) -> usize {
+        self.tables.waiting.len() + self.tables.holds.len() + self.tables.requests
+    }
+
+    /// Bytes of changes that wait, of tables and of transactions in progress: in memory, in files.
+    pub fn waiting_bytes(&self) -> (usize, usize) {
+        (self.tables.shelf.memory_bytes(), self.tables.shelf.file_bytes())
+    }
+
+    /// Bytes that wait for the copy of one table.
+    pub fn waiting_bytes_of(&self, oid: u32) -> u64 {
+        self.tables.waiting.get(&oid).map_or(0, Waiting::bytes)
+    }
+}
