@@ -350,6 +350,7 @@ mod tests {
             read_at: Lsn(1000),
             dropped: dropped.to_vec(),
             nondeterministic: vec![],
+            storage: replicator_types::Storage::default(),
         }
     }
 

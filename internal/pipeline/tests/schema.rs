@@ -36,6 +36,7 @@ fn catalog(columns: usize, read_at: u64) -> TableCatalog {
         read_at: Lsn(read_at),
         dropped: vec![],
         nondeterministic: vec![],
+        storage: replicator_types::Storage::default(),
     }
 }
 

@@ -10,7 +10,7 @@
 use crate::SourceError;
 use crate::default_expression::is_literal;
 use crate::sql::{Parameter, Sql, column, lsn};
-use replicator_types::{Column, ColumnKind, ReplicaIdentity, TableCatalog};
+use replicator_types::{Column, ColumnKind, Leaf, Lsn, ReplicaIdentity, Storage, TableCatalog};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
@@ -41,8 +41,7 @@ SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS ta
        a.attisdropped AS is_dropped, a.atthasdef OR a.attidentity <> '' AS has_default,
        CASE WHEN a.attgenerated = '' THEN pg_get_expr(f.adbin, f.adrelid) END AS default_expression,
        CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END AS missing_text,
-       (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-                    ELSE pg_current_wal_insert_lsn() END)::text AS read_at,
+       a.xmin::text::int8 AS written_by,
        format_type(a.atttypid, a.atttypmod) AS type_sql,
        b.oid AS base_oid, b.typtype::text AS base_sort,
        coalesce(d.modifier, a.atttypmod) AS base_modifier,
@@ -69,6 +68,74 @@ LEFT JOIN pg_type e ON e.oid = coalesce(ed.base, ae.oid)
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 ORDER BY n.nspname, c.relname, c.oid, a.attnum";
 
+/// A position below which every change of a table's columns is visible to whatever is asked afterwards, and the tables
+/// of which that can't be said.
+///
+/// A transaction's commit record is in the WAL before the transaction is visible: for a moment, or for as long as a
+/// synchronous standby takes to answer. So the position is read first, then which tables are locked as only
+/// `ALTER TABLE` and the like lock them, and only then, by another statement, the catalog. A commit that is below the
+/// position either still had its lock when that was looked at, since locks are given back behind the moment that the
+/// transaction becomes visible (`CommitTransaction` of `xact.c`: `RecordTransactionCommit`, `ProcArrayEndTransaction`,
+/// `ResourceOwnerRelease`), or was visible by then. On a standby the position moves behind each replayed record.
+///
+/// The locks hang on the position, so that they are not looked at first.
+const POSITION: &str = "
+SELECT r.lsn::text AS read_at,
+       ARRAY(SELECT l.relation FROM pg_locks l
+             WHERE r.lsn IS NOT NULL AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+               AND l.pid IS DISTINCT FROM pg_backend_pid()) AS locked
+FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                  ELSE pg_current_wal_insert_lsn() END AS lsn OFFSET 0) r";
+
+/// See [`POSITION`].
+#[derive(Debug)]
+pub(crate) struct ReadAt {
+    position: Lsn,
+    locked: Vec<u32>,
+}
+
+impl ReadAt {
+    pub(crate) async fn now(sql: &Sql, doing: &str) -> Result<Self, SourceError> {
+        let row = sql.row(doing, POSITION, &[]).await?;
+        let position = lsn(column(&row, "read_at", doing)?, doing)?.unwrap_or_default();
+        Ok(Self { position, locked: column(&row, "locked", doing)? })
+    }
+
+    /// [`TableCatalog::read_at`] of a table.
+    pub(crate) fn of(&self, oid: u32) -> Lsn {
+        if self.locked.contains(&oid) { Lsn::ZERO } else { self.position }
+    }
+}
+
+/// `tree`: the published tables and what they consist of. `joined_by` adds up the transactions that made a table a part
+/// of its parents. `born`: made as a part, by `CREATE TABLE … PARTITION OF`, rather than attached: the rows of
+/// `pg_inherits` and of a system attribute, which nothing ever changes, are of one transaction, and two steps of it
+/// apart. A table that is made, filled and attached in one takes three at least.
+pub(crate) const TREE: &str = "
+, tree AS (
+    SELECT p.oid AS root, p.oid, c.relkind, 0::int8 AS joined_by, true AS born
+    FROM published p JOIN pg_class c ON c.oid = p.oid
+  UNION ALL
+    SELECT t.root, c.oid, c.relkind, t.joined_by + i.xmin::text::int8,
+           t.born AND i.xmin = s.xmin AND i.cmin::text::int8 - s.cmin::text::int8 <= 2
+    FROM tree t
+    JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+    JOIN pg_class c ON c.oid = i.inhrelid
+    JOIN pg_attribute s ON s.attrelid = c.oid AND s.attnum = -6
+    WHERE t.relkind = 'p'
+)";
+
+/// Asks for the size of none that was made as a partition: it takes a lock.
+const LEAVES: &str = "
+SELECT p.oid AS root, r.relkind = 'p' AS is_partitioned, t.oid, c.relfilenode AS file_node, t.joined_by,
+       CASE WHEN t.born THEN true ELSE coalesce(pg_relation_size(c.oid), 0) = 0 END AS came_empty
+FROM published p
+JOIN pg_class r ON r.oid = p.oid
+LEFT JOIN tree t ON t.root = p.oid AND t.relkind = 'r'
+LEFT JOIN pg_class c ON c.oid = t.oid
+ORDER BY p.oid, t.oid";
+
 /// The tables a publication publishes, as it publishes them: partition roots under
 /// `publish_via_partition_root`, the columns of column lists.
 pub(crate) async fn published(
@@ -77,20 +144,29 @@ pub(crate) async fn published(
     server_version_num: u32,
 ) -> Result<Vec<TableCatalog>, SourceError> {
     let doing = doing(publication);
-    tables(sql, &doing, &published_query(server_version_num), &[(&publication, Type::TEXT)]).await
+    let parameters: &[Parameter<'_>] = &[(&publication, Type::TEXT)];
+    let mut tables = tables(sql, &doing, &published_query(server_version_num), parameters).await?;
+    let rows = sql.rows(&doing, &leaves_query(server_version_num), parameters).await?;
+    add_leaves(&mut tables, &rows, &doing)?;
+    Ok(tables)
 }
 
 /// The same inside a transaction, and so as its snapshot has the catalog; the functions among it look at the
-/// catalog as it is.
+/// catalog as it is. [`TableCatalog::read_at`] is for the caller to set.
 pub(crate) async fn published_in(
     transaction: &Client,
     publication: &str,
     server_version_num: u32,
 ) -> Result<Vec<TableCatalog>, SourceError> {
     let doing = doing(publication);
+    let failed = |error| SourceError::of_sql(&doing, &error);
     let query = published_query(server_version_num);
-    let rows = transaction.query_typed(&query, &[(&publication, Type::TEXT)]).await;
-    assemble(&rows.map_err(|error| SourceError::of_sql(&doing, &error))?, &doing)
+    let rows = transaction.query_typed(&query, &[(&publication, Type::TEXT)]).await.map_err(failed)?;
+    let mut tables = assemble(&rows, &doing, |_| Lsn::ZERO)?;
+    let query = leaves_query(server_version_num);
+    let rows = transaction.query_typed(&query, &[(&publication, Type::TEXT)]).await.map_err(failed)?;
+    add_leaves(&mut tables, &rows, &doing)?;
+    Ok(tables)
 }
 
 fn doing(publication: &str) -> String {
@@ -100,6 +176,11 @@ fn doing(publication: &str) -> String {
 /// With the publication as parameter.
 fn published_query(server_version_num: u32) -> String {
     format!("WITH RECURSIVE {}{COLUMNS}", published_tables(server_version_num))
+}
+
+/// With the publication as parameter.
+fn leaves_query(server_version_num: u32) -> String {
+    format!("WITH RECURSIVE {}{TREE}{LEAVES}", published_tables(server_version_num))
 }
 
 /// `published(oid, columns, generated)` of the publication that is the first parameter.
@@ -145,10 +226,15 @@ async fn tables(
     query: &str,
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<TableCatalog>, SourceError> {
-    assemble(&sql.rows(doing, query, parameters).await?, doing)
+    let read_at = ReadAt::now(sql, doing).await?;
+    assemble(&sql.rows(doing, query, parameters).await?, doing, |oid| read_at.of(oid))
 }
 
-fn assemble(rows: &[Row], doing: &str) -> Result<Vec<TableCatalog>, SourceError> {
+fn assemble(
+    rows: &[Row],
+    doing: &str,
+    read_at: impl Fn(u32) -> Lsn,
+) -> Result<Vec<TableCatalog>, SourceError> {
     let mut tables: Vec<TableCatalog> = Vec::new();
     for row in rows {
         let oid = column(row, "table_oid", doing)?;
@@ -166,14 +252,18 @@ fn assemble(rows: &[Row], doing: &str) -> Result<Vec<TableCatalog>, SourceError>
                 columns: Vec::new(),
                 primary_key: Vec::new(),
                 identity_index: Vec::new(),
-                read_at: lsn(column(row, "read_at", doing)?, doing)?.unwrap_or_default(),
+                read_at: read_at(oid),
                 dropped: Vec::new(),
                 nondeterministic: Vec::new(),
+                storage: Storage::default(),
             });
         }
         // A table may have no columns.
         if let (Some(table), Some(attnum)) = (tables.last_mut(), column::<Option<i16>>(row, "attnum", doing)?)
         {
+            // A transaction id has 32 bits.
+            let written_by = column::<i64>(row, "written_by", doing)?.unsigned_abs() as u32;
+            table.storage.attributes.push((attnum, written_by));
             if column(row, "is_dropped", doing)? {
                 table.dropped.push(attnum);
             } else {
@@ -182,6 +272,24 @@ fn assemble(rows: &[Row], doing: &str) -> Result<Vec<TableCatalog>, SourceError>
         }
     }
     Ok(tables)
+}
+
+fn add_leaves(tables: &mut [TableCatalog], rows: &[Row], doing: &str) -> Result<(), SourceError> {
+    for row in rows {
+        let root: u32 = column(row, "root", doing)?;
+        // One that was published between the two queries comes with the next call.
+        let Some(table) = tables.iter_mut().find(|table| table.oid == root) else { continue };
+        table.storage.is_partitioned = column(row, "is_partitioned", doing)?;
+        if let Some(oid) = column(row, "oid", doing)? {
+            table.storage.leaves.push(Leaf {
+                oid,
+                file_node: column(row, "file_node", doing)?,
+                joined_by: column::<i64>(row, "joined_by", doing)?.unsigned_abs(),
+                came_empty: column(row, "came_empty", doing)?,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn add_column(table: &mut TableCatalog, row: &Row, attnum: i16, doing: &str) -> Result<(), SourceError> {

@@ -180,6 +180,7 @@ mod tests {
             read_at: replicator_types::Lsn::ZERO,
             dropped: Vec::new(),
             nondeterministic: Vec::new(),
+            storage: replicator_types::Storage::default(),
         }
     }
 

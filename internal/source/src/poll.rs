@@ -4,9 +4,9 @@
 //! `xmin` or place. It costs the server a fraction of reading them, and the network nothing.
 
 use crate::SourceError;
-use crate::catalog::{self, published_tables};
-use crate::sql::{Sql, column, lsn};
-use replicator_types::{Lsn, TableCatalog};
+use crate::catalog::{self, ReadAt, TREE, published_tables};
+use crate::sql::{Sql, column};
+use replicator_types::TableCatalog;
 use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 
@@ -24,9 +24,7 @@ struct Known {
 }
 
 const ROWS: &str = "
-SELECT coalesce(sum(hashtextextended(r.text, 0)::numeric), 0)::text AS fingerprint,
-       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)::text
-       AS read_at
+SELECT coalesce(sum(hashtextextended(r.text, 0)::numeric), 0)::text AS fingerprint
 FROM (
     SELECT format('%s %s %s %s', c.oid, c.relnamespace, c.relname, c.relreplident)
            || coalesce(p.columns::text, '') || p.generated AS text
@@ -43,6 +41,9 @@ FROM (
     SELECT format('i %s %s %s', i.indexrelid, i.xmin, i.ctid)
     FROM published p JOIN pg_index i ON i.indrelid = p.oid
   UNION ALL
+    SELECT format('f %s %s %s %s', t.root, t.oid, c.relfilenode, t.joined_by)
+    FROM tree t JOIN pg_class c USING (oid)
+  UNION ALL
     SELECT format('t %s %s %s', t.oid, t.xmin, t.ctid) FROM pg_type t
     WHERE t.oid >= 16384 AND t.typrelid = 0
 ) r";
@@ -57,10 +58,14 @@ impl Poll {
     ) -> Result<Vec<TableCatalog>, SourceError> {
         let mut known = self.0.lock().await;
         for _ in 0..ATTEMPTS {
-            let (fingerprint, read_at) = read_fingerprint(sql, publication, server_version_num).await?;
+            let doing = format!("looking for changes of the tables of publication {publication}");
+            let read_at = ReadAt::now(sql, &doing).await?;
+            let query = format!("WITH RECURSIVE {}{TREE} {ROWS}", published_tables(server_version_num));
+            let row = sql.row(&doing, &query, &[(&publication, Type::TEXT)]).await?;
+            let fingerprint: String = column(&row, "fingerprint", &doing)?;
             if let Some(known) = known.as_mut().filter(|known| known.fingerprint == fingerprint) {
                 for table in &mut known.tables {
-                    table.read_at = table.read_at.max(read_at);
+                    table.read_at = table.read_at.max(read_at.of(table.oid));
                 }
                 return Ok(known.tables.clone());
             }
@@ -72,16 +77,4 @@ impl Poll {
             "the tables of publication {publication} change faster than they can be read"
         )))
     }
-}
-
-async fn read_fingerprint(
-    sql: &Sql,
-    publication: &str,
-    server_version_num: u32,
-) -> Result<(String, Lsn), SourceError> {
-    let doing = format!("looking for changes of the tables of publication {publication}");
-    let query = format!("WITH {} {ROWS}", published_tables(server_version_num));
-    let row = sql.row(&doing, &query, &[(&publication, Type::TEXT)]).await?;
-    let read_at: Option<&str> = column(&row, "read_at", &doing)?;
-    Ok((column(&row, "fingerprint", &doing)?, lsn(read_at, &doing)?.unwrap_or_default()))
 }

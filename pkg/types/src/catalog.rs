@@ -18,13 +18,91 @@ pub struct TableCatalog {
     pub primary_key: Vec<String>,
     /// Columns of the replica identity index, where one is chosen.
     pub identity_index: Vec<String>,
-    /// End of WAL when the catalog was read, or shortly after: changes that commit behind it find the table like
-    /// this, or newer.
+    /// A position such that every change of the table's columns that committed before it is in here: changes that
+    /// commit behind it find the table like this, or newer. Zero when there was none to be had.
     pub read_at: Lsn,
     /// Attribute numbers of columns that were dropped.
     pub dropped: Vec<i16>,
     /// Columns whose collation calls different texts equal (`collisdeterministic = false`).
     pub nondeterministic: Vec<String>,
+    /// Where its rows lie, and which transactions wrote its attributes.
+    pub storage: Storage,
+}
+
+/// What tells that rows were changed, or came and went, without a change in the stream: `ALTER TABLE` that computes
+/// values anew, partitions that are attached, detached, dropped or emptied below a root that is published as one
+/// table. Empty when it was not asked for.
+///
+/// Source: `pg_class.relfilenode`, `pg_attribute.xmin`, `pg_inherits` of
+/// <https://www.postgresql.org/docs/current/catalogs.html>.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// Whether its rows lie in partitions, and their changes come as its own.
+    pub is_partitioned: bool,
+    /// The tables with rows: itself, or its leaf partitions; by oid.
+    pub leaves: Vec<Leaf>,
+    /// Of each attribute, dropped ones included, the transaction that wrote its row of `pg_attribute` last. That is a
+    /// subtransaction's id where one did it; the low 32 bits, which wrap around.
+    pub attributes: Vec<(i16, u32)>,
+}
+
+/// A table with rows of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// `pg_class.relfilenode`: another one after every rewrite and every TRUNCATE.
+    pub file_node: u32,
+    /// The transactions that made it and the tables between a part of the root, added up; 0 for the table itself.
+    pub joined_by: u64,
+    /// Whether it had no rows when it became a part: made as one, or without rows still.
+    pub came_empty: bool,
+}
+
+/// What has become of a table's rows between two looks at its [`Storage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageChange {
+    /// Nothing, or nothing that the stream does not tell.
+    None,
+    /// `ALTER TABLE` has written them anew, perhaps with other values.
+    Rewritten,
+    /// Some came or went with a partition, or a partition was written anew.
+    CameOrWent,
+}
+
+impl Storage {
+    /// What has happened since `before`.
+    ///
+    /// Another file alone is none of `ALTER TABLE`'s doing: `VACUUM FULL`, `CLUSTER` and `TRUNCATE` write no
+    /// attribute, while every form of `ALTER TABLE` that computes values does, in the transaction that changes the
+    /// file. Of a partition another file may mean `TRUNCATE`, which the stream does not tell below a root, and nothing
+    /// in the catalog tells it from `VACUUM FULL` for good.
+    pub fn change_since(&self, before: &Self) -> StorageChange {
+        if before.leaves.is_empty() && before.attributes.is_empty() {
+            return StorageChange::None;
+        }
+        let known = |leaf: &Leaf| before.leaves.iter().find(|known| known.oid == leaf.oid);
+        let has_other_file = |leaf: &Leaf| known(leaf).is_some_and(|known| known.file_node != leaf.file_node);
+        let came = |leaf: &Leaf| match known(leaf) {
+            None => !leaf.came_empty,
+            Some(known) => known.file_node != leaf.file_node || known.joined_by != leaf.joined_by,
+        };
+        let went = |known: &Leaf| self.leaves.iter().all(|leaf| leaf.oid != known.oid);
+        if (self.is_partitioned || before.is_partitioned)
+            && (self.leaves.iter().any(came) || before.leaves.iter().any(went))
+        {
+            return StorageChange::CameOrWent;
+        }
+        if self.attributes != before.attributes && self.leaves.iter().any(has_other_file) {
+            return StorageChange::Rewritten;
+        }
+        StorageChange::None
+    }
+
+    /// The transaction that wrote an attribute last.
+    pub fn written_by(&self, attnum: i16) -> Option<u32> {
+        self.attributes.iter().find(|(number, _)| *number == attnum).map(|(_, xid)| *xid)
+    }
 }
 
 impl TableCatalog {
@@ -101,4 +179,45 @@ pub fn key_text_is_identity(columns: &[Column], nondeterministic: &[String]) -> 
         };
         by_type && !nondeterministic.contains(&column.name)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage(is_partitioned: bool, leaves: &[(u32, u32)], attributes: &[(i16, u32)]) -> Storage {
+        let leaf = |&(oid, file_node): &(u32, u32)| Leaf { oid, file_node, joined_by: 1, came_empty: false };
+        Storage { is_partitioned, leaves: leaves.iter().map(leaf).collect(), attributes: attributes.to_vec() }
+    }
+
+    #[test]
+    fn only_another_file_together_with_another_attribute_is_a_rewrite() {
+        let before = storage(false, &[(5, 100)], &[(1, 700), (2, 700)]);
+        let after = |file, xid| storage(false, &[(5, file)], &[(1, 700), (2, xid)]).change_since(&before);
+        assert_eq!(after(101, 701), StorageChange::Rewritten);
+        assert_eq!(after(101, 700), StorageChange::None, "VACUUM FULL, TRUNCATE");
+        assert_eq!(after(100, 701), StorageChange::None, "RENAME, SET NOT NULL");
+    }
+
+    #[test]
+    fn partitions_that_come_with_rows_go_or_get_another_file_change_their_root() {
+        let before = storage(true, &[(5, 100), (6, 100)], &[(1, 700)]);
+        let after = |leaves| storage(true, leaves, &[(1, 700)]).change_since(&before);
+        assert_eq!(after(&[(5, 100), (6, 100)]), StorageChange::None);
+        assert_eq!(after(&[(5, 100)]), StorageChange::CameOrWent);
+        assert_eq!(after(&[(5, 100), (6, 101)]), StorageChange::CameOrWent);
+        assert_eq!(after(&[(5, 100), (6, 100), (7, 1)]), StorageChange::CameOrWent);
+        let mut with_empty = storage(true, &[(5, 100), (6, 100), (7, 1)], &[(1, 700)]);
+        with_empty.leaves[2].came_empty = true;
+        assert_eq!(with_empty.change_since(&before), StorageChange::None);
+        let mut again = before.clone();
+        again.leaves[0].joined_by = 2;
+        assert_eq!(again.change_since(&before), StorageChange::CameOrWent, "detached and attached again");
+    }
+
+    #[test]
+    fn nothing_is_concluded_from_a_storage_that_was_not_asked_for() {
+        let now = storage(true, &[(5, 100)], &[(1, 700)]);
+        assert_eq!(now.change_since(&Storage::default()), StorageChange::None);
+    }
 }
