@@ -22,14 +22,14 @@ pub use tables::{Notice, Standing};
 
 use crate::accounts::Accounts;
 use crate::dispatcher::{Dispatcher, Output, Route, RowChange, Target};
-use crate::relations::Relations;
+use crate::relations::{Place, Relations};
 use crate::unfinished::Unfinished;
 use bytes::Bytes;
 use pgoutput::{Decoder, Frame, Frames, Message, Old};
 use replay::Replay;
 use replicator_spill::Shelf;
 use replicator_types::{Budget, Lsn, Op, Position, Relation, TableCatalog, TransactionMeta, TxnId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 use tables::Tables;
@@ -168,10 +168,16 @@ impl Pipeline {
         self
     }
 
-    /// What the sinks were told of the tables before the stream.
+    /// What the sinks were told of the tables before the stream: any number of versions of each. The newest from before
+    /// the watermark is what the run begins with, and those behind it are what changes that come again were made under.
     #[must_use]
     pub fn with_relations(mut self, relations: impl IntoIterator<Item = Arc<Relation>>) -> Self {
-        relations.into_iter().for_each(|relation| self.relations.begin_with(relation));
+        let mut versions: BTreeMap<u32, Vec<Arc<Relation>>> = BTreeMap::new();
+        for relation in relations {
+            versions.entry(relation.oid).or_default().push(relation);
+        }
+        let watermark = self.passed;
+        versions.into_values().for_each(|versions| self.relations.begin_with(versions, watermark));
         self
     }
 
@@ -263,7 +269,8 @@ impl Pipeline {
             if let Message::Relation(relation) = &message
                 && self.unfinished.is_preparing()
             {
-                let relation = self.relations.announce(relation, self.passed);
+                let place = Place { since: self.passed, xid: relation.xid.unwrap_or_default() };
+                let relation = self.relations.announce(relation, place);
                 if !self.targets.contains_key(&relation.oid) {
                     self.targets.insert(relation.oid, self.dispatcher.target(&relation));
                 }
@@ -297,13 +304,17 @@ impl Pipeline {
             Message::Commit(commit) => self.commit(commit),
             Message::Relation(relation) => {
                 let open = self.transaction.filter(|open| !open.is_passed_over());
-                let since = self.transaction.map_or(self.passed, |open| open.meta.commit_lsn);
+                let meta = self.transaction.map(|open| open.meta);
+                let place = Place {
+                    since: meta.map_or(self.passed, |meta| meta.commit_lsn),
+                    xid: meta.map_or(0, |meta| meta.xid),
+                };
                 if open.is_none() {
-                    let relation = self.relations.announce(&relation, since);
+                    let relation = self.relations.announce(&relation, place);
                     self.targets.insert(relation.oid, self.dispatcher.target(&relation));
                     return Ok(());
                 }
-                let (relation, before) = self.relations.apply(&relation, since);
+                let (relation, before) = self.relations.apply(&relation, place);
                 self.met(relation, before, now)
             }
             Message::Logical(logical) => {
