@@ -50,7 +50,7 @@ impl Relations {
     /// is the table's when the run begins, or the oldest of all; those behind it are met again.
     pub(crate) fn begin_with(&mut self, mut versions: Vec<Arc<Relation>>, watermark: Lsn) {
         versions.sort_by_key(|version| version.since);
-        let first = versions.iter().rposition(|version| version.since <= watermark).unwrap_or_default();
+        let first = versions.iter().rposition(|version| version.since < watermark).unwrap_or_default();
         let mut versions = versions.into_iter().skip(first);
         let Some(first) = versions.next() else { return };
         let later: Vec<_> = versions.collect();
@@ -114,12 +114,17 @@ impl Relations {
         join(message, catalog, before, place)
     }
 
-    /// Takes in a table as the catalog has it; returns the new and the old version if it differs from what is known.
+    /// Takes in a table as the catalog has it, as a version from `since` on; returns the new and the old one if it differs
+    /// from what is known.
     /// A table that is not known yet waits for its first Relation message. What the stream has told of since the catalog
     /// was read stays.
-    pub(crate) fn apply_catalog(&mut self, catalog: &TableCatalog) -> Option<(Arc<Relation>, Arc<Relation>)> {
+    pub(crate) fn apply_catalog(
+        &mut self,
+        catalog: &TableCatalog,
+        since: Lsn,
+    ) -> Option<(Arc<Relation>, Arc<Relation>)> {
         self.current.get(&catalog.oid).filter(|known| known.since <= catalog.read_at)?;
-        let (relation, before) = self.adopt(catalog.relation());
+        let (relation, before) = self.adopt(Relation { since, ..catalog.relation() });
         before.map(|before| (relation, before))
     }
 
@@ -684,12 +689,12 @@ mod tests {
     fn the_catalog_alone_makes_a_version_of_a_known_table_only() {
         let mut relations = Relations::default();
         let wide = catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]);
-        assert!(relations.apply_catalog(&wide).is_none());
+        assert!(relations.apply_catalog(&wide, Lsn(1008)).is_none());
         relations.learn(catalog(&[(1, "id"), (2, "a")], &[]));
         relations.apply(&texts(&["id", "a"]), at(1));
-        assert!(relations.apply_catalog(&catalog(&[(1, "id"), (2, "a")], &[])).is_none());
-        let (new, old) = relations.apply_catalog(&wide).unwrap();
-        assert_eq!((old.columns.len(), new.columns.len(), new.since), (2, 3, Lsn(1000)));
+        assert!(relations.apply_catalog(&catalog(&[(1, "id"), (2, "a")], &[]), Lsn(1008)).is_none());
+        let (new, old) = relations.apply_catalog(&wide, Lsn(1008)).unwrap();
+        assert_eq!((old.columns.len(), new.columns.len(), new.since), (2, 3, Lsn(1008)));
         relations.learn(wide);
         assert!(
             relations.apply(&texts(&["id", "a", "b"]), at(2000)).1.is_none(),

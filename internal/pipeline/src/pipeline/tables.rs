@@ -10,7 +10,8 @@
 //! [`waiting`](crate::waiting).
 
 use super::{Pipeline, PipelineError, STEP_BYTES};
-use crate::dispatcher::To;
+use crate::dispatcher::{Target, To};
+use crate::rewrite::{Rewrite, rewrite_of};
 use crate::waiting::{Waited, Waiting, What};
 use replicator_spill::Shelf;
 use replicator_types::{Lsn, Position, Relation, TableCatalog, TransactionMeta, TxnId};
@@ -63,6 +64,14 @@ pub enum Notice {
         before: Arc<Relation>,
         /// How it looks.
         after: Arc<Relation>,
+    },
+    /// A table looks different from here on, and its rows may have been computed anew: it waits to be copied again, as
+    /// after [`Pipeline::hold`]. State sinks are not told how it looks before that; the copy brings it.
+    Rewritten {
+        /// How it looks.
+        after: Arc<Relation>,
+        /// How it is to be copied.
+        rewrite: Rewrite,
     },
 }
 
@@ -154,12 +163,38 @@ impl Pipeline {
         }
         self.targets.insert(oid, target);
         if let Some(before) = before {
-            self.notices.push(Notice::Altered { before, after: relation });
-            if let Some(open) = self.transaction {
+            let open = self.transaction;
+            self.altered(before, relation, open.map(|open| open.meta.id), now);
+            if let Some(open) = open {
                 self.tell_schema(oid, &open.meta, open.ordinal, now)?;
             }
         }
         Ok(())
+    }
+
+    /// A table has another version, which is about to be told. If its rows may have been computed anew it waits from
+    /// here on, and holds the watermark before `transaction`: after a crash it is found out again.
+    fn altered(
+        &mut self,
+        before: Arc<Relation>,
+        after: Arc<Relation>,
+        transaction: Option<TxnId>,
+        now: Instant,
+    ) {
+        let oid = after.oid;
+        // Partitions are described too where their root is what is published. Nobody would copy them.
+        let is_live = self.tables.unknown_wait && self.tables.standings.contains_key(&oid);
+        let Some(rewrite) = rewrite_of(&before, &after).filter(|_| is_live) else {
+            self.notices.push(Notice::Altered { before, after });
+            return;
+        };
+        self.notices.push(Notice::Rewritten { after, rewrite });
+        self.hold_behind(oid, &before, now);
+        if let Some(transaction) = transaction
+            && let Some(waiting) = self.tables.waiting.get_mut(&oid)
+        {
+            waiting.hold_back(&mut self.accounts, transaction);
+        }
     }
 
     /// The first change of a table that is not known comes: the table waits for its copy. Its description alone means
@@ -218,11 +253,15 @@ impl Pipeline {
             if self.tables.waiting.contains_key(&table.oid) {
                 continue;
             }
-            let altered = self.relations.apply_catalog(&table);
+            // Behind whatever may be acknowledged before it is told: a run that begins there has to be told again.
+            let since = table.read_at.max(Lsn(passed.0 + 1));
+            let altered = self.relations.apply_catalog(&table, since);
             self.relations.learn(table);
             let Some((relation, before)) = altered else { continue };
-            self.targets.insert(relation.oid, self.dispatcher.target(&relation));
+            let oid = relation.oid;
+            self.targets.insert(oid, self.dispatcher.target(&relation));
             let id = self.accounts.begin(self.last_commit_time_us);
+            self.altered(before, relation, Some(id), now);
             let meta = TransactionMeta {
                 id,
                 // Behind everything that was handed out, before everything that comes.
@@ -230,17 +269,30 @@ impl Pipeline {
                 commit_time_us: self.last_commit_time_us,
                 xid: 0,
             };
-            if let Some(target) = self.targets.get(&relation.oid) {
-                self.dispatcher.schema(&mut self.accounts, &meta, target, To::All, 0, now);
+            let to = if self.tables.waiting.contains_key(&oid) { To::Logs } else { To::All };
+            if let Some(target) = self.targets.get(&oid) {
+                self.dispatcher.schema(&mut self.accounts, &meta, target, to, 0, now);
             }
             self.accounts.seal(id, passed);
-            self.notices.push(Notice::Altered { before, after: relation });
         }
     }
 
     /// Makes a table wait: it is to be copied anew. [`Notice::Held`] tells when what came before is durable.
     pub fn hold(&mut self, oid: u32, now: Instant) {
         self.tables.unknown.remove(&oid);
+        match self.relations.told(oid).cloned() {
+            Some(told) => self.hold_behind(oid, &told, now),
+            None => self.hold_table(oid, None, now),
+        }
+    }
+
+    /// Behind the table's version `told`, which state sinks know.
+    fn hold_behind(&mut self, oid: u32, told: &Arc<Relation>, now: Instant) {
+        let target = self.dispatcher.target(told);
+        self.hold_table(oid, Some(&target), now);
+    }
+
+    fn hold_table(&mut self, oid: u32, told: Option<&Target>, now: Instant) {
         let tables = &mut self.tables;
         if let Some(waiting) = tables.waiting.get_mut(&oid) {
             tables.releasing.retain(|releasing| *releasing != oid);
@@ -251,6 +303,8 @@ impl Pipeline {
                     tables.groups.insert(group, Notice::Held(oid));
                     self.accounts.seal_group(group);
                 }
+                // Or it is about to be held anyway.
+                None if tables.groups.values().any(|notice| *notice == Notice::Held(oid)) => {}
                 None => self.notices.push(Notice::Held(oid)),
             }
             return;
@@ -261,10 +315,9 @@ impl Pipeline {
         waiting.hold = tables.holds.remove(&oid).flatten();
         let group = self.accounts.open_group();
         tables.groups.insert(group, Notice::Held(oid));
-        if let Some(relation) = self.relations.told(oid) {
-            let target = self.dispatcher.target(relation);
+        if let Some(target) = told {
             let meta = self.meta_of_group(group);
-            self.dispatcher.schema(&mut self.accounts, &meta, &target, To::States, 0, now);
+            self.dispatcher.schema(&mut self.accounts, &meta, target, To::States, 0, now);
         }
         self.accounts.seal_group(group);
     }

@@ -143,6 +143,9 @@ impl Run {
             Notice::CaughtUp { oid, from } => {
                 format!("caught up {oid} {}+{}", from.commit_lsn.0, from.ordinal)
             }
+            Notice::Rewritten { after, rewrite } => {
+                format!("rewritten {} to {} columns {rewrite:?}", after.name, after.columns.len())
+            }
             Notice::New(relation) => format!("new {}", relation.name),
             Notice::Request { content, .. } => format!("request {}", String::from_utf8(content).unwrap()),
             Notice::Altered { before, after } => {
