@@ -6,7 +6,7 @@ use crate::stream::{Connection, Follower};
 use crate::{Endpos, Failure, runtime, sinks};
 use replicator_admin::{Endpoints, ReadyState};
 use replicator_config::Config;
-use replicator_copy::{CopySink, Outcome, Setup};
+use replicator_copy::{CopySink, Outcome, Setup, Versions};
 use replicator_pipeline::{Backoff, Event, Input, Notice, Running, Settings, SinkLanes, start};
 use replicator_sink::{Sink, StreamInfo};
 use replicator_source::{Prepared, Source, SourceError, Streaming};
@@ -119,7 +119,7 @@ impl Run {
             prepared.tables.iter().map(|table| Arc::new(table.relation())).collect();
         let source = Arc::new(source);
         let opened = open_sinks(&config, &source, &sinks, &prepared, &relations, &ready, &logger).await;
-        let (lanes, setup) = match opened {
+        let (lanes, setup, versions) = match opened {
             Ok(opened) => opened,
             Err(text) => {
                 if prepared.slot_is_new
@@ -136,7 +136,7 @@ impl Run {
             watermark: prepared.confirmed_flush,
             budget: budget.clone(),
             shelf: Shelf::new(&config.buffer.spill_folder, config.buffer.waiting_bytes_max.0),
-            relations,
+            relations: versions.to_begin_with(&relations),
             standings: setup.standings(),
             unknown_wait: setup.unknown_wait(),
             parallel_streaming: prepared.stream_options.streaming == Streaming::Parallel,
@@ -337,8 +337,8 @@ async fn open_sinks(
     relations: &[Arc<Relation>],
     ready: &ReadyState,
     logger: &Logger,
-) -> Result<(Vec<SinkLanes>, Setup), String> {
-    let mut opened = Vec::new();
+) -> Result<(Vec<SinkLanes>, Setup, Arc<Versions>), String> {
+    let failed = |name: &str, error: replicator_sink::SinkError| format!("sink {name}: {error}");
     let mut copy_sinks = Vec::new();
     for (sink, sink_config) in sinks.iter().zip(&config.sinks) {
         let wanted = |table: &&Arc<Relation>| sink_config.tables.matches(&table.schema, &table.name);
@@ -348,11 +348,20 @@ async fn open_sinks(
             database: prepared.database.clone(),
             tables: relations.iter().filter(wanted).cloned().collect(),
         };
-        let failed = |error: replicator_sink::SinkError| format!("sink {}: {error}", sink.name());
-        sink.prepare(&stream).await.map_err(failed)?;
+        sink.prepare(&stream).await.map_err(|error| failed(sink.name(), error))?;
+        copy_sinks.push(CopySink { sink: Arc::clone(sink), stream, tables: sink_config.tables.clone() });
+    }
+    let versions = Versions::load(sinks, prepared.confirmed_flush).await;
+    let versions = Arc::new(versions.map_err(|error| error.to_string())?);
+    let mut opened = Vec::new();
+    for (number, (of, sink_config)) in copy_sinks.iter().zip(&config.sinks).enumerate() {
+        let CopySink { sink, stream, .. } = of;
+        let failed = |error| failed(sink.name(), error);
+        versions.keep_unknown(number, &stream.tables).await.map_err(failed)?;
         let mut lanes = Vec::new();
         for shard in 0..sink.shards() {
-            lanes.push(sink.open_lane(shard, &stream).await.map_err(failed)?);
+            let lane = sink.open_lane(shard, stream).await.map_err(failed)?;
+            lanes.push(versions.lane(number, lane));
         }
         ready.set_sink(sink.name(), Ok(()));
         opened.push(SinkLanes {
@@ -361,11 +370,11 @@ async fn open_sinks(
             messages: config.source.messages && sink.wants_messages(),
             lanes,
         });
-        copy_sinks.push(CopySink { sink: Arc::clone(sink), stream, tables: sink_config.tables.clone() });
     }
     let settings = replicator_copy::Settings {
         source: Arc::clone(source),
         sinks: copy_sinks,
+        versions: Arc::clone(&versions),
         config: config.copy.clone(),
         snapshot: config.source.snapshot,
         catalog_interval: Some(Duration::from_millis(config.source.catalog_interval_ms))
@@ -374,7 +383,7 @@ async fn open_sinks(
         logger: logger.new(o!("part" => "copy")),
     };
     let setup = Setup::load(settings, &prepared.tables).await?;
-    Ok((opened, setup))
+    Ok((opened, setup, versions))
 }
 
 /// Logical messages with this prefix are requests to the replicator that follows the slot.

@@ -65,15 +65,15 @@ pub(crate) struct PartDone {
     pub(crate) done: Ranges,
 }
 
-mod lsn_text {
+pub(crate) mod lsn_text {
     use super::*;
     use serde::{Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&lsn.to_string())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lsn, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lsn, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
@@ -148,6 +148,16 @@ impl Ledger {
 
     pub(crate) fn set(&mut self, oid: u32, sink: usize, note: Note) {
         self.notes.entry(oid).or_default().insert(sink, note);
+    }
+
+    /// The oldest snapshot that rows of the copy under way are from; none where a sink has no such copy.
+    pub(crate) fn first_snapshot(&self, oid: u32, sinks: &[usize]) -> Option<Lsn> {
+        let of_table = self.notes.get(&oid)?;
+        let of_sink = |sink: &usize| match of_table.get(sink) {
+            Some(Note::Copying(copying)) => Some(copying.first_snapshot),
+            _ => None,
+        };
+        sinks.iter().map(of_sink).min().flatten()
     }
 
     /// What is to be done for the sinks that take the table.

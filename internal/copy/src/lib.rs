@@ -29,5 +29,8 @@ mod manager;
 mod progress;
 mod ranges;
 mod round;
+mod storages;
+mod versions;
 
 pub use manager::{CopySink, Outcome, Settings, Setup};
+pub use versions::Versions;

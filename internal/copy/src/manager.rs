@@ -6,12 +6,14 @@
 
 use crate::ledger::{Ledger, Note, Plan, key};
 use crate::round::{self, Round};
+use crate::storages::{self, Storages};
+use crate::versions::Versions;
 use crossbeam_channel::Sender;
 use replicator_config::{CopyConfig, Snapshot as SnapshotMode, TablePatterns};
-use replicator_pipeline::{Backoff, Input, Notice, Standing};
+use replicator_pipeline::{Backoff, Input, Notice, Rewrite, Standing, rewrite_of};
 use replicator_sink::{ErrorKind, Lane, Sink, SinkError, StreamInfo, TableCopy};
 use replicator_source::{Source, SourceError};
-use replicator_types::{Position, Relation, TableCatalog};
+use replicator_types::{Lsn, Position, Relation, Storage, StorageChange, TableCatalog};
 use slog::{Logger, error, info, warn};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -40,6 +42,8 @@ pub struct Settings {
     pub source: Arc<Source>,
     /// The sinks, in the order of the configuration.
     pub sinks: Vec<CopySink>,
+    /// What these sinks were told of tables.
+    pub versions: Arc<Versions>,
     /// `[copy]`
     pub config: CopyConfig,
     /// `source.snapshot`
@@ -56,7 +60,10 @@ pub struct Settings {
 pub struct Setup {
     settings: Settings,
     ledger: Ledger,
+    storages: Storages,
     tables: HashMap<u32, (String, String)>,
+    /// As the catalog had them when the run began.
+    catalog: Vec<TableCatalog>,
     plans: BTreeMap<u32, Plan>,
 }
 
@@ -76,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) backoff: (Duration, Duration),
     pub(crate) pipeline: Sender<Input>,
     pub(crate) logger: Logger,
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) storages: Storages,
 }
 
 impl Setup {
@@ -86,6 +95,7 @@ impl Setup {
     pub async fn load(settings: Settings, tables: &[TableCatalog]) -> Result<Self, String> {
         let sinks: Vec<Arc<dyn Sink>> = settings.sinks.iter().map(|of| Arc::clone(&of.sink)).collect();
         let ledger = Ledger::load(&sinks).await.map_err(|error| error.to_string())?;
+        let storages = Storages::load(&sinks).await.map_err(|error| error.to_string())?;
         if let Some(of) = settings.sinks.iter().find(|of| of.stream.slot_is_new)
             && !ledger.is_empty()
         {
@@ -96,7 +106,9 @@ impl Setup {
                 slot = of.stream.identity.slot
             ));
         }
-        let mut setup = Self { settings, ledger, tables: HashMap::new(), plans: BTreeMap::new() };
+        let catalog = tables.to_vec();
+        let (tables_known, plans) = (HashMap::new(), BTreeMap::new());
+        let mut setup = Self { settings, ledger, storages, tables: tables_known, catalog, plans };
         for table in tables {
             setup.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
             let sinks = takers(&setup.settings.sinks, &table.schema, &table.name);
@@ -130,8 +142,13 @@ impl Setup {
 
     /// Copies what is to be copied, now and whenever something comes up, for as long as the pipeline runs.
     pub async fn run(self, pipeline: Sender<Input>, notices: mpsc::UnboundedReceiver<Notice>) -> Outcome {
-        let Settings { source, sinks, config, snapshot, catalog_interval, backoff, logger } = self.settings;
-        let shared = Arc::new(Shared { source, sinks, config, backoff, pipeline, logger });
+        let Settings { source, sinks, versions, config, snapshot, catalog_interval, backoff, logger } =
+            self.settings;
+        let storages = self.storages;
+        // What has changed while nobody followed, and no change tells of.
+        let _ = pipeline.send(Input::Catalog(self.catalog));
+        let shared = Shared { source, sinks, config, backoff, pipeline, logger, versions, storages };
+        let shared = Arc::new(shared);
         let todo = self.plans.into_iter().filter(|(_, plan)| !matches!(plan, Plan::None { .. })).collect();
         let manager = Manager {
             shared,
@@ -169,8 +186,8 @@ struct Manager {
     held: BTreeSet<u32>,
     /// Being copied, or copied while the pipeline hands on what waited.
     busy: BTreeSet<u32>,
-    /// To be copied again when that is over.
-    deferred: BTreeMap<u32, Plan>,
+    /// To be copied again when that is over; unless the copy has what there was at that position.
+    deferred: BTreeMap<u32, (Plan, Lsn)>,
     /// Failed, to be tried again at that time.
     later: BTreeMap<u32, (Instant, Plan)>,
     pause: Backoff,
@@ -334,6 +351,14 @@ impl Manager {
     }
 
     async fn caught_up(&mut self, tables: Vec<(u32, Position)>) -> Result<(), String> {
+        if tables.iter().any(|(oid, _)| self.deferred.contains_key(oid)) {
+            self.reload().await?;
+        }
+        // What their copies have, before the notes say that they are over.
+        let snapshot_of = |(oid, _): &(u32, Position)| {
+            self.ledger.first_snapshot(*oid, &self.receivers(*oid)).map(|snapshot| (*oid, snapshot))
+        };
+        let copied: HashMap<u32, Lsn> = tables.iter().filter_map(snapshot_of).collect();
         let notes: Vec<(u32, Vec<usize>, Note)> = tables
             .into_iter()
             .map(|(oid, from)| (oid, self.receivers(oid), Note::Done { table: self.name(oid), from }))
@@ -347,11 +372,11 @@ impl Manager {
             self.busy.remove(&oid);
             let _ = self.shared.pipeline.send(Input::Settled(oid));
             info!(self.shared.logger, "table caught up with the stream"; "table" => self.name(oid));
-            if let Some(plan) = self.deferred.remove(&oid) {
-                if plan == (Plan::Again { empty_first: true }) {
-                    self.remember(oid, Note::Wanted { table: self.name(oid) }).await?;
-                }
-                self.hold(oid, plan);
+            if let Some((plan, since)) = self.deferred.remove(&oid)
+                && copied.get(&oid).is_none_or(|snapshot| since >= *snapshot)
+            {
+                self.want(oid, &plan).await?;
+                self.hold(oid, plan, since);
             }
         }
         Ok(())
@@ -379,9 +404,25 @@ impl Manager {
                     return Ok(());
                 }
                 self.met(&after);
-                if self.mode != SnapshotMode::Never && was_rewritten(&before, &after) {
+                // One that is live would have been told as rewritten: it waits already.
+                if self.mode != SnapshotMode::Never
+                    && let Some(rewrite) = rewrite_of(&before, &after)
+                {
+                    self.rewritten(&after, rewrite).await?;
+                }
+            }
+            Notice::Rewritten { after, rewrite } => {
+                self.met(&after);
+                let oid = after.oid;
+                if self.busy.contains(&oid) {
+                    // Its having caught up is on its way here.
+                    self.rewritten(&after, rewrite).await?;
+                } else {
                     info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
-                    self.hold(after.oid, Plan::Again { empty_first: false });
+                    let plan = Plan::Again { empty_first: rewrite == Rewrite::Anew };
+                    self.want(oid, &plan).await?;
+                    self.held.insert(oid);
+                    self.add(oid, plan);
                 }
             }
         }
@@ -392,21 +433,55 @@ impl Manager {
         self.tables.insert(relation.oid, (relation.schema.clone(), relation.name.clone()));
     }
 
-    fn hold(&mut self, oid: u32, plan: Plan) {
+    /// A table has another version, under which its rows may be others.
+    async fn rewritten(&mut self, after: &Relation, rewrite: Rewrite) -> Result<(), String> {
+        let plan = Plan::Again { empty_first: rewrite == Rewrite::Anew };
+        if let Some(Plan::Resume(copying)) = self.todo.get(&after.oid)
+            && after.since < copying.first_snapshot
+        {
+            return Ok(());
+        }
+        info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
+        if !self.busy.contains(&after.oid) {
+            self.want(after.oid, &plan).await?;
+        }
+        self.hold(after.oid, plan, after.since);
+        Ok(())
+    }
+
+    /// That a table has to be emptied first is written down: whatever fails, it is not forgotten.
+    async fn want(&mut self, oid: u32, plan: &Plan) -> Result<(), String> {
+        if *plan == (Plan::Again { empty_first: true }) {
+            self.remember(oid, Note::Wanted { table: self.name(oid) }).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a table on the list, for what was the matter with it at `since`.
+    fn hold(&mut self, oid: u32, plan: Plan, since: Lsn) {
         if self.busy.contains(&oid) {
-            self.deferred.insert(oid, plan);
+            let before = self.deferred.remove(&oid);
+            let plan = match &before {
+                Some((before, _)) if *before == (Plan::Again { empty_first: true }) => before.clone(),
+                _ => plan,
+            };
+            let since = before.map_or(since, |(_, before)| before.max(since));
+            self.deferred.insert(oid, (plan, since));
             return;
         }
-        // One that waits already is copied as it will be then; only that it has to be emptied first is new.
-        if self.later.remove(&oid).is_some() || self.todo.contains_key(&oid) {
-            if plan == (Plan::Again { empty_first: true }) || !self.todo.contains_key(&oid) {
-                self.todo.insert(oid, plan);
-            }
-            return;
+        let waits = self.later.remove(&oid).is_some() || self.todo.contains_key(&oid);
+        self.add(oid, plan);
+        if !waits {
+            self.held.insert(oid);
+            let _ = self.shared.pipeline.send(Input::Hold(oid));
         }
-        self.held.insert(oid);
-        self.todo.insert(oid, plan);
-        let _ = self.shared.pipeline.send(Input::Hold(oid));
+    }
+
+    /// One that is on the list already is copied as it will be then; only that it has to be emptied first is new.
+    fn add(&mut self, oid: u32, plan: Plan) {
+        if plan == (Plan::Again { empty_first: true }) || !self.todo.contains_key(&oid) {
+            self.todo.insert(oid, plan);
+        }
     }
 
     /// Somebody asks for a table, by `schema.name`.
@@ -416,8 +491,9 @@ impl Manager {
             return Ok(());
         };
         info!(self.shared.logger, "a table was asked for and is copied again"; "table" => content);
-        self.remember(oid, Note::Wanted { table: content.to_owned() }).await?;
-        self.hold(oid, Plan::Again { empty_first: true });
+        let plan = Plan::Again { empty_first: true };
+        self.want(oid, &plan).await?;
+        self.hold(oid, plan, Lsn::MAX);
         Ok(())
     }
 
@@ -436,7 +512,7 @@ impl Manager {
                 info!(self.shared.logger, "a table that is new is copied"; "table" => format!("{}.{}", table.schema, table.name));
                 self.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
                 let plan = self.plan_of(table.oid);
-                self.hold(table.oid, plan);
+                self.hold(table.oid, plan, Lsn::MAX);
             }
         }
         if self.mode != SnapshotMode::Never {
@@ -448,8 +524,44 @@ impl Manager {
                 warn!(self.shared.logger, "a table is not published any more"; "table" => self.name(oid));
                 self.left(oid).await?;
             }
+            self.look_at_storages(&tables).await?;
         }
         let _ = self.shared.pipeline.send(Input::Catalog(tables));
+        Ok(())
+    }
+
+    /// Whether rows were changed in a way that the stream does not tell. What is on the list, or being copied, is looked
+    /// at when that is over.
+    async fn look_at_storages(&mut self, tables: &[TableCatalog]) -> Result<(), String> {
+        let mut outdated: BTreeMap<usize, Vec<(u32, Storage)>> = BTreeMap::new();
+        for table in tables {
+            let oid = table.oid;
+            if self.busy.contains(&oid) || self.todo.contains_key(&oid) || self.later.contains_key(&oid) {
+                continue;
+            }
+            let verdict = self.shared.storages.compare(oid, &self.receivers(oid), &table.storage);
+            let empty_first = match verdict.change {
+                StorageChange::None => {
+                    for sink in verdict.outdated {
+                        outdated.entry(sink).or_default().push((oid, table.storage.clone()));
+                    }
+                    continue;
+                }
+                StorageChange::CameOrWent => true,
+                StorageChange::Rewritten => {
+                    let told = self.shared.versions.last(oid);
+                    told.and_then(|told| rewrite_of(&told, &table.relation())) == Some(Rewrite::Anew)
+                }
+            };
+            info!(self.shared.logger, "a table's rows were changed by a change of schema, and it is copied again";
+                "table" => self.name(oid), "partitions_changed" => verdict.change == StorageChange::CameOrWent);
+            let plan = Plan::Again { empty_first };
+            self.want(oid, &plan).await?;
+            self.hold(oid, plan, Lsn::MAX);
+        }
+        for (sink, storages) in outdated {
+            self.shared.keep_storages(sink, &storages).await?;
+        }
         Ok(())
     }
 }
@@ -560,6 +672,60 @@ impl Shared {
         of_sinks.await.map(|_| ())
     }
 
+    /// Keeps a version in each of the sinks.
+    pub(crate) async fn keep_version(&self, sinks: &[usize], version: &Arc<Relation>) -> Result<(), String> {
+        for number in sinks {
+            let Some(sink) = self.sink(*number) else { continue };
+            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
+            while let Err(error) = self.versions.keep(*number, version).await {
+                let doing = format!("sink {}: keeping a version of {version}", sink.name());
+                self.retry(&error, &mut pause, &doing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes in each of the sinks that a copy is under way, and behind that where the rows lie that it has: until the
+    /// first is durable, what calls for a copy has to show.
+    pub(crate) async fn note_beginning(
+        &self,
+        oid: u32,
+        sinks: &[usize],
+        note: &Note,
+        storage: &Storage,
+    ) -> Result<(), String> {
+        let text =
+            serde_json::to_string(note).map_err(|error| format!("a note can't be written: {error}"))?;
+        let notes = &[(key(oid), text), storages::note(oid, storage)?];
+        let of_sinks = self.each(sinks, |sink| async move {
+            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
+            while let Err(error) = sink.put_notes(notes).await {
+                self.retry(&error, &mut pause, &format!("sink {}: keeping a note", sink.name())).await?;
+            }
+            Ok(())
+        });
+        of_sinks.await?;
+        self.storages.set(oid, sinks, storage);
+        Ok(())
+    }
+
+    /// Keeps in a sink where tables' rows lie.
+    pub(crate) async fn keep_storages(
+        &self,
+        number: usize,
+        storages: &[(u32, Storage)],
+    ) -> Result<(), String> {
+        let Some(sink) = self.sink(number) else { return Ok(()) };
+        let notes: Vec<_> =
+            storages.iter().map(|(oid, storage)| storages::note(*oid, storage)).collect::<Result<_, _>>()?;
+        let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
+        while let Err(error) = sink.put_notes(&notes).await {
+            self.retry(&error, &mut pause, &format!("sink {}: keeping a note", sink.name())).await?;
+        }
+        storages.iter().for_each(|(oid, storage)| self.storages.set(*oid, &[number], storage));
+        Ok(())
+    }
+
     /// Keeps a note in each of the sinks.
     pub(crate) async fn write_note(&self, oid: u32, sinks: &[usize], note: &Note) -> Result<(), String> {
         let text =
@@ -583,71 +749,5 @@ impl Shared {
     ) -> Result<Vec<T>, String> {
         let asked: Vec<F> = sinks.iter().filter_map(|sink| self.sink(*sink)).map(ask).collect();
         futures_util::future::try_join_all(asked).await
-    }
-}
-
-/// Whether ALTER TABLE may have changed rows in a way that the stream does not tell: a column whose type changed,
-/// other than to a wider one of the same sort, may have been computed anew (`USING`); a new column with a default
-/// that differs from row to row was.
-fn was_rewritten(before: &Relation, after: &Relation) -> bool {
-    after.columns.iter().any(|column| {
-        let known = before.columns.iter().find(|known| known.attnum == column.attnum && column.attnum != 0);
-        match known {
-            Some(known) => {
-                known.base_type_oid != column.base_type_oid
-                    && !is_widening(known.base_type_oid, column.base_type_oid)
-            }
-            None => column.attnum != 0 && column.has_default && column.missing_text.is_none(),
-        }
-    })
-}
-
-fn is_widening(from: u32, to: u32) -> bool {
-    use replicator_types::oid;
-    matches!(
-        (from, to),
-        (oid::INT2, oid::INT4 | oid::INT8 | oid::NUMERIC)
-            | (oid::INT4, oid::INT8 | oid::NUMERIC)
-            | (oid::INT8, oid::NUMERIC)
-            | (oid::VARCHAR | oid::NAME, oid::TEXT | oid::VARCHAR)
-            | (oid::TEXT, oid::VARCHAR)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use replicator_types::{Column, ReplicaIdentity, oid};
-
-    fn relation(columns: Vec<Column>) -> Relation {
-        Relation {
-            oid: 1,
-            version: 0,
-            since: replicator_types::Lsn::ZERO,
-            schema: "public".into(),
-            name: "t".into(),
-            replica_identity: ReplicaIdentity::Default,
-            columns,
-            key: vec![],
-            key_text_is_identity: true,
-        }
-    }
-
-    fn column(attnum: i16, base_type_oid: u32) -> Column {
-        Column { attnum, base_type_oid, type_oid: base_type_oid, ..Column::default() }
-    }
-
-    #[test]
-    fn a_table_is_copied_again_when_its_rows_may_have_been_computed_anew() {
-        let before = relation(vec![column(1, oid::INT4), column(2, oid::TEXT)]);
-        let after = |columns| was_rewritten(&before, &relation(columns));
-        assert!(!after(vec![column(1, oid::INT8), column(2, oid::TEXT)]), "wider");
-        assert!(after(vec![column(1, oid::TEXT), column(2, oid::TEXT)]), "another type");
-        assert!(!after(vec![column(1, oid::INT4)]), "dropped");
-        assert!(!after(vec![column(1, oid::INT4), column(2, oid::TEXT), column(3, oid::INT4)]), "added");
-        let volatile = Column { has_default: true, ..column(3, oid::UUID) };
-        assert!(after(vec![column(1, oid::INT4), column(2, oid::TEXT), volatile.clone()]));
-        let constant = Column { missing_text: Some("5".into()), ..volatile };
-        assert!(!after(vec![column(1, oid::INT4), column(2, oid::TEXT), constant]));
     }
 }

@@ -452,6 +452,10 @@ async fn begin(
     let has_key = table.relation.has_key();
     let sinks: Arc<[usize]> = shared.receivers(&table.relation.schema, &table.relation.name).into();
     let (resumed, empty_first) = match plan {
+        // Rows of partitions that are gone, or were emptied, are in the sinks.
+        Plan::Resume(copying) if table.storage.is_partitioned && !has_same_parts(&copying, &table) => {
+            (None, true)
+        }
         Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
         // Without a key nothing tells rows apart that are there already.
         Plan::Resume(_) => (None, true),
@@ -461,6 +465,7 @@ async fn begin(
     let is_resumed = resumed.is_some();
     let copy =
         TableCopy { relation: Arc::clone(&table.relation), snapshot: snapshot.lsn, empty_first, is_resumed };
+    shared.keep_version(&sinks, &table.relation).await.map_err(NotBegun::Over)?;
     let is_empty = match shared.begin_copy(&sinks, &copy).await {
         Ok(is_empty) => is_empty,
         Err(text) => return Err(NotBegun::Failed { oid, name, text }),
@@ -478,7 +483,8 @@ async fn begin(
     }
     // Whatever the first snapshot was: before the stream has passed this one, changes may be older than the rows.
     let _ = shared.pipeline.send(Input::CopiedUntil(oid, snapshot.lsn));
-    shared.write_note(oid, &sinks, &Note::Copying(copying.clone())).await.map_err(NotBegun::Over)?;
+    let note = Note::Copying(copying.clone());
+    shared.note_beginning(oid, &sinks, &note, &table.storage).await.map_err(NotBegun::Over)?;
     let state = TableState { copy, name, sinks, copying, ranges_left: 0 };
     Ok(Begun { table, state, fresh: is_empty && !is_resumed })
 }
@@ -509,6 +515,14 @@ fn what_is_done(
         None => (snapshot.lsn, snapshot.xmin, is_empty),
     };
     Copying { table: name.to_owned(), first_snapshot, first_xmin, from_nothing, parts }
+}
+
+/// Whether the parts that a copy has begun with are all there, as they were.
+fn has_same_parts(copying: &Copying, table: &CopyTable) -> bool {
+    let is_there = |part: &PartDone| {
+        table.parts.iter().any(|there| there.oid == part.oid && there.file_node == part.file_node)
+    };
+    copying.parts.iter().all(is_there)
 }
 
 /// Reads ranges, and hands their rows to its lanes.

@@ -43,15 +43,27 @@ impl Notes {
 
     /// Keeps a note, durably; `None` removes it.
     pub async fn put(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
+        self.put_all([(key, value)]).await
+    }
+
+    /// Keeps notes, or removes them, all at once.
+    pub async fn put_all<'a>(
+        &self,
+        news: impl IntoIterator<Item = (&'a str, Option<&'a str>)> + Send,
+    ) -> Result<(), SinkError> {
         let mut known = self.known.lock().await;
         let mut notes = self.read(known.take()).await?;
-        let before = match value {
-            Some(value) => notes.insert(key.to_owned(), value.to_owned()),
-            None => notes.remove(key),
-        };
-        if before.as_deref() != value {
+        let mut changes = false;
+        for (key, value) in news {
+            let before = match value {
+                Some(value) => notes.insert(key.to_owned(), value.to_owned()),
+                None => notes.remove(key),
+            };
+            changes |= before.as_deref() != value;
+        }
+        if changes {
             let body = serde_json::to_vec_pretty(&notes)
-                .map_err(|error| SinkError::halt(format!("the note {key} cannot be written: {error}")))?;
+                .map_err(|error| SinkError::halt(format!("the notes cannot be written: {error}")))?;
             self.store.replace(&self.path, body.into()).await?;
         }
         *known = Some(notes);

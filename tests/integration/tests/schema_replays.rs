@@ -34,14 +34,12 @@ async fn changes_of_schema_between_the_rows_of_one_transaction_apply_in_their_pl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a replay lays old messages along the newest catalog: versions have to be kept"]
 async fn changes_of_schema_between_the_rows_of_one_transaction_are_replayed_in_their_places() {
     IN_ONE_TRANSACTION.arrives().await;
 }
 
 /// Under a replay the source's catalog has the later names, and the messages of the stream have no numbers.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a replay lays old messages along the newest catalog: versions have to be kept"]
 async fn a_name_passes_to_another_column_of_the_same_type() {
     Evolution {
         before: "CREATE TABLE {t} (id int PRIMARY KEY, a text, b text, c int);
@@ -64,7 +62,6 @@ async fn a_name_passes_to_another_column_of_the_same_type() {
 
 /// What happens to a table's schema while nobody reads, with no change of a row behind it.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "what the sinks were told of a table is not kept from run to run"]
 async fn what_changed_while_the_replicator_was_away_is_there_when_it_is_back() {
     let world = World::start(PgVersion::V18);
     world.source.sql(
@@ -96,7 +93,6 @@ async fn what_changed_while_the_replicator_was_away_is_there_when_it_is_back() {
 
 /// The replay after a kill brings values of the dropped column, under a name that another has by now.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a replay lays old messages along the newest catalog: versions have to be kept"]
 async fn a_replay_does_not_put_a_dropped_columns_values_into_its_namesake() {
     let world = World::start(PgVersion::V17);
     world.source.sql("shop", "CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t SELECT n, 'first' FROM generate_series(1, 10) n");

@@ -115,12 +115,20 @@ pub trait Sink: Send + Sync {
     /// The notes that [`Sink::put_note`] has left for this stream: small texts, by key. Called after
     /// [`Sink::prepare`].
     ///
-    /// They say how far a copy has got, so they have to be exactly as durable as the data: a destination that is
+    /// They say how far a copy has got, and as what tables were told, so they have to be exactly as durable as the data: a destination that is
     /// emptied or set back has lost its notes too.
     async fn notes(&self) -> Result<BTreeMap<String, String>, SinkError>;
 
     /// Keeps a note (`None` removes it). `Ok` means durable. Notes of other slots and clusters are left alone.
     async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError>;
+
+    /// Keeps several notes, of different keys. `Ok` means that all are durable; after an error any may be.
+    async fn put_notes(&self, notes: &[(String, String)]) -> Result<(), SinkError> {
+        for (key, value) in notes {
+            self.put_note(key, Some(value)).await?;
+        }
+        Ok(())
+    }
 
     /// Makes the table ready for its copy: there, in that shape, and empty where that is asked for. A log
     /// writes down that the table begins anew. Called again after an error or a crash.

@@ -161,6 +161,11 @@ impl Sink for ObjectStoreSink {
         self.stream()?.notes.put(key, value).await
     }
 
+    async fn put_notes(&self, notes: &[(String, String)]) -> Result<(), SinkError> {
+        let notes = notes.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
+        self.stream()?.notes.put_all(notes).await
+    }
+
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {
         if copy.is_resumed && !copy.empty_first {
             return Ok(true);

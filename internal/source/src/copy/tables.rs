@@ -3,7 +3,7 @@
 use super::snapshot::Shared;
 use crate::sql::column;
 use crate::{SourceError, catalog};
-use replicator_types::Relation;
+use replicator_types::{Relation, Storage};
 use slog::warn;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +26,9 @@ pub struct CopyTable {
     pub bytes: u64,
     /// The publication's row filter, as SQL.
     pub row_filter: Option<String>,
+    /// Where its rows lay under the snapshot, as [`TableCatalog::storage`](replicator_types::TableCatalog::storage)
+    /// tells for now.
+    pub storage: Storage,
 }
 
 /// A table with storage of its own.
@@ -74,6 +77,7 @@ pub(super) async fn read(shared: &Shared, publication: &str) -> Result<Vec<CopyT
             catalog.read_at = shared.lsn;
             CopyTable {
                 relation: Arc::new(catalog.relation()),
+                storage: std::mem::take(&mut catalog.storage),
                 parts: Vec::new(),
                 rows_estimate: 0,
                 bytes: 0,
