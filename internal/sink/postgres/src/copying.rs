@@ -1,7 +1,7 @@
 //! The beginning and the end of a table's copy.
 //!
 //! ```text
-//!   begin: table made or brought to the snapshot's version ─▶ one transaction: marks forgotten, emptied if asked for
+//!   begin: emptied if asked for ─▶ table made or brought to the snapshot's version ─▶ marks forgotten
 //!   rows:  copy lanes (see `copy_plan`), each batch with its mark in `replicator.copied`
 //!   end:   marks forgotten ─▶ ANALYZE
 //! ```
@@ -32,6 +32,11 @@ pub(crate) async fn open(connector: &Connector) -> Result<Client, SinkError> {
 
 /// Makes the table ready, and tells whether it is empty.
 pub(crate) async fn begin(client: &Client, resolver: &Resolver, copy: &TableCopy) -> Result<bool, SinkError> {
+    if copy.empty_first && resolver.is_made(client, copy.relation.oid).await? {
+        // The rows that are there may fit no column and no key of the new version.
+        let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Early).await?;
+        empty(client, &target, &format!("empty table {} of the target before its copy", copy.relation)).await?;
+    }
     let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Copy).await?;
     let doing = format!("make table {} of the target ready for its copy", copy.relation);
     let failed = |error| error::of_server(&error, &doing);

@@ -60,6 +60,11 @@ impl Resolver {
         Self { key, create_tables, type_changes, logger, generation: AtomicU64::new(0) }
     }
 
+    /// Whether anything was made of that table before.
+    pub(crate) async fn is_made(&self, client: &Client, oid: u32) -> Result<bool, SinkError> {
+        Ok(Record::load(client, &self.key, oid).await?.is_some())
+    }
+
     /// Counts the changes made to tables of the target. A [`Target`] is true for the count it was made under.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
