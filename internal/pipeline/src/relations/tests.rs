@@ -1,0 +1,266 @@
+use super::join::built_in_type;
+use super::*;
+use pgoutput::ColumnMessage;
+use replicator_types::{Column, ReplicaIdentity, oid};
+
+fn message(columns: Vec<ColumnMessage<'static>>) -> RelationMessage<'static> {
+    let replica_identity = ReplicaIdentity::Default;
+    RelationMessage { xid: None, oid: 7, schema: "public", name: "t", replica_identity, columns }
+}
+
+fn column(name: &'static str, type_oid: u32, type_modifier: i32) -> ColumnMessage<'static> {
+    ColumnMessage { in_identity: name == "id", name, type_oid, type_modifier }
+}
+
+/// Texts by attribute number; `id` is the key.
+fn catalog(columns: &[(i16, &str)], dropped: &[i16]) -> TableCatalog {
+    let column = |&(attnum, name): &(i16, &str)| Column { name: name.into(), attnum, ..Column::default() };
+    TableCatalog {
+        oid: 7,
+        schema: "public".into(),
+        name: "t".into(),
+        replica_identity: ReplicaIdentity::Default,
+        columns: columns.iter().map(column).collect(),
+        primary_key: vec!["id".into()],
+        identity_index: vec![],
+        read_at: Lsn(1000),
+        dropped: dropped.to_vec(),
+        nondeterministic: vec![],
+        storage: replicator_types::Storage::default(),
+    }
+}
+
+fn at(since: u64) -> Place {
+    Place { since: Lsn(since), xid: 0 }
+}
+
+fn texts(names: &[&'static str]) -> RelationMessage<'static> {
+    message(names.iter().map(|name| column(name, oid::TEXT, -1)).collect())
+}
+
+fn attnums(relation: &Relation) -> Vec<(i16, &str)> {
+    relation.columns.iter().map(|column| (column.attnum, column.name.as_str())).collect()
+}
+
+#[test]
+fn a_message_from_before_a_drop_and_a_rename_is_not_misled_by_the_newer_catalog() {
+    let mut relations = Relations::default();
+    let newer = catalog(&[(1, "id"), (3, "a"), (4, "c")], &[2]);
+    // As after a restart: the catalog is also what is known.
+    relations.begin_with(vec![Arc::new(newer.relation())], Lsn(5));
+    relations.learn(newer);
+    let old =
+        ["id", "a", "b", "c"].map(|name| column(name, if name == "a" { oid::INT4 } else { oid::TEXT }, -1));
+    let (relation, _) = relations.apply(&message(old.to_vec()), at(5));
+    assert_eq!(attnums(&relation), [(1, "id"), (2, "a"), (3, "b"), (4, "c")]);
+}
+
+/// The catalog, with the transaction that dropped each column.
+fn catalog_of(columns: &[(i16, &str)], dropped: &[(i16, u32)]) -> TableCatalog {
+    let numbers: Vec<i16> = dropped.iter().map(|(attnum, _)| *attnum).collect();
+    let mut catalog = catalog(columns, &numbers);
+    catalog.storage.attributes = dropped.to_vec();
+    catalog
+}
+
+fn version(columns: &[(i16, &str)], since: u64) -> Arc<Relation> {
+    Arc::new(Relation { since: Lsn(since), ..catalog(columns, &[]).relation() })
+}
+
+#[test]
+fn a_column_has_the_number_that_it_had_when_its_transaction_ran_whoever_has_its_name_by_now() {
+    let mut relations = Relations::default();
+    relations.begin_with(vec![version(&[(1, "id"), (2, "a")], 10)], Lsn(10));
+    relations.learn(catalog_of(&[(1, "id"), (3, "a")], &[(2, 700)]));
+    let place = |since, xid| Place { since: Lsn(since), xid };
+    let (before, _) = relations.apply(&texts(&["id", "a"]), place(20, 699));
+    assert_eq!(attnums(&before), [(1, "id"), (2, "a")]);
+    let (after, told) = relations.apply(&texts(&["id", "a"]), place(30, 701));
+    assert_eq!(attnums(&after), [(1, "id"), (3, "a")]);
+    assert!(told.is_some());
+    // Numbers of transactions wrap around.
+    let mut relations = Relations::default();
+    relations.begin_with(vec![version(&[(1, "id"), (2, "a")], 10)], Lsn(10));
+    relations.learn(catalog_of(&[(1, "id"), (3, "a")], &[(2, 5)]));
+    let (before, _) = relations.apply(&texts(&["id", "a"]), place(20, u32::MAX - 3));
+    assert_eq!(attnums(&before), [(1, "id"), (2, "a")]);
+}
+
+#[test]
+fn a_transaction_that_drops_a_column_and_adds_another_of_its_name_is_laid_along_the_catalog() {
+    let mut relations = Relations::default();
+    relations.begin_with(vec![version(&[(1, "id"), (2, "a")], 10)], Lsn(10));
+    relations.learn(catalog_of(&[(1, "id"), (3, "a")], &[(2, 700)]));
+    let (anew, _) = relations.apply(&texts(&["id", "a"]), Place { since: Lsn(20), xid: 700 });
+    assert_eq!(attnums(&anew), [(1, "id"), (3, "a")]);
+}
+
+#[test]
+fn versions_of_an_earlier_run_are_met_again_in_their_places_with_their_numbers() {
+    let names = |versions: &[&[(i16, &'static str)]]| -> Vec<Vec<&'static str>> {
+        versions.iter().map(|version| version.iter().map(|(_, name)| *name).collect()).collect()
+    };
+    // a passes its name on twice, and in the end has its own again.
+    let versions: [&[(i16, &'static str)]; 4] = [
+        &[(1, "id"), (2, "a"), (3, "b")],
+        &[(1, "id"), (2, "x"), (3, "a"), (4, "b")],
+        &[(1, "id"), (2, "b"), (3, "x"), (4, "a")],
+        &[(1, "id"), (2, "a"), (3, "b"), (4, "x")],
+    ];
+    let newest = catalog_of(&[(1, "id"), (4, "a"), (5, "b"), (6, "x")], &[(2, 900), (3, 900)]);
+    let mut relations = Relations::default();
+    let kept: Vec<_> =
+        versions.iter().zip(1..).map(|(columns, number)| version(columns, number * 10)).collect();
+    relations.begin_with(kept, Lsn(15));
+    assert_eq!(relations.told(7).map(|told| told.since), Some(Lsn(10)), "what lies before the watermark");
+    relations.learn(newest);
+    for (number, names) in names(&versions).iter().enumerate().skip(1) {
+        let since = (number as u64 + 1) * 10;
+        let (again, before) = relations.apply(&texts(names), at(since));
+        assert_eq!(attnums(&again), versions[number]);
+        assert_eq!(again.since, Lsn(since));
+        assert!(before.is_some());
+        // Described again, as after a reconnect.
+        let place = Place { since: Lsn(since + 5), xid: 800 };
+        let (same, before) = relations.apply(&texts(names), place);
+        assert!(Arc::ptr_eq(&same, &again) && before.is_none());
+    }
+}
+
+#[test]
+fn a_version_that_the_catalog_told_of_is_met_again_from_before_and_from_behind() {
+    let (old, new): (&[_], &[_]) =
+        (&[(1, "id"), (2, "a"), (3, "b")], &[(1, "id"), (2, "b"), (3, "a"), (4, "c")]);
+    for place in [20, 40] {
+        let mut relations = Relations::default();
+        relations.begin_with(vec![version(old, 10), version(new, 30)], Lsn(10));
+        // By now everything has another name.
+        relations.learn(catalog(&[(1, "id"), (2, "c"), (3, "b"), (5, "a")], &[4]));
+        let (first, _) = relations.apply(&texts(&["id", "a", "b"]), at(15));
+        assert_eq!(attnums(&first), old);
+        let (again, _) = relations.apply(&texts(&["id", "b", "a", "c"]), at(place));
+        assert_eq!(attnums(&again), new);
+        assert_eq!(again.since, Lsn(place.min(30)));
+    }
+}
+
+#[test]
+fn what_comes_behind_a_version_of_the_catalog_is_laid_along_it() {
+    let mut relations = Relations::default();
+    let (old, swapped): (&[_], &[_]) = (&[(1, "id"), (2, "a"), (3, "b")], &[(1, "id"), (2, "b"), (3, "a")]);
+    relations.begin_with(vec![version(old, 10), version(swapped, 30)], Lsn(10));
+    relations.learn(catalog(&[(1, "id"), (3, "a")], &[2]));
+    let (next, before) = relations.apply(&texts(&["id", "b", "c"]), at(40));
+    assert_eq!(attnums(&next), [(1, "id"), (2, "b"), (3, "c")]);
+    assert_eq!(before.map(|before| before.since), Some(Lsn(10)), "this run has told of no other");
+}
+
+#[test]
+fn the_same_shape_keeps_its_version_and_another_gets_the_next() {
+    let mut relations = Relations::default();
+    let narrow = message(vec![column("id", oid::INT8, -1)]);
+    let wide = message(vec![column("id", oid::INT8, -1), column("v", oid::TEXT, -1)]);
+    let (first, before) = relations.apply(&narrow, at(5));
+    assert!(before.is_none());
+    let (again, before) = relations.apply(&narrow, at(6));
+    assert!(Arc::ptr_eq(&first, &again) && before.is_none());
+    let (second, before) = relations.apply(&wide, at(7));
+    assert_eq!((first.version, second.version), (0, 1));
+    assert_eq!((first.since, second.since), (Lsn(5), Lsn(7)));
+    assert!(before.is_some_and(|before| Arc::ptr_eq(&before, &first)));
+    assert_eq!(second.key, [0]);
+}
+
+#[test]
+fn under_full_the_primary_key_of_the_catalog_is_the_key() {
+    let mut relations = Relations::default();
+    let mut full = texts(&["id", "v"]);
+    full.replica_identity = ReplicaIdentity::Full;
+    full.columns.iter_mut().for_each(|column| column.in_identity = true);
+    assert!(relations.apply(&full, at(1)).0.key.is_empty());
+    relations.learn(catalog(&[(1, "id"), (2, "v")], &[]));
+    assert_eq!(relations.apply(&full, at(2)).0.key, [0]);
+}
+
+#[test]
+fn a_renamed_column_keeps_its_number_and_one_dropped_and_added_anew_has_another() {
+    let mut relations = Relations::default();
+    relations.learn(catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]));
+    relations.apply(&texts(&["id", "a", "b"]), at(1));
+    relations.learn(catalog(&[(1, "id"), (2, "x"), (3, "b")], &[]));
+    let (renamed, _) = relations.apply(&texts(&["id", "x", "b"]), at(2));
+    assert_eq!(attnums(&renamed), [(1, "id"), (2, "x"), (3, "b")]);
+    relations.learn(catalog(&[(1, "id"), (3, "b"), (4, "x")], &[2]));
+    let (anew, _) = relations.apply(&texts(&["id", "b", "x"]), at(3));
+    assert_eq!(attnums(&anew), [(1, "id"), (3, "b"), (4, "x")]);
+}
+
+#[test]
+fn a_message_older_than_the_catalog_is_laid_along_its_numbers() {
+    // a was renamed to x, b to a, c dropped, and d added since.
+    let ahead = catalog(&[(1, "id"), (2, "x"), (3, "a"), (5, "d")], &[4]);
+    let mut relations = Relations::default();
+    relations.learn(ahead.clone());
+    let (old, _) = relations.apply(&texts(&["id", "a", "b", "c"]), at(1));
+    // Without knowing better, `a` is the one of that name, and what follows it lies behind it.
+    assert_eq!(attnums(&old).first(), Some(&(1, "id")));
+    assert!(old.columns.windows(2).all(|pair| pair[0].attnum < pair[1].attnum), "{:?}", attnums(&old));
+
+    // Known from before, they are all found.
+    let mut relations = Relations::default();
+    relations.learn(catalog(&[(1, "id"), (2, "a"), (3, "b"), (4, "c")], &[]));
+    relations.apply(&texts(&["id", "a", "b", "c"]), at(1));
+    relations.learn(ahead);
+    let (old, _) = relations.apply(&texts(&["id", "a", "b", "c"]), at(2));
+    assert_eq!(attnums(&old), [(1, "id"), (2, "a"), (3, "b"), (4, "c")]);
+    let (swapped, _) = relations.apply(&texts(&["id", "x", "a", "c"]), at(3));
+    assert_eq!(attnums(&swapped), [(1, "id"), (2, "x"), (3, "a"), (4, "c")]);
+    let (newest, _) = relations.apply(&texts(&["id", "x", "a", "d"]), at(4));
+    assert_eq!(attnums(&newest), [(1, "id"), (2, "x"), (3, "a"), (5, "d")]);
+}
+
+#[test]
+fn names_that_change_places_are_told_apart_by_number() {
+    let mut relations = Relations::default();
+    relations.learn(catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]));
+    relations.apply(&texts(&["id", "a", "b"]), at(1));
+    relations.learn(catalog(&[(1, "id"), (2, "b"), (3, "a")], &[]));
+    let (swapped, _) = relations.apply(&texts(&["id", "b", "a"]), at(2));
+    assert_eq!(attnums(&swapped), [(1, "id"), (2, "b"), (3, "a")]);
+}
+
+#[test]
+fn a_column_that_takes_the_name_of_a_dropped_one_is_not_taken_for_it() {
+    let mut relations = Relations::default();
+    relations.learn(catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]));
+    relations.apply(&texts(&["id", "a", "b"]), at(1));
+    relations.learn(catalog(&[(1, "id"), (3, "a")], &[2]));
+    let (renamed, _) = relations.apply(&texts(&["id", "a"]), at(2));
+    assert_eq!(attnums(&renamed), [(1, "id"), (3, "a")]);
+}
+
+#[test]
+fn the_catalog_alone_makes_a_version_of_a_known_table_only() {
+    let mut relations = Relations::default();
+    let wide = catalog(&[(1, "id"), (2, "a"), (3, "b")], &[]);
+    assert!(relations.apply_catalog(&wide, Lsn(1008)).is_none());
+    relations.learn(catalog(&[(1, "id"), (2, "a")], &[]));
+    relations.apply(&texts(&["id", "a"]), at(1));
+    assert!(relations.apply_catalog(&catalog(&[(1, "id"), (2, "a")], &[]), Lsn(1008)).is_none());
+    let (new, old) = relations.apply_catalog(&wide, Lsn(1008)).unwrap();
+    assert_eq!((old.columns.len(), new.columns.len(), new.since), (2, 3, Lsn(1008)));
+    relations.learn(wide);
+    assert!(
+        relations.apply(&texts(&["id", "a", "b"]), at(2000)).1.is_none(),
+        "the message tells nothing new"
+    );
+}
+
+#[test]
+fn type_modifiers_are_read_as_the_server_packs_them() {
+    assert_eq!(built_in_type(oid::NUMERIC, (12 << 16 | 2) + 4).as_deref(), Some("numeric(12,2)"));
+    assert_eq!(built_in_type(oid::NUMERIC, (3 << 16 | 0x7fe) + 4).as_deref(), Some("numeric(3,-2)"));
+    assert_eq!(built_in_type(oid::VARCHAR, 84).as_deref(), Some("character varying(80)"));
+    assert_eq!(built_in_type(oid::BPCHAR, 12).as_deref(), Some("character(8)"));
+    assert_eq!(built_in_type(99_999, -1), None);
+}
