@@ -151,6 +151,11 @@ impl Sink for LakeSink {
         self.stream()?.notes.put(key, value).await
     }
 
+    async fn put_notes(&self, notes: &[(String, String)]) -> Result<(), SinkError> {
+        let notes = notes.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
+        self.stream()?.notes.put_all(notes).await
+    }
+
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {
         copies::note(&self.shared.store, copy, true).await?;
         if copy.is_resumed && !copy.empty_first {
