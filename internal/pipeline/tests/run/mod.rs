@@ -6,8 +6,8 @@
     reason = "each test file uses its part; a test that cannot go on may panic"
 )]
 
-use crate::wire::{Wire, lsn};
 use bytes::Bytes;
+use replicator_model::wire::{Wire, lsn};
 use replicator_pipeline::{BatchLimits, Notice, Output, Pipeline, PipelineError, Route};
 use replicator_sink::KeyChanges;
 use replicator_types::{Batch, Budget, Change, Op, Phase, TableCatalog, TxnId, Value, oid};
