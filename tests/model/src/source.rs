@@ -39,7 +39,7 @@ enum Change {
 pub struct Effect {
     /// The end of the commit record.
     pub end: u64,
-    /// Start of the commit record, and number in the transaction.
+    /// Start of the commit record, and number in the transaction: for both rows of a key change the first of its two.
     pub position: (u64, u64),
     /// The table.
     pub table: u32,
@@ -346,7 +346,7 @@ fn effects(change: &Change, lsn: u64, ordinal: u64) -> Vec<Effect> {
         Change::Insert { at, .. } | Change::Update { at, .. } | Change::Delete { at } => {
             vec![effect(0, at.0, Some(at.1))]
         }
-        Change::Move { at, to, .. } => vec![effect(0, at.0, Some(at.1)), effect(1, at.0, Some(*to))],
+        Change::Move { at, to, .. } => vec![effect(0, at.0, Some(at.1)), effect(0, at.0, Some(*to))],
         Change::Truncate { tables } => {
             tables.iter().enumerate().map(|(index, table)| effect(index as u64, *table, None)).collect()
         }
