@@ -63,6 +63,11 @@ golden: ## Capture the golden pgoutput bytes anew from real servers
 	@deploy/dev/setup.sh test
 	$(CARGO) run -p replicator-golden
 
+.PHONY: sim
+sim: ## SEEDS (10,000) schedules of faults under virtual time, or the one of SEED with its trace
+	@$(CARGO) build --profile sim --quiet -p replicator-sim
+	@target/sim/replicator-sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --from $(or $(FROM),0))
+
 .PHONY: fuzz
 fuzz: ## Fuzz the wire format, FUZZ_SECONDS (120) a target
 	@command -v cargo-fuzz >/dev/null || rustup run nightly cargo install cargo-fuzz --locked

@@ -44,6 +44,8 @@ pub(crate) struct Process {
     pub(crate) writes: BTreeMap<u32, Writing>,
     next_write: u32,
     reports: VecDeque<(Vec<TxnId>, usize)>,
+    /// The most that was handed on in one go of what waited.
+    pub(crate) handed_on_bytes: usize,
     /// As the feedback sees it.
     pub(crate) watermark: u64,
     pub(crate) copies: BTreeMap<u32, Copy>,
@@ -93,6 +95,7 @@ impl Process {
             writes: BTreeMap::new(),
             next_write: 0,
             reports: VecDeque::new(),
+            handed_on_bytes: 0,
             watermark,
             copies,
             last: BTreeMap::new(),
@@ -107,6 +110,7 @@ impl Process {
     pub(crate) fn drive(&mut self, now: Instant, reached: &mut Reached) -> Result<bool, String> {
         let may_hand_on = self.out_bytes < self.budget.bytes_max() / 2;
         let is_busy = self.pipeline.is_busy();
+        let waited = self.waiting_bytes();
         if is_busy && may_hand_on {
             self.pipeline.work(now).map_err(|error| error.to_string())?;
         } else if !is_busy && let Some(input) = self.inputs.pop_front() {
@@ -118,6 +122,7 @@ impl Process {
         if may_hand_on && self.pipeline.is_releasing() {
             self.pipeline.release_some(now).map_err(|error| error.to_string())?;
         }
+        self.handed_on_bytes = self.handed_on_bytes.max(waited.saturating_sub(self.waiting_bytes()));
         for (transactions, bytes) in self.reports.drain(..) {
             self.out_bytes = self.out_bytes.saturating_sub(bytes);
             self.pipeline.durable(transactions);
@@ -138,6 +143,11 @@ impl Process {
         let may_hand_on = self.out_bytes < self.budget.bytes_max() / 2;
         let is_busy = self.pipeline.is_busy();
         Ok((is_busy || self.pipeline.is_releasing()) && may_hand_on || !is_busy && !self.inputs.is_empty())
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        let (memory, files) = self.pipeline.waiting_bytes();
+        memory + files
     }
 
     fn input(&mut self, input: Input, now: Instant) -> Result<(), String> {

@@ -13,9 +13,10 @@ pub(super) struct Ledger {
     pub(super) acknowledged: u64,
 }
 
-/// What one byte of the stream may become: an entry of 48 bytes in a batch of each of three sinks for a message of some 60
-/// bytes, twice over since buffers double, and as much again for its text.
-const GROWTH: usize = 8;
+/// What a byte of the stream may become on its way: the row and an entry of 48 bytes for it, in a batch of each of up to three
+/// sinks whose buffers may be twice as long as what is in them, while the message itself is still held. Measured over 10,000
+/// schedules: 4.8.
+const GROWTH: usize = 6;
 
 impl World {
     /// What is acknowledged has to be on every disk.
@@ -54,9 +55,9 @@ impl World {
         let Some(process) = &self.process else { return Ok(()) };
         let (peak, max) = (process.budget.peak(), process.budget.bytes_max());
         self.over_budget_bytes = self.over_budget_bytes.max(peak.saturating_sub(max));
-        let limit = GROWTH * (max + self.largest_bytes);
-        if peak > limit {
-            return Err(format!("{peak} bytes were held of {max}, with {} in one piece", self.largest_bytes));
+        let piece = self.largest_bytes + process.handed_on_bytes;
+        if peak > GROWTH * (max + piece) {
+            return Err(format!("{peak} bytes were held of {max}, with {piece} in one piece"));
         }
         Ok(())
     }
