@@ -2,7 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command")]
 
 use clap::Parser;
-use replicator_sim::{Plan, run_guarded, run_many};
+use replicator_sim::{Fault, Inject, Plan, run_guarded, run_many};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -18,6 +18,12 @@ struct Options {
     /// Only this one, step by step.
     #[arg(long)]
     seed: Option<u64>,
+    /// With `--seed`: the small schedule of that seed, with a fault before the event of this number.
+    #[arg(long, requires = "seed", requires = "fault")]
+    at: Option<u64>,
+    /// Which fault.
+    #[arg(long, value_enum)]
+    fault: Option<Fault>,
     /// How many at once.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
@@ -26,7 +32,11 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(seed) = options.seed {
-        let plan = Plan::of(seed).with_trace(true);
+        let plan = match (options.at, options.fault) {
+            (Some(step), Some(fault)) => Plan::small(seed).with_fault(Inject { step, fault }),
+            _ => Plan::of(seed),
+        }
+        .with_trace(true);
         println!("{plan:#?}");
         return match run_guarded(&plan) {
             Ok(outcome) => {

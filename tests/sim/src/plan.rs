@@ -3,7 +3,7 @@
 use crate::chance::Chance;
 
 /// What breaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, clap::ValueEnum)]
 pub enum Fault {
     /// The replicator's process dies. It is started again.
     Kill,
@@ -122,20 +122,25 @@ impl Plan {
         };
         let spills = chance.percent(6);
         let sinks = kinds.iter().map(|kind| Self::sink(&mut chance, *kind)).collect();
-        let large_bytes = if spills { chance.between(1500, 4000) as usize } else { 0 };
+        // Much more comes at once than may be held.
+        let crowds = !spills && chance.percent(5);
+        let large_bytes = match (spills, crowds) {
+            (true, _) => chance.between(1500, 4000) as usize,
+            (false, crowds) => 500 * usize::from(crowds),
+        };
         Self {
             seed,
             sinks,
-            budget_bytes: chance.pick(&[2 << 10, 8 << 10, 32 << 10, 1 << 20]),
-            window_bytes: chance.pick(&[1 << 10, 4 << 10, 64 << 10]),
+            budget_bytes: if crowds { 2 << 10 } else { chance.pick(&[2 << 10, 8 << 10, 32 << 10, 1 << 20]) },
+            window_bytes: if crowds { 64 << 10 } else { chance.pick(&[1 << 10, 4 << 10, 64 << 10]) },
             large_bytes,
             waiting_bytes: spills.then(|| chance.pick(&[0, 64 << 10])),
-            operations: if spills { 200 } else { chance.between(20, 250) },
-            client_interval_us: chance.pick(&[50, 500, 5_000, 50_000]),
+            operations: if spills || crowds { 250 } else { chance.between(20, 250) },
+            client_interval_us: if crowds { 50 } else { chance.pick(&[50, 500, 5_000, 50_000]) },
             long_transactions: spills || chance.percent(30),
             fault_interval_us: chance.percent(85).then(|| chance.pick(&[20_000, 100_000, 1_000_000])),
             fail_percent: chance.pick(&[0, 5, 30]),
-            write_us: chance.pick(&[100, 2_000, 30_000]),
+            write_us: if crowds { 30_000 } else { chance.pick(&[100, 2_000, 30_000]) },
             copies: chance.percent(60),
             resumes: chance.percent(50),
             inject: None,

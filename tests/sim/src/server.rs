@@ -124,6 +124,12 @@ impl Server {
         Bytes::from(chunk)
     }
 
+    /// Whether everything there is was sent and read.
+    pub(crate) fn is_read_out(&self) -> bool {
+        let is_at_end = |walsender: &Walsender| walsender.sent(&self.source) == self.source.end();
+        self.frames.is_empty() && self.walsender.as_ref().is_some_and(is_at_end)
+    }
+
     pub(crate) fn has_frames(&self) -> bool {
         !self.frames.is_empty()
     }

@@ -337,9 +337,11 @@ impl World {
     fn is_over(&self) -> bool {
         let Some(process) = &self.process else { return false };
         self.is_calm()
+            && self.server.is_read_out()
             && self.server.slot.confirmed >= self.server.source.end()
             && process.writes.is_empty()
             && process.inputs.is_empty()
+            && !process.pipeline.is_busy()
             && process.pipeline.is_drained()
             && process.pipeline.waiting() == 0
             && process.copies.values().all(Copy::is_settled)

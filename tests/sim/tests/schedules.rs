@@ -3,7 +3,7 @@
 use replicator_sim::{Fault, Inject, Plan, SOMETIMES, run, run_guarded, run_many};
 
 /// So many seeds reach every path, and take some seconds. `make sim` runs more.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 1_500;
 
 #[test]
 fn whatever_fails_nothing_is_lost_and_every_hard_path_is_reached() {

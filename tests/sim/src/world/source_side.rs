@@ -66,6 +66,7 @@ impl World {
             return self.after(20_000, Event::Connect { run: self.run });
         }
         let from = process.watermark;
+        self.trace(|| format!("begins at {from}"));
         self.server.connect(from);
         self.ledger.acknowledged = 0;
         if !self.is_first_connection && !self.sabotages(Sabotage::ForgetReconnect) {
@@ -120,6 +121,7 @@ impl World {
                 };
                 let bytes = self.server.read(frames, keep);
                 self.largest_bytes = self.largest_bytes.max(bytes.len());
+                self.trace(|| format!("reads {}", kinds(&bytes)));
                 let charge = process.budget.charge(bytes.len());
                 self.input(Input::Chunk { bytes, catalogs: Vec::new(), charge });
                 next = self.chance.between(5, 1_000);
@@ -148,4 +150,18 @@ impl World {
         self.after(next, Event::Feedback { connection: self.server.connection });
         Ok(())
     }
+}
+
+/// The kinds of the messages in a chunk, by their letters; `k` is a keepalive.
+fn kinds(mut chunk: &[u8]) -> String {
+    let mut kinds = String::new();
+    while let Some((length, _)) = chunk.get(1..).and_then(<[u8]>::split_first_chunk::<4>) {
+        let Some((frame, rest)) = chunk.split_at_checked(1 + u32::from_be_bytes(*length) as usize) else {
+            break;
+        };
+        let kind = if frame.get(5) == Some(&b'w') { frame.get(30) } else { frame.get(5) };
+        kinds.extend(kind.map(|kind| char::from(*kind)));
+        chunk = rest;
+    }
+    kinds
 }
