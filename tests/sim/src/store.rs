@@ -241,7 +241,9 @@ impl Store {
         match &step.what {
             What::Put { at, from, value, large } => {
                 let origin = from.unwrap_or(*at);
-                let large = large.clone().or_else(|| state.large(origin));
+                // Catching up, a row may have been moved before, by an earlier try.
+                let moved = (!is_stream && origin != *at).then(|| state.large(*at)).flatten();
+                let large = large.clone().or(moved).or_else(|| state.large(origin));
                 if let Some(from) = from.filter(|from| from != at) {
                     state.write(from, None, position, is_stream)?;
                 }

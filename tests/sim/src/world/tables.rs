@@ -18,6 +18,7 @@ impl World {
             return;
         };
         let copy = self.step_of(table, copy);
+        self.trace(|| format!("table {table}: {copy:?}, {:?}", self.notes.of(table)));
         if let Some(process) = &mut self.process {
             process.copies.insert(table, copy);
         }

@@ -79,6 +79,10 @@ impl World {
     /// The request comes to the sink's server.
     pub(super) fn arrive(&mut self, number: u32, end: End) -> Result<(), String> {
         let run = self.run;
+        if let Some(write) = self.process.as_ref().and_then(|process| process.writes.get(&number)) {
+            let (sink, shard, phase) = (write.sink, write.shard, write.phase);
+            self.trace(|| format!("sink {sink}, shard {shard}, {phase:?}: {:?}", write.steps));
+        }
         let Some(write) = self.process.as_mut().and_then(|process| process.writes.get_mut(&number)) else {
             return Ok(());
         };
