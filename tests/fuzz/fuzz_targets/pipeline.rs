@@ -8,8 +8,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use replicator_pipeline::{BatchLimits, Output, Pipeline, Route};
 use replicator_sink::KeyChanges;
-use replicator_types::{Budget, Lsn, Phase, Position};
-use std::collections::HashMap;
+use replicator_types::{Budget, Lsn, TxnId};
 use std::time::{Duration, Instant};
 
 fn route(name: &str, shards: u32, key_changes: KeyChanges) -> Route {
@@ -25,16 +24,15 @@ fuzz_target!(|input: (bool, Vec<(u8, Vec<u8>)>)| {
         .with_standings([], messages.len() % 2 == 0)
         .with_parallel_streaming(parallel);
     let now = Instant::now();
-    let mut last: HashMap<_, Position> = HashMap::new();
     let mut watermark = Lsn(0);
-    let mut outstanding = Vec::new();
+    let mut outstanding: Vec<Vec<TxnId>> = Vec::new();
     for (before, message) in messages {
         match before {
             0 => pipeline.reconnected(),
             1 => pipeline.flush(),
             2 => pipeline.release(u32::from(message.len() as u8)),
             3 => pipeline.hold(u32::from(message.len() as u8), now),
-            4 => outstanding.drain(..).for_each(|transactions| pipeline.durable::<Vec<_>>(transactions)),
+            4 => outstanding.drain(..).for_each(|transactions| pipeline.durable(transactions)),
             _ => {}
         }
         let mut frame = vec![b'd'];
@@ -57,11 +55,10 @@ fuzz_target!(|input: (bool, Vec<(u8, Vec<u8>)>)| {
             return;
         }
         for output in pipeline.take_outputs() {
-            let (Output::Batch(lane, batch) | Output::Fence(lane, batch)) = output;
+            let (Output::Batch(_, batch) | Output::Fence(_, batch)) = output;
             // Reading it walks all of it.
             batch.changes().for_each(|change| drop(change.new_values().count()));
-            let _ = (batch.phase() == Phase::Stream).then(|| last.insert(lane, batch.last_position().unwrap()));
-            outstanding.push(batch.transactions().iter().map(|transaction| transaction.id).collect::<Vec<_>>());
+            outstanding.push(batch.transactions().iter().map(|transaction| transaction.id).collect());
         }
         assert!(pipeline.watermark() >= watermark);
         watermark = pipeline.watermark();
