@@ -63,10 +63,17 @@ golden: ## Capture the golden pgoutput bytes anew from real servers
 	@deploy/dev/setup.sh test
 	$(CARGO) run -p replicator-golden
 
+.PHONY: sim
+sim: ## SEEDS (10,000) schedules of faults under virtual time, or the one of SEED with its trace
+	@$(CARGO) build --profile sim --quiet -p replicator-sim
+	@target/sim/replicator-sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --from $(or $(FROM),0))
+
+FUZZ_TARGETS := pgoutput_message frames tuple pipeline configuration small_texts value_binary spill_records
+
 .PHONY: fuzz
-fuzz: ## Fuzz the wire format, FUZZ_SECONDS (120) a target
+fuzz: ## Fuzz every parser, FUZZ_SECONDS (120) a target of FUZZ_TARGETS; needs a nightly compiler
 	@command -v cargo-fuzz >/dev/null || rustup run nightly cargo install cargo-fuzz --locked
-	@set -e; for target in pgoutput_message frames tuple; do mkdir -p tests/fuzz/corpus/$$target; \
+	@set -e; for target in $(FUZZ_TARGETS); do mkdir -p tests/fuzz/corpus/$$target; \
 	  nice rustup run nightly cargo fuzz run --fuzz-dir tests/fuzz $$target tests/fuzz/corpus/$$target \
 	  tests/fuzz/seeds/$$target -- -max_total_time=$${FUZZ_SECONDS:-120} -max_len=4096; done
 

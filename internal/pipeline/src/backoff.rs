@@ -18,9 +18,14 @@ impl Backoff {
 
     /// How long to wait before the next attempt: between half and all of the present step.
     pub fn pause(&mut self) -> Duration {
+        self.pause_of(rand::random_range(0.5..=1.0))
+    }
+
+    /// The same, for who has chance of his own: `share` of the present step.
+    pub fn pause_of(&mut self, share: f64) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.max);
-        step.mul_f64(rand::random_range(0.5..=1.0))
+        step.mul_f64(share.clamp(0.5, 1.0))
     }
 
     /// An attempt succeeded.

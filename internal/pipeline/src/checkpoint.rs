@@ -33,7 +33,7 @@ use replicator_types::{Lsn, TxnId};
 use std::collections::VecDeque;
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// By rising id; joined ones have the id of the last of them.
     queue: VecDeque<Entry>,
@@ -47,7 +47,7 @@ pub struct Checkpoint {
 }
 
 /// A transaction, several that were joined, or an idle mark.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Entry {
     id: u64,
     /// End of the commit record, once sealed.

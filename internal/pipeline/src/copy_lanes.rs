@@ -1,8 +1,8 @@
 //! Lanes for copied rows, beside the stream's: the same threads, the same retries, another way to report.
 
 use crate::dispatcher::LaneId;
-use crate::worker::{self, LaneContext, LaneItem, LaneReport};
-use crossbeam_channel::{Sender, unbounded};
+use crate::worker::{LaneContext, LaneReport, Workers};
+use crossbeam_channel::unbounded;
 use replicator_sink::Lane;
 use replicator_telemetry::metrics::SinkMetrics;
 use replicator_types::{Batch, TxnId};
@@ -26,7 +26,7 @@ pub enum CopyReport {
 #[derive(Debug)]
 pub struct CopyLanes {
     /// By worker, then by sink.
-    queues: Vec<Vec<Sender<LaneItem>>>,
+    lanes: Vec<Vec<Workers>>,
 }
 
 impl CopyLanes {
@@ -41,7 +41,7 @@ impl CopyLanes {
     ) -> std::io::Result<(Self, mpsc::UnboundedReceiver<CopyReport>)> {
         let (reports_out, reports) = unbounded();
         let (copy_reports_out, copy_reports) = mpsc::unbounded_channel();
-        let mut queues = Vec::new();
+        let mut started = Vec::new();
         let mut names: Vec<String> = Vec::new();
         for (number, lanes) in lanes.into_iter().enumerate() {
             let mut of_worker = Vec::new();
@@ -55,13 +55,9 @@ impl CopyLanes {
                     metrics: SinkMetrics::new(&name),
                     logger: logger.new(o!("sink" => name.clone(), "copy" => number)),
                 };
-                let (queue, items) = unbounded();
-                std::thread::Builder::new()
-                    .name(format!("{name}-copy-{number}"))
-                    .spawn(move || worker::run(&context, lane, &items))?;
-                of_worker.push(queue);
+                of_worker.push(Workers::start(vec![(context, format!("{name}-copy-{number}"), lane)])?);
             }
-            queues.push(of_worker);
+            started.push(of_worker);
         }
         drop(reports_out);
         std::thread::Builder::new().name("copy-reports".into()).spawn(move || {
@@ -82,16 +78,15 @@ impl CopyLanes {
                 }
             }
         })?;
-        Ok((Self { queues }, copy_reports))
+        Ok((Self { lanes: started }, copy_reports))
     }
 
     /// Hands a batch to the worker's lanes of these sinks.
     pub fn send(&self, worker: usize, sinks: &[usize], batch: Batch) {
         let batch = Arc::new(batch);
         for &sink in sinks {
-            if let Some(queue) = self.queues.get(worker).and_then(|queues| queues.get(sink)) {
-                // A lane that has failed takes nothing, and has said so.
-                let _ = queue.send(LaneItem::Batch(Arc::clone(&batch)));
+            if let Some(lane) = self.lanes.get(worker).and_then(|lanes| lanes.get(sink)) {
+                lane.push_batch(0, Arc::clone(&batch));
             }
         }
     }

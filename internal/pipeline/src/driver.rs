@@ -1,7 +1,7 @@
 //! Drives the pipeline: the thread between the source's task and the lanes' threads.
 //!
 //! ```text
-//!   source task ──Input──▶ [pipeline thread: Pipeline] ──LaneItem──▶ [lane threads] ──▶ sinks
+//!   source task ──Input──▶ [pipeline thread: Pipeline] ───Output───▶ [lane threads] ──▶ sinks
 //!        ▲                     │ watermark      ▲                        │
 //!        └──── feedback ◀──────┘                └──────LaneReport────────┘
 //! ```
@@ -12,7 +12,7 @@
 use crate::batcher::BatchLimits;
 use crate::dispatcher::{LaneId, Output, Route};
 use crate::pipeline::{Counts, Notice, Pipeline, Standing};
-use crate::worker::{self, LaneContext, LaneItem, LaneReport, seconds_since_commit};
+use crate::worker::{LaneContext, LaneReport, Workers, seconds_since_commit};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use replicator_config::{BatchConfig, SinkConfig};
@@ -22,7 +22,7 @@ use replicator_telemetry::metrics::{PipelineMetrics, SinkMetrics, SourceMetrics}
 use replicator_types::{Budget, Charge, Lsn, Relation, TableCatalog, TxnId};
 use slog::{Logger, o};
 use std::any::Any;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -145,7 +145,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
     let (events_out, events) = mpsc::unbounded_channel();
     let (reports_out, reports) = unbounded();
     let mut routes = Vec::new();
-    let mut queues = Vec::new();
+    let mut workers = Vec::new();
     let mut metrics = Vec::new();
     for (sink, SinkLanes { config, key_changes, messages, lanes }) in sinks.into_iter().enumerate() {
         let sink_metrics = SinkMetrics::new(&config.name);
@@ -158,8 +158,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
             key_changes,
             messages,
         });
-        let mut sink_queues = Vec::new();
-        for (shard, lane) in lanes.into_iter().enumerate() {
+        let lane = |(shard, lane)| {
             let context = LaneContext {
                 id: LaneId { sink, shard: shard as u32 },
                 runtime: settings.runtime.clone(),
@@ -168,13 +167,9 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
                 metrics: sink_metrics.clone(),
                 logger: settings.logger.new(o!("sink" => config.name.clone(), "shard" => shard)),
             };
-            let (queue, items) = unbounded();
-            std::thread::Builder::new()
-                .name(format!("{}-{shard}", config.name))
-                .spawn(move || worker::run(&context, lane, &items))?;
-            sink_queues.push(queue);
-        }
-        queues.push(sink_queues);
+            (context, format!("{}-{shard}", config.name), lane)
+        };
+        workers.push(Workers::start(lanes.into_iter().enumerate().map(lane).collect())?);
         metrics.push(sink_metrics);
     }
     let driver = Driver {
@@ -187,8 +182,8 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
         charge: None,
         out_bytes: 0,
         budget: settings.budget,
-        writes_down: vec![0; queues.len()],
-        queues,
+        writes_down: vec![0; workers.len()],
+        workers,
         watermark: watermark.clone(),
         events: events_out,
         stop_at: Lsn::MAX,
@@ -224,7 +219,7 @@ struct Driver {
     /// Bytes of batches that are with the lanes.
     out_bytes: usize,
     budget: Budget,
-    queues: Vec<Vec<Sender<LaneItem>>>,
+    workers: Vec<Workers>,
     /// For each sink, how many of its writes do not get through at the moment.
     writes_down: Vec<usize>,
     watermark: watch::Sender<Lsn>,
@@ -388,25 +383,16 @@ impl Driver {
 
     fn hand_out(&mut self) {
         for output in self.pipeline.take_outputs() {
-            // A queue whose lane has failed takes nothing; the failure is on its way here.
-            match output {
-                Output::Batch(lane, batch) => {
-                    let batch = Arc::new(batch);
-                    self.out_bytes += batch.charged_bytes();
-                    let _ = self.queues[lane.sink][lane.shard as usize].send(LaneItem::Batch(batch));
-                }
+            let (lane, batch) = match &output {
+                Output::Batch(lane, batch) => (lane, batch),
                 Output::Fence(lane, batch) => {
                     self.sink_metrics[lane.sink].fences.increment(1);
-                    let queues = &self.queues[lane.sink];
-                    let barrier = Arc::new(Barrier::new(queues.len()));
-                    self.out_bytes += batch.charged_bytes();
-                    let mut batch = Some(Arc::new(batch));
-                    for (shard, queue) in queues.iter().enumerate() {
-                        let batch = if shard == lane.shard as usize { batch.take() } else { None };
-                        let _ = queue.send(LaneItem::Fence(Arc::clone(&barrier), batch));
-                    }
+                    (lane, batch)
                 }
-            }
+            };
+            self.out_bytes += batch.charged_bytes();
+            let sink = lane.sink;
+            self.workers[sink].push(output);
         }
     }
 

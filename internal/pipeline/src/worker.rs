@@ -1,28 +1,85 @@
-//! A lane's driver: a thread that takes batches off its queue, has the lane prepare them, and sends the
-//! writes, several at once where the lane allows; each again until it is durable.
+//! A lane's driver: a thread that takes its batches when it is its turn ([`Turns`]), has the lane prepare them, and sends
+//! the writes, several at once where the lane allows; each again until it is durable.
 //!
 //! The thread does the lane's computing (encoding), so that a lane never takes a turn from the tasks that
 //! read the source or answer its keepalives; what waits on sockets runs on the runtime.
 
 use crate::backoff::Backoff;
-use crate::dispatcher::LaneId;
-use crossbeam_channel::{Receiver, Sender};
+use crate::dispatcher::{LaneId, Output};
+use crate::turns::Turns;
+use crossbeam_channel::Sender;
 use replicator_sink::{ErrorKind, Lane, SinkError, Write};
 use replicator_telemetry::metrics::{Failure, SinkMetrics};
 use replicator_types::{Batch, Charge, POSTGRES_EPOCH_UNIX_MICROS, TxnId};
 use slog::{Logger, error, info, warn};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What a lane is given, in order.
+/// One sink's turns, between the threads that ask for them.
 #[derive(Debug)]
-pub(crate) enum LaneItem {
-    Batch(Arc<Batch>),
-    /// All lanes of the sink meet at the barrier, drained; the one with the batch applies it while the others
-    /// wait to meet again.
-    Fence(Arc<Barrier>, Option<Arc<Batch>>),
+struct Desk {
+    turns: Mutex<(Turns, bool)>,
+    changed: Condvar,
+}
+
+impl Desk {
+    /// The turns, and whether nothing is queued any more.
+    fn lock(&self) -> MutexGuard<'_, (Turns, bool)> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the lane's turn. `None` when its queue is closed, and all of it durable.
+    fn take(&self, shard: usize, lane: &dyn Lane) -> Option<Arc<Batch>> {
+        let mut turns = self.lock();
+        loop {
+            if let Some(batch) = turns.0.take(shard, |batch| lane.needs_drain(batch)) {
+                return Some(batch);
+            }
+            if turns.1 && turns.0.is_idle(shard) {
+                return None;
+            }
+            turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut (Turns, bool))) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+}
+
+/// The threads of one sink's lanes. They end when this is dropped and what they had is durable.
+#[derive(Debug)]
+pub(crate) struct Workers(Arc<Desk>);
+
+impl Workers {
+    /// Starts a thread for each lane.
+    pub(crate) fn start(lanes: Vec<(LaneContext, String, Box<dyn Lane>)>) -> std::io::Result<Self> {
+        let turns = Turns::new(lanes.iter().map(|(_, _, lane)| lane.in_flight_max()));
+        let workers = Self(Arc::new(Desk { turns: Mutex::new((turns, false)), changed: Condvar::new() }));
+        for (shard, (context, name, lane)) in lanes.into_iter().enumerate() {
+            let desk = Arc::clone(&workers.0);
+            std::thread::Builder::new().name(name).spawn(move || run(&context, lane, &desk, shard))?;
+        }
+        Ok(workers)
+    }
+
+    /// Queues what the pipeline has handed out for this sink.
+    pub(crate) fn push(&self, output: Output) {
+        self.0.change(|turns| turns.0.push(output));
+    }
+
+    /// Queues a batch for one lane.
+    pub(crate) fn push_batch(&self, shard: usize, batch: Arc<Batch>) {
+        self.0.change(|turns| turns.0.push_batch(shard, batch));
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.0.change(|turns| turns.1 = true);
+    }
 }
 
 /// What a lane reports.
@@ -76,69 +133,29 @@ impl Drop for Watch<'_> {
 }
 
 /// Runs until the queue is closed and what was in it is durable, or until the lane fails for good.
-pub(crate) fn run(context: &LaneContext, lane: Box<dyn Lane>, items: &Receiver<LaneItem>) {
+fn run(context: &LaneContext, mut lane: Box<dyn Lane>, desk: &Arc<Desk>, shard: usize) {
     let mut watch = Watch { context, orderly: false };
-    work(context, lane, items);
+    while let Some(batch) = desk.take(shard, lane.as_ref()) {
+        if !submit(context, lane.as_mut(), desk, shard, batch) {
+            break;
+        }
+    }
     watch.orderly = true;
 }
 
-fn work(context: &LaneContext, mut lane: Box<dyn Lane>, items: &Receiver<LaneItem>) {
-    let in_flight_max = lane.in_flight_max().max(1);
-    let slots = Slots { permits: Arc::new(Semaphore::new(in_flight_max)), count: in_flight_max as u32 };
-    for item in items {
-        let proceed = match item {
-            LaneItem::Batch(batch) => submit(context, lane.as_mut(), &slots, batch),
-            LaneItem::Fence(barrier, batch) => {
-                slots.drain(&context.runtime);
-                barrier.wait();
-                let proceed = batch.is_none_or(|batch| {
-                    let sent = submit(context, lane.as_mut(), &slots, batch);
-                    slots.drain(&context.runtime);
-                    sent
-                });
-                // A lane that failed does not open the fence: nothing may pass it.
-                if proceed {
-                    barrier.wait();
-                }
-                proceed
-            }
-        };
-        if !proceed {
-            return;
-        }
-    }
-    slots.drain(&context.runtime);
-}
-
-/// The writes a lane may have in flight.
-struct Slots {
-    permits: Arc<Semaphore>,
-    count: u32,
-}
-
-impl Slots {
-    fn take(&self, runtime: &Handle) -> Option<OwnedSemaphorePermit> {
-        runtime.block_on(Arc::clone(&self.permits).acquire_owned()).ok()
-    }
-
-    /// Waits until nothing is in flight. A write that failed for good keeps its permit: this waits for ever
-    /// then, which is right, since the process is about to stop.
-    fn drain(&self, runtime: &Handle) {
-        drop(runtime.block_on(self.permits.acquire_many(self.count)));
-    }
-}
-
-/// Prepares a batch and lets its write go. False when the lane failed for good.
-fn submit(context: &LaneContext, lane: &mut dyn Lane, slots: &Slots, batch: Arc<Batch>) -> bool {
+/// Prepares a batch and lets its write go. False when the lane failed for good: the batch stays in flight then, and
+/// nothing passes it, which is right, since the process is about to stop.
+fn submit(
+    context: &LaneContext,
+    lane: &mut dyn Lane,
+    desk: &Arc<Desk>,
+    shard: usize,
+    batch: Arc<Batch>,
+) -> bool {
     let cut = Instant::now();
     let rows = batch.len();
     context.metrics.batch_size.record(rows as f64);
     context.metrics.batch_bytes.record(batch.data_bytes() as f64);
-    let alone = batch.is_fenced() || lane.needs_drain(&batch);
-    if alone {
-        slots.drain(&context.runtime);
-    }
-    let Some(permit) = slots.take(&context.runtime) else { return false };
     let oldest_commit_time_us = batch.transactions().first().map_or(0, |first| first.commit_time_us);
     let transactions: Vec<TxnId> = batch.transactions().iter().map(|transaction| transaction.id).collect();
     let bytes = batch.charged_bytes();
@@ -148,22 +165,18 @@ fn submit(context: &LaneContext, lane: &mut dyn Lane, slots: &Slots, batch: Arc<
             Ok(write) => break write,
             Err(error) => match attempts.failed(&error) {
                 Some(pause) => std::thread::sleep(pause),
-                None => {
-                    // The permit is kept: see `Slots::drain`.
-                    permit.forget();
-                    return false;
-                }
+                None => return false,
             },
         }
     };
     attempts.succeeded();
     let held = Held::of(batch, write.held_bytes());
-    let context_of_write = context.clone();
     let delivery = Delivery {
-        context: context_of_write,
+        context: context.clone(),
         write,
         held,
-        permit,
+        desk: Arc::clone(desk),
+        shard,
         transactions,
         bytes,
         rows,
@@ -171,9 +184,6 @@ fn submit(context: &LaneContext, lane: &mut dyn Lane, slots: &Slots, batch: Arc<
         oldest_commit_time_us,
     };
     context.runtime.spawn(delivery.run());
-    if alone {
-        slots.drain(&context.runtime);
-    }
     true
 }
 
@@ -201,7 +211,8 @@ struct Delivery {
     context: LaneContext,
     write: Box<dyn Write>,
     held: Held,
-    permit: OwnedSemaphorePermit,
+    desk: Arc<Desk>,
+    shard: usize,
     transactions: Vec<TxnId>,
     bytes: usize,
     rows: usize,
@@ -223,10 +234,7 @@ impl Delivery {
         while let Err(error) = self.write.send().await {
             match attempts.failed(&error) {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => {
-                    self.permit.forget();
-                    return;
-                }
+                None => return,
             }
         }
         attempts.succeeded();
@@ -236,12 +244,12 @@ impl Delivery {
         self.context.metrics.latency_seconds.record(self.cut.elapsed().as_secs_f64());
         let commit_to_durable = seconds_since_commit(self.oldest_commit_time_us);
         self.context.metrics.commit_to_durable_seconds.record(commit_to_durable);
-        // The report goes before the permit: what follows a drain follows the report too.
+        // The report goes first: that of what comes behind a fence follows it.
         let _ = self
             .context
             .reports
             .send(LaneReport::Durable { transactions: self.transactions, bytes: self.bytes });
-        drop(self.permit);
+        self.desk.change(|turns| turns.0.durable(self.shard));
     }
 }
 

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-mod wire;
+use replicator_model::wire;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod run;
-mod source;
-mod wire;
+use replicator_model::source;
+use replicator_model::wire;
 
 use bytes::Bytes;
 use proptest::prelude::*;

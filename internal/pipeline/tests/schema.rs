@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod run;
-mod wire;
+use replicator_model::wire;
 
 use replicator_types::{Column, Lsn, ReplicaIdentity, TableCatalog, oid};
 use run::{LOG, Run, STATE, T, pipeline, t, wide_t};

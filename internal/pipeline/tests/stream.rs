@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-mod wire;
+use replicator_model::wire;
 
 use bytes::Bytes;
 use replicator_config::TablePatterns;

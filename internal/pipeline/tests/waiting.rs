@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod run;
-mod wire;
+use replicator_model::wire;
 
 use replicator_pipeline::{Pipeline, Standing};
 use replicator_spill::Shelf;
@@ -363,4 +363,20 @@ impl Alone for Wire {
     fn truncate_alone(self, commit_lsn: u64) -> Self {
         self.begin(commit_lsn).truncate(&[T]).commit(commit_lsn)
     }
+}
+
+#[test]
+fn a_table_that_caught_up_before_any_transaction_came_is_not_given_what_its_copy_has() {
+    let mut run = Run::of(with_t(WAITS));
+    run.pipeline.copied_at(T, Lsn(100));
+    run.feed(Wire::new().keepalive(120));
+    run.release(T);
+    assert_eq!(run.told(), ["caught up 100 100+0"]);
+
+    // The source's server dies, and the slot is where it was before the copy.
+    let live = Standing::Live { from: Position { commit_lsn: Lsn(100), ordinal: 0 } };
+    let mut run = Run::of(with_t(live));
+    run.feed(whole(t(Wire::new()), 40, "1"));
+    run.feed(whole(Wire::new(), 130, "2"));
+    assert_eq!(run.lines(STATE), ["insert t 130+0 2,NULL"]);
 }

@@ -422,8 +422,9 @@ impl Pipeline {
     pub(super) fn caught_up(&mut self, oid: u32, group: TxnId) {
         self.tables.releasing.retain(|releasing| *releasing != oid);
         self.dispatcher.cut_catch_up();
-        let hold = self.tables.waiting.remove(&oid).and_then(|waiting| waiting.hold);
-        self.tables.holds.insert(oid, hold);
+        let waiting = self.tables.waiting.remove(&oid);
+        let copied_until = waiting.as_ref().map(Waiting::until).unwrap_or_default();
+        self.tables.holds.insert(oid, waiting.and_then(|waiting| waiting.hold));
         let from = match &self.transaction {
             Some(open) if !open.skip => {
                 open.position().max(Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched })
@@ -433,6 +434,9 @@ impl Pipeline {
                 None => Position { commit_lsn: Lsn(self.sealed.0 + 1), ordinal: 0 },
             },
         };
+        // What the copy has was perhaps passed in an earlier run. When the source loses what it knew of the slot, it comes
+        // again, and is older than the rows.
+        let from = from.max(Position { commit_lsn: copied_until, ordinal: 0 });
         self.tables.standings.insert(oid, from);
         self.tables.groups.insert(group, Notice::CaughtUp { oid, from });
         self.accounts.seal_group(group);

@@ -6,11 +6,12 @@
     reason = "each test file uses its part; a test that cannot go on may panic"
 )]
 
-use crate::wire::{Wire, lsn};
 use bytes::Bytes;
+pub(crate) use replicator_model::line;
+use replicator_model::wire::{Wire, lsn};
 use replicator_pipeline::{BatchLimits, Notice, Output, Pipeline, PipelineError, Route};
 use replicator_sink::KeyChanges;
-use replicator_types::{Batch, Budget, Change, Op, Phase, TableCatalog, TxnId, Value, oid};
+use replicator_types::{Batch, Budget, Phase, TableCatalog, TxnId, oid};
 use std::time::{Duration, Instant};
 
 /// A sink that holds state by key, in one lane.
@@ -169,37 +170,4 @@ fn lines(batch: &Batch) -> Vec<String> {
         (_, false) => "",
     };
     batch.changes().map(|change| format!("{mark}{}", line(&change))).collect()
-}
-
-/// A change in words.
-pub(crate) fn line(change: &Change<'_>) -> String {
-    let op = match change.op {
-        Op::Insert => "insert",
-        Op::Update => "update",
-        Op::Delete => "delete",
-        Op::Truncate => "truncate",
-        Op::Schema => "schema",
-        Op::Message => "message",
-    };
-    let (table, position) = (&change.relation.name, change.position);
-    let mut line = format!("{op} {table} {}+{}", position.commit_lsn.0, position.ordinal);
-    if change.op == Op::Schema {
-        let columns: Vec<_> = change.relation.columns.iter().map(|column| column.name.as_str()).collect();
-        return format!("{line} {}", columns.join(","));
-    }
-    let show = |value: Value<'_>| match value {
-        Value::Null => "NULL".to_owned(),
-        Value::Unchanged => "UNCHANGED".to_owned(),
-        Value::Text(bytes) | Value::Binary(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-    };
-    if change.op == Op::Delete || change.key_changed {
-        let old: Vec<_> = change.old_key_values().into_iter().flatten().map(show).collect();
-        line += &format!(" {}", old.join(","));
-    }
-    if change.new.is_some() {
-        let new: Vec<_> = change.new_values().map(show).collect();
-        let mark = if change.key_changed { ">" } else { " " };
-        line += &format!("{mark}{}", new.join(","));
-    }
-    line
 }

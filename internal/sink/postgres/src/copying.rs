@@ -35,7 +35,8 @@ pub(crate) async fn begin(client: &Client, resolver: &Resolver, copy: &TableCopy
     if copy.empty_first && resolver.is_made(client, copy.relation.oid).await? {
         // The rows that are there may fit no column and no key of the new version.
         let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Early).await?;
-        empty(client, &target, &format!("empty table {} of the target before its copy", copy.relation)).await?;
+        empty(client, &target, &format!("empty table {} of the target before its copy", copy.relation))
+            .await?;
     }
     let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Copy).await?;
     let doing = format!("make table {} of the target ready for its copy", copy.relation);

@@ -1,21 +1,21 @@
 //! Writes what a walsender would: CopyData messages with `pgoutput` inside.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use replicator_types::Lsn;
 
 /// A stream under construction.
 #[derive(Default, Clone)]
-pub(crate) struct Wire {
-    pub(crate) bytes: Vec<u8>,
+pub struct Wire {
+    /// The CopyData messages so far.
+    pub bytes: Vec<u8>,
     /// Within a stream block: the (sub)transaction that messages are of.
     xid: Option<u32>,
 }
 
 /// A column value: `None` is NULL, `Some("\0u")` an unchanged TOAST value.
-pub(crate) type Text<'a> = Option<&'a str>;
+pub type Text<'a> = Option<&'a str>;
 
 /// Stands for an unchanged TOAST value.
-pub(crate) const UNCHANGED: Text<'static> = Some("\0u");
+pub const UNCHANGED: Text<'static> = Some("\0u");
 
 fn tuple(out: &mut Vec<u8>, values: &[Text<'_>]) {
     out.extend_from_slice(&(values.len() as u16).to_be_bytes());
@@ -33,7 +33,8 @@ fn tuple(out: &mut Vec<u8>, values: &[Text<'_>]) {
 }
 
 impl Wire {
-    pub(crate) fn new() -> Self {
+    /// Nothing yet.
+    pub fn new() -> Self {
         Self::default()
     }
 
@@ -59,14 +60,16 @@ impl Wire {
         self.data(&message)
     }
 
-    pub(crate) fn keepalive(self, wal_end: u64) -> Self {
+    /// A keepalive that asks for no answer.
+    pub fn keepalive(self, wal_end: u64) -> Self {
         let mut body = vec![b'k'];
         body.extend_from_slice(&wal_end.to_be_bytes());
         body.extend_from_slice(&[0; 9]);
         self.copy_data(&body)
     }
 
-    pub(crate) fn begin(self, commit_lsn: u64) -> Self {
+    /// The begin of a transaction whose commit record starts at `commit_lsn`.
+    pub fn begin(self, commit_lsn: u64) -> Self {
         let mut message = vec![b'B'];
         message.extend_from_slice(&commit_lsn.to_be_bytes());
         message.extend_from_slice(&[0; 8]);
@@ -75,7 +78,7 @@ impl Wire {
     }
 
     /// A commit whose record is eight bytes long.
-    pub(crate) fn commit(self, commit_lsn: u64) -> Self {
+    pub fn commit(self, commit_lsn: u64) -> Self {
         let mut message = vec![b'C', 0];
         message.extend_from_slice(&commit_lsn.to_be_bytes());
         message.extend_from_slice(&(commit_lsn + 8).to_be_bytes());
@@ -84,7 +87,7 @@ impl Wire {
     }
 
     /// `identity` is the letter of `relreplident`; columns are (name, type oid, in the identity).
-    pub(crate) fn relation(self, oid: u32, name: &str, identity: u8, columns: &[(&str, u32, bool)]) -> Self {
+    pub fn relation(self, oid: u32, name: &str, identity: u8, columns: &[(&str, u32, bool)]) -> Self {
         let mut message = Vec::new();
         message.extend_from_slice(&oid.to_be_bytes());
         message.extend_from_slice(b"public\0");
@@ -101,7 +104,8 @@ impl Wire {
         self.content(b'R', &message)
     }
 
-    pub(crate) fn insert(self, oid: u32, new: &[Text<'_>]) -> Self {
+    /// A new row.
+    pub fn insert(self, oid: u32, new: &[Text<'_>]) -> Self {
         let mut message = Vec::new();
         message.extend_from_slice(&oid.to_be_bytes());
         message.push(b'N');
@@ -110,7 +114,7 @@ impl Wire {
     }
 
     /// `old` with its mark: `K` or `O`.
-    pub(crate) fn update(self, oid: u32, old: Option<(u8, &[Text<'_>])>, new: &[Text<'_>]) -> Self {
+    pub fn update(self, oid: u32, old: Option<(u8, &[Text<'_>])>, new: &[Text<'_>]) -> Self {
         let mut message = Vec::new();
         message.extend_from_slice(&oid.to_be_bytes());
         if let Some((mark, old)) = old {
@@ -122,7 +126,8 @@ impl Wire {
         self.content(b'U', &message)
     }
 
-    pub(crate) fn delete(self, oid: u32, mark: u8, old: &[Text<'_>]) -> Self {
+    /// `old` with its mark: `K` or `O`.
+    pub fn delete(self, oid: u32, mark: u8, old: &[Text<'_>]) -> Self {
         let mut message = Vec::new();
         message.extend_from_slice(&oid.to_be_bytes());
         message.push(mark);
@@ -130,7 +135,8 @@ impl Wire {
         self.content(b'D', &message)
     }
 
-    pub(crate) fn truncate(self, oids: &[u32]) -> Self {
+    /// A truncate without options.
+    pub fn truncate(self, oids: &[u32]) -> Self {
         let mut message = Vec::new();
         message.extend_from_slice(&(oids.len() as u32).to_be_bytes());
         message.push(0);
@@ -138,16 +144,18 @@ impl Wire {
         self.content(b'T', &message)
     }
 
-    pub(crate) fn logical(self, content: &str) -> Self {
+    /// A transactional logical message with the prefix `prefix`.
+    pub fn logical(self, content: &str) -> Self {
         self.message(1, 0, "prefix", content)
     }
 
     /// A logical message that stands alone; its record ends at `end_lsn`.
-    pub(crate) fn logical_alone(self, end_lsn: u64, prefix: &str, content: &str) -> Self {
+    pub fn logical_alone(self, end_lsn: u64, prefix: &str, content: &str) -> Self {
         self.message(0, end_lsn, prefix, content)
     }
 
-    pub(crate) fn logical_with_prefix(self, prefix: &str, content: &str) -> Self {
+    /// A transactional logical message.
+    pub fn logical_with_prefix(self, prefix: &str, content: &str) -> Self {
         self.message(1, 0, prefix, content)
     }
 
@@ -162,7 +170,7 @@ impl Wire {
     }
 
     /// A stream block of `xid`.
-    pub(crate) fn block(mut self, xid: u32, first: bool, messages: impl FnOnce(Self) -> Self) -> Self {
+    pub fn block(mut self, xid: u32, first: bool, messages: impl FnOnce(Self) -> Self) -> Self {
         let start = [&b"S"[..], &xid.to_be_bytes(), &[u8::from(first)]].concat();
         self = self.data(&start);
         self.xid = Some(xid);
@@ -172,22 +180,23 @@ impl Wire {
     }
 
     /// What follows in the stream block is of the subtransaction `xid`.
-    pub(crate) fn within(mut self, xid: u32) -> Self {
+    pub fn within(mut self, xid: u32) -> Self {
         self.xid = Some(xid);
         self
     }
 
     /// A commit whose record is eight bytes long.
-    pub(crate) fn stream_commit(self, xid: u32, commit_lsn: u64) -> Self {
+    pub fn stream_commit(self, xid: u32, commit_lsn: u64) -> Self {
         self.ends(b'c', &[commit_lsn, commit_lsn + 8], 1, xid, None, true)
     }
 
     /// As it is without `streaming 'parallel'`.
-    pub(crate) fn stream_abort(self, xid: u32, subxid: u32) -> Self {
+    pub fn stream_abort(self, xid: u32, subxid: u32) -> Self {
         self.data(&[&b"A"[..], &xid.to_be_bytes(), &subxid.to_be_bytes()].concat())
     }
 
-    pub(crate) fn begin_prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
+    /// The begin of a prepared transaction; its record is eight bytes long.
+    pub fn begin_prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
         let mut message = vec![b'b'];
         message.extend([prepare_lsn, prepare_lsn + 8, 0].into_iter().flat_map(u64::to_be_bytes));
         message.extend_from_slice(&xid.to_be_bytes());
@@ -195,19 +204,23 @@ impl Wire {
         self.data(&message)
     }
 
-    pub(crate) fn prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
+    /// The end of what [`Wire::begin_prepare`] began.
+    pub fn prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
         self.ends(b'P', &[prepare_lsn, prepare_lsn + 8], 1, xid, Some(gid), false)
     }
 
-    pub(crate) fn stream_prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
+    /// A streamed transaction is prepared.
+    pub fn stream_prepare(self, xid: u32, gid: &str, prepare_lsn: u64) -> Self {
         self.ends(b'p', &[prepare_lsn, prepare_lsn + 8], 1, xid, Some(gid), false)
     }
 
-    pub(crate) fn commit_prepared(self, xid: u32, gid: &str, commit_lsn: u64) -> Self {
+    /// A prepared transaction commits.
+    pub fn commit_prepared(self, xid: u32, gid: &str, commit_lsn: u64) -> Self {
         self.ends(b'K', &[commit_lsn, commit_lsn + 8], 1, xid, Some(gid), false)
     }
 
-    pub(crate) fn rollback_prepared(self, xid: u32, gid: &str, prepare_lsn: u64, lsn: u64) -> Self {
+    /// A prepared transaction is rolled back.
+    pub fn rollback_prepared(self, xid: u32, gid: &str, prepare_lsn: u64, lsn: u64) -> Self {
         self.ends(b'r', &[prepare_lsn + 8, lsn + 8], 2, xid, Some(gid), false)
     }
 
@@ -238,6 +251,7 @@ impl Wire {
     }
 }
 
-pub(crate) fn lsn(n: u64) -> Lsn {
+/// An LSN.
+pub fn lsn(n: u64) -> Lsn {
     Lsn(n)
 }

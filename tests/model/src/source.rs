@@ -7,28 +7,44 @@
 //!
 //! Of decoding it knows what matters here (`reorderbuffer.c`, `pgoutput.c`): what is streamed and what is sent whole, that
 //! a prepared transaction is sent at its PREPARE only, when a table is described, and what a start further on leaves out.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on may panic")]
 
 use crate::wire::{Text, UNCHANGED, Wire};
 use replicator_types::oid;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-pub(crate) const TABLES: [(u32, &str); 3] = [(100, "t"), (101, "u"), (102, "w")];
-pub(crate) const KEYS: u8 = 4;
+/// Tables: oid and name. Each has the columns `k` (bigint, the key), `v` and `l` (text).
+pub const TABLES: [(u32, &str); 3] = [(100, "t"), (101, "u"), (102, "w")];
+/// Keys of each table, from 0.
+pub const KEYS: u8 = 4;
 
 /// By table and key: a value, and a large one that updates may leave alone.
-pub(crate) type Rows = BTreeMap<(u32, u8), Row>;
+pub type Rows = BTreeMap<(u32, u8), Row>;
 
-type Row = (String, String);
+/// A value, and a large one.
+pub type Row = (String, String);
 
 #[derive(Clone, Debug)]
-pub(crate) enum Change {
+enum Change {
     Insert { at: (u32, u8), value: String, large: String },
     Update { at: (u32, u8), value: String, large: Option<String> },
     Move { at: (u32, u8), to: u8, value: String, large: Option<String> },
     Delete { at: (u32, u8) },
     Truncate { tables: Vec<u32> },
     Message { content: String },
+}
+
+/// What a committed change did, as a sink that holds state by key has to show it.
+#[derive(Clone, Copy, Debug)]
+pub struct Effect {
+    /// The end of the commit record.
+    pub end: u64,
+    /// Start of the commit record, and number in the transaction: for both rows of a key change the first of its two.
+    pub position: (u64, u64),
+    /// The table.
+    pub table: u32,
+    /// The row; none for all of them.
+    pub key: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -84,21 +100,33 @@ struct Transaction {
     prepared: Option<u64>,
 }
 
-pub(crate) struct Source {
+/// The database: what its clients do, and its log.
+pub struct Source {
     log: Vec<(u64, Event)>,
     open: BTreeMap<u8, Transaction>,
     current: Rows,
-    pub(crate) committed: Rows,
+    /// What a reader would see now.
+    pub committed: Rows,
     /// What a log sink has in the end, by position.
-    pub(crate) expected: BTreeMap<(u64, u64), String>,
+    pub expected: BTreeMap<(u64, u64), String>,
     /// With each position of `expected`, the end of what it is in.
-    pub(crate) ends: Vec<(u64, (u64, u64))>,
+    pub ends: Vec<(u64, (u64, u64))>,
+    /// What was committed, in order.
+    pub effects: Vec<Effect>,
+    large_bytes: usize,
     next_xid: u32,
     next_value: u32,
 }
 
+impl Default for Source {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Source {
-    pub(crate) fn new() -> Self {
+    /// An empty database.
+    pub fn new() -> Self {
         Self {
             log: Vec::new(),
             open: BTreeMap::new(),
@@ -106,13 +134,22 @@ impl Source {
             committed: Rows::new(),
             expected: BTreeMap::new(),
             ends: Vec::new(),
+            effects: Vec::new(),
+            large_bytes: 0,
             next_xid: 1000,
             next_value: 0,
         }
     }
 
+    /// Its large values are of about so many bytes.
+    #[must_use]
+    pub fn with_large_bytes(mut self, large_bytes: usize) -> Self {
+        self.large_bytes = large_bytes;
+        self
+    }
+
     /// Where the next record begins.
-    pub(crate) fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         800 + self.log.len() as u64 * RECORD
     }
 
@@ -128,17 +165,19 @@ impl Source {
     }
 
     /// A change in the transaction of `slot`, begun if need be: of the row at `at` if nobody has it locked.
-    pub(crate) fn change(&mut self, slot: u8, at: (u32, u8), what: u8, may_move_unresolved: bool) {
+    pub fn change(&mut self, slot: u8, at: (u32, u8), what: u8, may_move_unresolved: bool) {
         if !self.open.contains_key(&slot) {
             let xid = self.xid();
             self.open.insert(slot, Transaction { xid, ..Transaction::default() });
         }
         self.next_value += 1;
-        let (value, large) = (format!("v{}", self.next_value), format!("L{}", self.next_value));
+        let value = format!("v{}", self.next_value);
+        let large = format!("L{:x<1$}", self.next_value, self.large_bytes);
         let Some(transaction) = self.open.get(&slot).filter(|of| of.prepared.is_none()) else { return };
         let to = (at.0, (at.1 + 1) % KEYS);
         let free =
             |row: (u32, u8)| self.open.iter().all(|(other, of)| *other == slot || !of.locks.contains(&row));
+        let is_new = large.clone();
         let large = Some(large).filter(|_| what.is_multiple_of(2));
         let change = match what {
             250.. => {
@@ -151,9 +190,7 @@ impl Source {
             }
             240.. => Change::Message { content: value },
             _ if !free(at) => return,
-            _ if !self.current.contains_key(&at) => {
-                Change::Insert { at, value, large: format!("L{}", self.next_value) }
-            }
+            _ if !self.current.contains_key(&at) => Change::Insert { at, value, large: is_new },
             180.. => Change::Delete { at },
             120.. if free(to) && !self.current.contains_key(&to) => {
                 let large = large.or_else(|| (!may_move_unresolved).then(|| self.current[&at].1.clone()));
@@ -182,14 +219,16 @@ impl Source {
         self.write(Event::Change { xid, subxid, change });
     }
 
-    pub(crate) fn savepoint(&mut self, slot: u8) {
+    /// What follows in that transaction is of a new subtransaction.
+    pub fn savepoint(&mut self, slot: u8) {
         let subxid = self.xid();
         if let Some(transaction) = self.open.get_mut(&slot).filter(|of| of.prepared.is_none()) {
             transaction.subxid = Some(subxid);
         }
     }
 
-    pub(crate) fn rollback_to_savepoint(&mut self, slot: u8) {
+    /// The last subtransaction of that transaction is rolled back.
+    pub fn rollback_to_savepoint(&mut self, slot: u8) {
         let Some(transaction) = self.open.get_mut(&slot).filter(|of| of.prepared.is_none()) else { return };
         let Some(subxid) = transaction.subxid.take() else { return };
         transaction.changes.retain(|(of, _)| *of != subxid);
@@ -200,20 +239,23 @@ impl Source {
         self.write(Event::AbortSub { xid, subxid });
     }
 
-    pub(crate) fn stream(&mut self, slot: u8) {
+    /// What there is of that transaction is sent before it commits.
+    pub fn stream(&mut self, slot: u8) {
         if let Some(xid) = self.open.get(&slot).filter(|of| of.prepared.is_none()).map(|of| of.xid) {
             self.write(Event::Stream { xid });
         }
     }
 
-    pub(crate) fn prepare(&mut self, slot: u8) {
+    /// `PREPARE TRANSACTION`.
+    pub fn prepare(&mut self, slot: u8) {
         if let Some(xid) = self.open.get(&slot).filter(|of| of.prepared.is_none()).map(|of| of.xid) {
             let lsn = self.write(Event::Prepare { xid, gid: format!("g{slot}") });
             self.open.get_mut(&slot).unwrap().prepared = Some(lsn);
         }
     }
 
-    pub(crate) fn end_transaction(&mut self, slot: u8, commits: bool) {
+    /// Commit or rollback, prepared or not.
+    pub fn end_transaction(&mut self, slot: u8, commits: bool) {
         let Some(transaction) = self.open.remove(&slot) else { return };
         let (xid, gid) = (transaction.xid, format!("g{slot}"));
         let lsn = self.write(match (transaction.prepared, commits) {
@@ -226,6 +268,7 @@ impl Source {
             let mut ordinal = 0;
             for (_, change) in transaction.changes {
                 apply(&mut self.committed, &change);
+                self.effects.extend(effects(&change, lsn, ordinal));
                 for line in lines(&change, lsn, &mut ordinal) {
                     self.expect(line, lsn + RECORD);
                 }
@@ -237,7 +280,8 @@ impl Source {
         }
     }
 
-    pub(crate) fn message(&mut self) {
+    /// A logical message that is in no transaction.
+    pub fn message(&mut self) {
         self.next_value += 1;
         let content = format!("m{}", self.next_value);
         let end = self.write(Event::Message { content: content.clone() }) + RECORD;
@@ -249,7 +293,16 @@ impl Source {
         self.ends.push((end, position));
     }
 
-    pub(crate) fn end_all(&mut self) {
+    /// The server dies and comes back: what is neither committed nor prepared never was.
+    pub fn crash(&mut self) {
+        let lost = |(slot, of): (&u8, &Transaction)| of.prepared.is_none().then_some(*slot);
+        for slot in self.open.iter().filter_map(lost).collect::<Vec<_>>() {
+            self.end_transaction(slot, false);
+        }
+    }
+
+    /// Ends all transactions, this way or that.
+    pub fn end_all(&mut self) {
         for slot in self.open.keys().copied().collect::<Vec<_>>() {
             self.end_transaction(slot, slot % 2 == 0);
         }
@@ -280,8 +333,25 @@ fn apply(rows: &mut Rows, change: &Change) {
     }
 }
 
-pub(crate) fn name(table: u32) -> &'static str {
+/// A table's name.
+pub fn name(table: u32) -> &'static str {
     TABLES.iter().find(|(oid, _)| *oid == table).map_or("?", |(_, name)| name)
+}
+
+/// What a change does to rows, from its first ordinal on.
+fn effects(change: &Change, lsn: u64, ordinal: u64) -> Vec<Effect> {
+    let effect =
+        |after: u64, table, key| Effect { end: lsn + RECORD, position: (lsn, ordinal + after), table, key };
+    match change {
+        Change::Insert { at, .. } | Change::Update { at, .. } | Change::Delete { at } => {
+            vec![effect(0, at.0, Some(at.1))]
+        }
+        Change::Move { at, to, .. } => vec![effect(0, at.0, Some(at.1)), effect(0, at.0, Some(*to))],
+        Change::Truncate { tables } => {
+            tables.iter().enumerate().map(|(index, table)| effect(index as u64, *table, None)).collect()
+        }
+        Change::Message { .. } => Vec::new(),
+    }
 }
 
 /// What a log says of a change, by position.
@@ -312,7 +382,7 @@ fn lines(change: &Change, lsn: u64, ordinal: &mut u64) -> Vec<((u64, u64), Strin
 
 /// One connection.
 #[derive(Default)]
-pub(crate) struct Walsender {
+pub struct Walsender {
     from: u64,
     read: usize,
     /// Of each transaction in progress: what was not sent.
@@ -325,12 +395,12 @@ pub(crate) struct Walsender {
 
 impl Walsender {
     /// What ends before `from` is not sent.
-    pub(crate) fn new(from: u64) -> Self {
+    pub fn new(from: u64) -> Self {
         Self { from, ..Self::default() }
     }
 
     /// Decodes one more record; `None` when there is none.
-    pub(crate) fn decode(&mut self, source: &Source) -> Option<Wire> {
+    pub fn decode(&mut self, source: &Source) -> Option<Wire> {
         let (lsn, event) = source.log.get(self.read)?.clone();
         self.read += 1;
         let wanted = lsn >= self.from;
@@ -391,10 +461,14 @@ impl Walsender {
         })
     }
 
-    /// Up to where everything was sent.
-    pub(crate) fn keepalive(&self, source: &Source) -> Wire {
-        let sent = source.log.get(self.read).map_or(source.end(), |(lsn, _)| *lsn);
-        Wire::new().keepalive(sent)
+    /// Up to where everything was sent: the end of what was decoded last.
+    pub fn sent(&self, source: &Source) -> u64 {
+        source.log.get(self.read).map_or(source.end(), |(lsn, _)| *lsn)
+    }
+
+    /// Tells up to where everything was sent.
+    pub fn keepalive(&self, source: &Source) -> Wire {
+        Wire::new().keepalive(self.sent(source))
     }
 
     fn forget(&mut self, xid: u32) {

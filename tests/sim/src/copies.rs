@@ -1,0 +1,93 @@
+//! Tables that are copied: what is written down about them, and how far one process is with them. The moves are those of
+//! `internal/copy`, without its ranges and workers: a copy's rows come to a sink all at once.
+
+use crate::reached::{self, Reached};
+use replicator_model::source::{Rows, TABLES};
+use replicator_pipeline::Standing;
+use replicator_types::{Lsn, Position};
+use std::collections::BTreeMap;
+
+/// What is written down of a table.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Note {
+    /// It is to be copied.
+    Nothing,
+    /// Its rows are there, as of that snapshot.
+    Copied(u64),
+    /// It has caught up: changes from the position on go the ordinary way.
+    Done(Position),
+}
+
+/// How a table stands in this process.
+#[derive(Clone, Debug)]
+pub(crate) enum Copy {
+    /// Not described yet.
+    Unknown,
+    Live,
+    /// What came before is becoming durable.
+    ToBeHeld,
+    Waits,
+    /// Its rows are in the sinks, and it goes on from there.
+    Resumes,
+    /// Read from the source, and not in the sinks from `sink` on.
+    Read {
+        snapshot: u64,
+        rows: Rows,
+        sink: usize,
+    },
+    Copied,
+    Released,
+    /// That is not written down yet.
+    CaughtUp(Position),
+}
+
+/// By table. Written down with the sinks' data, and as durable.
+#[derive(Clone, Debug)]
+pub(crate) struct Notes(pub(crate) BTreeMap<u32, Note>);
+
+impl Notes {
+    /// One table that is live, one to be copied, one that nobody knows yet; or all live.
+    pub(crate) fn new(copies: bool) -> Self {
+        let note =
+            |index: usize| if copies && index > 0 { Note::Nothing } else { Note::Done(Position::ZERO) };
+        Self(TABLES.iter().enumerate().map(|(index, (oid, _))| (*oid, note(index))).collect())
+    }
+
+    pub(crate) fn of(&self, table: u32) -> Note {
+        self.0.get(&table).copied().unwrap_or(Note::Nothing)
+    }
+
+    /// How the tables stand when a process begins.
+    pub(crate) fn standings(&self) -> (Vec<(u32, Standing)>, BTreeMap<u32, Copy>) {
+        let mut standings = Vec::new();
+        let mut copies = BTreeMap::new();
+        for (oid, _) in TABLES {
+            let (standing, copy) = match self.of(oid) {
+                Note::Nothing if oid == TABLES[2].0 => (None, Copy::Unknown),
+                Note::Nothing => (Some(Standing::Waiting { snapshot: None }), Copy::Waits),
+                Note::Copied(snapshot) => {
+                    (Some(Standing::Waiting { snapshot: Some(Lsn(snapshot)) }), Copy::Resumes)
+                }
+                Note::Done(from) => (Some(Standing::Live { from }), Copy::Live),
+            };
+            standings.extend(standing.map(|standing| (oid, standing)));
+            copies.insert(oid, copy);
+        }
+        (standings, copies)
+    }
+
+    pub(crate) fn caught_up(&mut self, table: u32, from: Position, reached: &mut Reached) {
+        reached.insert(reached::COPIED);
+        if from.ordinal > 0 {
+            reached.insert(reached::LIVE_IN_TRANSACTION);
+        }
+        self.0.insert(table, Note::Done(from));
+    }
+}
+
+impl Copy {
+    /// Whether nothing is left to do.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self, Self::Live | Self::Unknown)
+    }
+}

@@ -1,0 +1,167 @@
+//! The clients, the walsender, the reader and the feedback.
+
+use super::{Event, World};
+use crate::plan::Sabotage;
+use crate::process::Process;
+use crate::reached;
+use replicator_model::source::{KEYS, TABLES};
+use replicator_pipeline::Input;
+
+impl World {
+    pub(super) fn client(&mut self) {
+        if self.server.is_up && self.operations_left > 0 {
+            self.operations_left -= 1;
+            self.operate();
+        }
+        if self.operations_left == 0 && self.server.is_up {
+            self.server.source.end_all();
+            self.calm_since_us = Some(self.now_us);
+            return;
+        }
+        let next = self.chance.between(1, 2 * self.plan.client_interval_us);
+        self.after(next, Event::Client);
+    }
+
+    fn operate(&mut self) {
+        let chance = &mut self.chance;
+        let slot = chance.below(4) as u8;
+        let ends = if self.plan.long_transactions { 4 } else { 16 };
+        let source = &mut self.server.source;
+        match chance.below(61 + ends) {
+            0..40 => {
+                let table = TABLES[chance.below(3) as usize].0;
+                let (key, what) = (chance.below(u64::from(KEYS)) as u8, chance.below(256) as u8);
+                source.change(slot, (table, key), what, !self.plan.resumes);
+            }
+            40..44 => source.savepoint(slot),
+            44..47 => source.rollback_to_savepoint(slot),
+            47..55 => source.stream(slot),
+            55..59 => source.prepare(slot),
+            59..61 => source.message(),
+            _ => source.end_transaction(slot, chance.percent(80)),
+        }
+    }
+
+    pub(super) fn start(&mut self) {
+        if !self.server.is_up {
+            return self.after(50_000, Event::Start);
+        }
+        let mut from = self.server.slot.confirmed;
+        if self.sabotages(Sabotage::ForgetReplay) {
+            from = from.max(self.passed);
+        }
+        self.run += 1;
+        self.is_first_connection = true;
+        self.drive_due = None;
+        self.process = Some(Process::start(&self.plan, from, &self.notes, self.shelf.clone()));
+        let connect = self.chance.between(100, 20_000);
+        self.after(connect, Event::Connect { run: self.run });
+        self.after(1_000, Event::Table { run: self.run });
+        self.wake(1);
+    }
+
+    pub(super) fn connect(&mut self) {
+        let Some(process) = &self.process else { return };
+        if !self.server.is_up {
+            return self.after(20_000, Event::Connect { run: self.run });
+        }
+        let from = process.watermark;
+        self.trace(|| format!("begins at {from}"));
+        self.server.connect(from);
+        self.ledger.acknowledged = 0;
+        if !self.is_first_connection && !self.sabotages(Sabotage::ForgetReconnect) {
+            self.input(Input::Reconnected);
+        }
+        self.is_first_connection = false;
+        let connection = self.server.connection;
+        for event in [
+            Event::Decode { connection },
+            Event::Read { connection },
+            Event::Keepalive { connection },
+            Event::Feedback { connection },
+        ] {
+            let begin = self.chance.between(10, 5_000);
+            self.after(begin, event);
+        }
+    }
+
+    pub(super) fn decode(&mut self) {
+        let records = self.chance.between(1, 20);
+        let decoded = (0..records)
+            .take_while(|_| self.server.decode(self.plan.window_bytes, &mut self.reached))
+            .count();
+        let next = if decoded > 0 { self.chance.between(5, 300) } else { self.chance.between(500, 5_000) };
+        self.after(next, Event::Decode { connection: self.server.connection });
+    }
+
+    pub(super) fn send_keepalive(&mut self) {
+        if let Some(sent) = self.server.keepalive(&mut self.reached) {
+            self.keepalive = sent;
+        }
+        let next = self.chance.between(5_000, 300_000);
+        self.after(next, Event::Keepalive { connection: self.server.connection });
+    }
+
+    /// The reader takes a piece of what has come, unless the budget is used up.
+    pub(super) fn read(&mut self) {
+        let mut next = 1_000;
+        if self.server.has_frames()
+            && let Some(process) = &self.process
+        {
+            if process.budget.is_full() && !self.sabotages(Sabotage::IgnoreBudget) {
+                self.reached.insert(reached::BACK_PRESSURE);
+            } else {
+                let frames = self.chance.between(1, 12) as usize;
+                let forgets_aborts = self.sabotages(Sabotage::ForgetAbort);
+                // A Stream Abort whose two transaction ids differ.
+                let keep = |frame: &[u8]| {
+                    !(forgets_aborts
+                        && frame.get(30) == Some(&b'A')
+                        && frame.get(31..35) != frame.get(35..39))
+                };
+                let bytes = self.server.read(frames, keep);
+                self.largest_bytes = self.largest_bytes.max(bytes.len());
+                self.trace(|| format!("reads {}", kinds(&bytes)));
+                let charge = process.budget.charge(bytes.len());
+                self.input(Input::Chunk { bytes, catalogs: Vec::new(), charge });
+                next = self.chance.between(5, 1_000);
+            }
+        }
+        self.after(next, Event::Read { connection: self.server.connection });
+    }
+
+    pub(super) fn feedback(&mut self) -> Result<(), String> {
+        if let Some(process) = &self.process {
+            let pipeline = &process.pipeline;
+            let lsn = match self.plan.sabotage {
+                Some(Sabotage::AcknowledgeReceived) => pipeline.received().0.max(process.watermark),
+                Some(Sabotage::AcknowledgePassed) => pipeline.passed().0.max(process.watermark),
+                Some(Sabotage::AcknowledgeKeepalive) => self.keepalive.max(process.watermark),
+                _ => process.watermark,
+            };
+            self.trace(|| format!("acknowledges {lsn}"));
+            self.check_acknowledged(lsn)?;
+            // Now and then it is lost; a later one says more anyway.
+            if self.is_calm() || self.chance.percent(75) {
+                self.server.acknowledge(lsn);
+            }
+        }
+        let next = self.chance.between(1_000, 200_000);
+        self.after(next, Event::Feedback { connection: self.server.connection });
+        Ok(())
+    }
+}
+
+/// The kinds of the messages in a chunk, by their letters; `k` is a keepalive.
+fn kinds(mut chunk: &[u8]) -> String {
+    let mut kinds = String::new();
+    while let Some((length, _)) = chunk.get(1..).and_then(<[u8]>::split_first_chunk::<4>) {
+        let Some((frame, rest)) = chunk.split_at_checked(1 + u32::from_be_bytes(*length) as usize) else {
+            break;
+        };
+        let kind = if frame.get(5) == Some(&b'w') { frame.get(30) } else { frame.get(5) };
+        kinds.extend(kind.map(|kind| char::from(*kind)));
+        chunk = rest;
+    }
+    kinds
+}
