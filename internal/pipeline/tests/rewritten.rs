@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod run;
-mod wire;
+use replicator_model::wire;
 
 use replicator_pipeline::{Pipeline, Standing};
 use replicator_types::{Column, Lsn, Position, Relation, ReplicaIdentity, Storage, TableCatalog, oid};
