@@ -351,7 +351,7 @@ async fn open_sinks(
         sink.prepare(&stream).await.map_err(|error| failed(sink.name(), error))?;
         copy_sinks.push(CopySink { sink: Arc::clone(sink), stream, tables: sink_config.tables.clone() });
     }
-    let versions = Versions::load(sinks, prepared.confirmed_flush).await;
+    let versions = Versions::load(sinks).await;
     let versions = Arc::new(versions.map_err(|error| error.to_string())?);
     let mut opened = Vec::new();
     for (number, (of, sink_config)) in copy_sinks.iter().zip(&config.sinks).enumerate() {

@@ -98,9 +98,9 @@ choice! {
 choice! {
     /// Whether values are sent in the types' binary forms.
     pub enum BinaryValues {
-        /// Where every published column has a type whose binary form is understood, and the server gains by it.
+        /// As text: with none of the tables measured so far did the server gain more than a tenth by the other.
         Auto = "auto",
-        /// The same, whether or not the server gains.
+        /// In binary form, where every published column has a type whose binary form is understood.
         On = "on",
         /// As text.
         Off = "off",
@@ -110,7 +110,7 @@ choice! {
 choice! {
     /// Whether the server sends transactions before they commit.
     pub enum StreamingMode {
-        /// What suits the server's version.
+        /// As `off`, with every version: what comes early has to be kept here instead, and arrives no sooner.
         Auto = "auto",
         /// Whole transactions, after they commit. The server keeps large ones on its disk until then.
         Off = "off",

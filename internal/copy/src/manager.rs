@@ -13,7 +13,7 @@ use replicator_config::{CopyConfig, Snapshot as SnapshotMode, TablePatterns};
 use replicator_pipeline::{Backoff, Input, Notice, Rewrite, Standing, rewrite_of};
 use replicator_sink::{ErrorKind, Lane, Sink, SinkError, StreamInfo, TableCopy};
 use replicator_source::{Source, SourceError};
-use replicator_types::{Lsn, Position, Relation, Storage, StorageChange, TableCatalog};
+use replicator_types::{Lsn, Position, Relation, Storage, StorageChange, TableCatalog, TxnId};
 use slog::{Logger, error, info, warn};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -159,6 +159,7 @@ impl Setup {
             held: BTreeSet::new(),
             busy: BTreeSet::new(),
             deferred: BTreeMap::new(),
+            requests: BTreeMap::new(),
             later: BTreeMap::new(),
             pause: Backoff::new(backoff.0, backoff.1),
         };
@@ -188,6 +189,8 @@ struct Manager {
     busy: BTreeSet<u32>,
     /// To be copied again when that is over; unless the copy has what there was at that position.
     deferred: BTreeMap<u32, (Plan, Lsn)>,
+    /// Asked for while they were busy, by messages of the stream that are not answered.
+    requests: BTreeMap<u32, Vec<TxnId>>,
     /// Failed, to be tried again at that time.
     later: BTreeMap<u32, (Instant, Plan)>,
     pause: Backoff,
@@ -282,6 +285,9 @@ impl Manager {
         self.todo.remove(&oid);
         self.later.remove(&oid);
         self.deferred.remove(&oid);
+        for request in self.requests.remove(&oid).unwrap_or_default() {
+            let _ = self.shared.pipeline.send(Input::Answered(request));
+        }
         if self.tables.contains_key(&oid) {
             self.remember(oid, Note::Wanted { table: self.name(oid) }).await?;
             self.tables.remove(&oid);
@@ -355,28 +361,42 @@ impl Manager {
             self.reload().await?;
         }
         // What their copies have, before the notes say that they are over.
-        let snapshot_of = |(oid, _): &(u32, Position)| {
-            self.ledger.first_snapshot(*oid, &self.receivers(*oid)).map(|snapshot| (*oid, snapshot))
+        let mut again = Vec::new();
+        for (oid, _) in &tables {
+            let snapshot = self.ledger.first_snapshot(*oid, &self.receivers(*oid));
+            if let Some((plan, since)) = self.deferred.remove(oid)
+                && snapshot.is_none_or(|snapshot| since >= snapshot)
+            {
+                again.push((*oid, plan, since));
+            }
+        }
+        let is_wanted = |oid: u32| {
+            again.iter().any(|(of, plan, _)| *of == oid && *plan == Plan::Again { empty_first: true })
         };
-        let copied: HashMap<u32, Lsn> = tables.iter().filter_map(snapshot_of).collect();
-        let notes: Vec<(u32, Vec<usize>, Note)> = tables
-            .into_iter()
-            .map(|(oid, from)| (oid, self.receivers(oid), Note::Done { table: self.name(oid), from }))
-            .collect();
+        let note = |(oid, from): (u32, Position)| {
+            let table = self.name(oid);
+            // At no moment does anybody who starts again find it done.
+            let note = if is_wanted(oid) { Note::Wanted { table } } else { Note::Done { table, from } };
+            (oid, self.receivers(oid), note)
+        };
+        let notes: Vec<(u32, Vec<usize>, Note)> = tables.into_iter().map(note).collect();
         for some in notes.chunks(NOTES_AT_ONCE_MAX) {
             let written = some.iter().map(|(oid, sinks, note)| self.shared.write_note(*oid, sinks, note));
             futures_util::future::try_join_all(written.collect::<Vec<_>>()).await?;
         }
-        for (oid, sinks, note) in notes {
-            sinks.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
-            self.busy.remove(&oid);
+        for (oid, sinks, note) in &notes {
+            sinks.iter().for_each(|sink| self.ledger.set(*oid, *sink, note.clone()));
+            self.busy.remove(oid);
+            info!(self.shared.logger, "table caught up with the stream"; "table" => self.name(*oid));
+        }
+        // First those go on waiting, and hold the watermark, that are to be copied again; then it is let go.
+        for (oid, plan, since) in again {
+            self.hold(oid, plan, since);
+        }
+        for (oid, ..) in notes {
             let _ = self.shared.pipeline.send(Input::Settled(oid));
-            info!(self.shared.logger, "table caught up with the stream"; "table" => self.name(oid));
-            if let Some((plan, since)) = self.deferred.remove(&oid)
-                && copied.get(&oid).is_none_or(|snapshot| since >= *snapshot)
-            {
-                self.want(oid, &plan).await?;
-                self.hold(oid, plan, since);
+            for request in self.requests.remove(&oid).unwrap_or_default() {
+                let _ = self.shared.pipeline.send(Input::Answered(request));
             }
         }
         Ok(())
@@ -394,9 +414,13 @@ impl Manager {
                 self.held.remove(&oid);
             }
             Notice::CaughtUp { oid, from } => self.caught_up(vec![(oid, from)]).await?,
+            Notice::Doubtful(oid) => {
+                info!(self.shared.logger, "rows got other keys while their table was copied under more than one snapshot, \
+                    and their large values were not sent: it is copied again"; "table" => self.name(oid));
+                self.hold(oid, Plan::Again { empty_first: true }, Lsn::MAX);
+            }
             Notice::Request { id, content } => {
-                self.request(&String::from_utf8_lossy(&content)).await?;
-                let _ = self.shared.pipeline.send(Input::Answered(id));
+                self.request(id, &String::from_utf8_lossy(&content)).await?;
             }
             Notice::Altered { before, after } => {
                 // Partitions are described too where their root is what is published.
@@ -414,12 +438,12 @@ impl Manager {
             Notice::Rewritten { after, rewrite } => {
                 self.met(&after);
                 let oid = after.oid;
+                info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
+                let plan = Plan::Again { empty_first: rewrite == Rewrite::Anew };
                 if self.busy.contains(&oid) {
-                    // Its having caught up is on its way here.
-                    self.rewritten(&after, rewrite).await?;
+                    // Its having caught up is on its way here. It waits already, whatever the copy has.
+                    self.hold(oid, plan, Lsn::MAX);
                 } else {
-                    info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
-                    let plan = Plan::Again { empty_first: rewrite == Rewrite::Anew };
                     self.want(oid, &plan).await?;
                     self.held.insert(oid);
                     self.add(oid, plan);
@@ -485,14 +509,22 @@ impl Manager {
     }
 
     /// Somebody asks for a table, by `schema.name`.
-    async fn request(&mut self, content: &str) -> Result<(), String> {
+    async fn request(&mut self, id: TxnId, content: &str) -> Result<(), String> {
         let Some(oid) = self.tables.keys().copied().find(|oid| self.name(*oid) == content) else {
             warn!(self.shared.logger, "a table was asked for that is not published"; "table" => content);
+            let _ = self.shared.pipeline.send(Input::Answered(id));
             return Ok(());
         };
         info!(self.shared.logger, "a table was asked for and is copied again"; "table" => content);
         let plan = Plan::Again { empty_first: true };
-        self.want(oid, &plan).await?;
+        if self.busy.contains(&oid) {
+            // The notes tell of the copy that goes on. The request is on record when that is over; until then it comes
+            // again with the stream.
+            self.requests.entry(oid).or_default().push(id);
+        } else {
+            self.want(oid, &plan).await?;
+            let _ = self.shared.pipeline.send(Input::Answered(id));
+        }
         self.hold(oid, plan, Lsn::MAX);
         Ok(())
     }

@@ -14,7 +14,7 @@
 use crate::ledger::{Copying, Note, PartDone, Plan};
 use crate::manager::Shared;
 use crate::progress::Progress;
-use replicator_pipeline::{CopyLanes, CopyReport, Input};
+use replicator_pipeline::{CopyLanes, CopyReport, Input, Rewrite, rewrite_of};
 use replicator_sink::TableCopy;
 use replicator_source::{CopyLimits, CopyTable, CopyWorker, Snapshot, SourceError};
 use replicator_types::{BatchBuilder, Budget, Lsn, Phase, TxnId};
@@ -29,8 +29,8 @@ use tokio::task::JoinSet;
 /// How often a full budget is looked at again.
 const BUDGET_POLL: Duration = Duration::from_millis(1);
 
-/// So many tables are made ready at once.
-const BEGIN_AT_ONCE_MAX: usize = 8;
+/// Of so many tables the sinks are asked at once, at their beginning or at their end.
+const ASKED_AT_ONCE_MAX: usize = 8;
 
 /// How often metrics and log are looked after.
 const TICK: Duration = Duration::from_millis(500);
@@ -262,7 +262,7 @@ impl<'a> Round<'a> {
         drop(lanes);
         let mut tick = tokio::time::interval(TICK);
         loop {
-            while self.jobs.len() < workers && self.beginning.len() < BEGIN_AT_ONCE_MAX {
+            while self.jobs.len() < workers && self.beginning.len() + self.ending.len() < ASKED_AT_ONCE_MAX {
                 let Some((table, plan)) = self.waiting.pop_front() else { break };
                 let taken = Taken { lsn: self.snapshot.lsn(), xmin: self.snapshot.xmin() };
                 self.beginning.spawn(begin(Arc::clone(self.shared), taken, table, plan));
@@ -292,6 +292,13 @@ impl<'a> Round<'a> {
         }
         self.jobs.close();
         while reading.join_next().await.is_some() {}
+        // The readers and their hold on the lanes are gone. What lanes still have, of tables that are to be begun anew,
+        // is in the sinks before that: written later it would be there twice.
+        while let Some(report) = reports.recv().await {
+            if let CopyReport::Failed(text) = report {
+                return Err(text);
+            }
+        }
         self.progress.end();
         Ok(())
     }
@@ -451,7 +458,12 @@ async fn begin(
     let name = table.relation.qualified_name();
     let has_key = table.relation.has_key();
     let sinks: Arc<[usize]> = shared.receivers(&table.relation.schema, &table.relation.name).into();
+    let told = shared.versions.last(oid);
+    let is_another = matches!(plan, Plan::Resume(_))
+        && told.is_some_and(|told| rewrite_of(&told, &table.relation) == Some(Rewrite::Anew));
     let (resumed, empty_first) = match plan {
+        // What is there was laid out by columns that are others now.
+        _ if is_another => (None, true),
         // Rows of partitions that are gone, or were emptied, are in the sinks.
         Plan::Resume(copying) if table.storage.is_partitioned && !has_same_parts(&copying, &table) => {
             (None, true)
@@ -465,6 +477,11 @@ async fn begin(
     let is_resumed = resumed.is_some();
     let copy =
         TableCopy { relation: Arc::clone(&table.relation), snapshot: snapshot.lsn, empty_first, is_resumed };
+    if is_another {
+        // The version is kept now, and no longer tells it afterwards.
+        let note = Note::Wanted { table: name.clone() };
+        shared.write_note(oid, &sinks, &note).await.map_err(NotBegun::Over)?;
+    }
     shared.keep_version(&sinks, &table.relation).await.map_err(NotBegun::Over)?;
     let is_empty = match shared.begin_copy(&sinks, &copy).await {
         Ok(is_empty) => is_empty,

@@ -13,14 +13,15 @@
 //!
 //! # Invariants
 //! - A version is durable in a sink's notes before that sink alters a table for it, or lays a row out by it.
-//! - The newest version from before the slot's position is always kept, and every later one, up to [`VERSIONS_MAX`].
+//! - The last [`VERSIONS_MAX`] versions of a table are kept, and the first one: what a run begins with is chosen among them
+//!   by the slot's position, which may also go back when the source crashes.
 //! - Versions are about the source: what any sink has kept holds for all.
 
 use async_trait::async_trait;
 use replicator_sink::{Lane, Sink, SinkError, Write};
 use replicator_types::{Batch, Column, ColumnKind, Lsn, Op, Relation, ReplicaIdentity, indexes_of_key};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Notes about a table's versions have this in front of the table's oid.
@@ -44,11 +45,12 @@ struct KeptBy {
 }
 
 impl Versions {
-    /// Reads what the sinks have kept, for a run that begins at `watermark`.
+    /// Reads what the sinks have kept. Nothing of it is let go for being old: a source that crashes may forget how far
+    /// the slot was.
     ///
     /// # Errors
     /// A sink that does not answer, or a note that can't be read.
-    pub async fn load(sinks: &[Arc<dyn Sink>], watermark: Lsn) -> Result<Self, SinkError> {
+    pub async fn load(sinks: &[Arc<dyn Sink>]) -> Result<Self, SinkError> {
         let mut all: BTreeMap<u32, Vec<Arc<Relation>>> = BTreeMap::new();
         let mut kept_by = Vec::new();
         for sink in sinks {
@@ -70,11 +72,6 @@ impl Versions {
                 own.insert(oid, text);
             }
             kept_by.push(KeptBy { sink: Arc::clone(sink), notes: tokio::sync::Mutex::new(own) });
-        }
-        for versions in all.values_mut() {
-            // A version begins at its transaction's commit record, and what ends there is not behind it.
-            let base = versions.iter().rposition(|version| version.since < watermark);
-            versions.drain(..base.unwrap_or_default());
         }
         Ok(Self { sinks: kept_by, all: Mutex::new(all) })
     }
@@ -133,7 +130,7 @@ impl Versions {
 
     /// The lane, which keeps every version before sink number `sink` sees it.
     pub fn lane(self: &Arc<Self>, sink: usize, lane: Box<dyn Lane>) -> Box<dyn Lane> {
-        Box::new(KeepingLane { versions: Arc::clone(self), sink, lane })
+        Box::new(KeepingLane { versions: Arc::clone(self), sink, lane, met: BTreeSet::new() })
     }
 }
 
@@ -141,6 +138,8 @@ struct KeepingLane {
     versions: Arc<Versions>,
     sink: usize,
     lane: Box<dyn Lane>,
+    /// Tables of which the sink has kept a version for certain.
+    met: BTreeSet<u32>,
 }
 
 #[async_trait]
@@ -154,6 +153,13 @@ impl Lane for KeepingLane {
     }
 
     async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
+        // A table that has come up in this run, and was never told of as altered.
+        for relation in batch.relations() {
+            if relation.oid != 0 && !self.met.contains(&relation.oid) {
+                self.versions.keep_unknown(self.sink, std::slice::from_ref(relation)).await?;
+                self.met.insert(relation.oid);
+            }
+        }
         // A fenced batch is one change.
         if batch.is_fenced() && batch.changes().any(|change| change.op == Op::Schema) {
             for relation in batch.relations() {

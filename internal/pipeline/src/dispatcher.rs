@@ -289,6 +289,11 @@ impl Dispatcher {
         targets.len() as u64
     }
 
+    /// Whether any of the table's sinks holds state by key.
+    pub(crate) fn is_state_kept_of(&self, target: &Target) -> bool {
+        target.sinks.iter().any(|&sink| !self.routes[sink].is_log())
+    }
+
     /// Tells the sinks of a table, behind a fence, what it looks like from here on.
     pub(crate) fn schema(
         &mut self,

@@ -30,6 +30,8 @@ pub(crate) struct Waiting {
     snapshot: Option<Lsn>,
     /// The newest snapshot of which it has rows.
     until: Lsn,
+    /// Told as [`Notice::Doubtful`](crate::Notice::Doubtful).
+    pub(crate) is_doubtful: bool,
     /// The transaction of the first change that waits, held back from the checkpoint.
     pub(crate) hold: Option<TxnId>,
     /// Under which its changes are handed on, once that has begun.
@@ -68,6 +70,7 @@ impl Waiting {
             targets: Vec::new(),
             snapshot,
             until: Lsn::ZERO,
+            is_doubtful: false,
             hold: None,
             group: None,
         }

@@ -116,6 +116,7 @@ struct Bench {
     runtime: Runtime,
     running: Running,
     held: Held,
+    script: Arc<Mutex<Vec<Step>>>,
     budget: Budget,
 }
 
@@ -187,7 +188,7 @@ impl Bench {
             lanes: (0..sink.shards).map(lane).collect(),
         };
         let running = start(settings, vec![lanes]).unwrap();
-        Self { runtime, running, held, budget }
+        Self { runtime, running, held, script, budget }
     }
 
     fn send(&self, wire: Wire) {
@@ -244,6 +245,7 @@ fn nothing_is_acknowledged_while_a_write_waits() {
     let (go, gate): (Sender<()>, _) = unbounded();
     let bench = Bench::new(Sink { in_flight_max: 3, script: vec![Step::Wait(gate)], ..Sink::default() });
     bench.send(inserts(table().begin(10), &KEYS[..1]).commit(10));
+    bench.wait_for("the write that waits", |bench| bench.script.lock().unwrap().is_empty());
     bench.send(inserts(Wire::new().begin(20), &KEYS[1..3]).commit(20).keepalive(40));
     bench.wait_for("the later writes, which overtake", |bench| bench.held().len() == 2);
     std::thread::sleep(Duration::from_millis(30));

@@ -208,6 +208,37 @@ fn a_key_change_that_only_the_sink_can_complete_is_fenced_while_catching_up() {
 }
 
 #[test]
+fn a_large_value_that_went_with_a_key_between_two_snapshots_of_a_copy_makes_it_doubtful() {
+    let to_2 = |wire: Wire, body| wire.update(T, Some((b'K', &[Some("1"), None])), &[Some("2"), body]);
+    let told = |first: Option<Lsn>, last: u64, wire: Wire| {
+        let mut run = Run::of(with_t(Standing::Waiting { snapshot: first }));
+        run.pipeline.copied_until(T, Lsn(last));
+        run.feed(wire.keepalive(40));
+        run.release(T);
+        run.told()
+    };
+    let at = |lsn: u64, body| to_2(t(Wire::new()).begin(lsn), body).commit(lsn);
+    assert_eq!(told(Some(Lsn(15)), 30, at(20, UNCHANGED))[0], "doubtful 100");
+    assert_eq!(told(None, 30, at(20, UNCHANGED))[0], "doubtful 100", "rows were there before");
+    let twice = to_2(at(18, UNCHANGED).begin(20), UNCHANGED).commit(20);
+    assert_eq!(told(Some(Lsn(15)), 30, twice).iter().filter(|line| line.starts_with("doubtful")).count(), 1);
+    for (first, last, wire, why) in [
+        (Some(Lsn(15)), 15, at(20, UNCHANGED), "one snapshot, and the change behind it"),
+        (Some(Lsn(15)), 30, at(32, UNCHANGED), "behind the last snapshot"),
+        (Some(Lsn(15)), 30, at(20, Some("sent")), "the value was sent"),
+        (
+            Some(Lsn(15)),
+            30,
+            t(Wire::new()).begin(20).update(T, None, &[Some("1"), UNCHANGED]).commit(20),
+            "the same key",
+        ),
+    ] {
+        let told = told(first, last, wire);
+        assert!(!told.is_empty() && told.iter().all(|line| line.starts_with("caught up")), "{why}: {told:?}");
+    }
+}
+
+#[test]
 fn a_change_of_the_table_waits_in_its_place() {
     let mut run = Run::of(with_t(WAITS));
     run.feed(whole(t(Wire::new()), 10, "1"));

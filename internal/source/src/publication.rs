@@ -268,6 +268,33 @@ pub(crate) async fn partitions_of_other_identity(sql: &Sql, name: &str) -> Resul
         .collect()
 }
 
+/// Tables and partitions that the role can't copy. The stream needs no right to read them, `COPY` does.
+pub(crate) async fn unreadable(sql: &Sql, tables: &[TableCatalog]) -> Result<Vec<String>, SourceError> {
+    let doing = "looking whether the tables can be read";
+    let oids = tables.iter().map(|table| table.oid.to_string()).collect::<Vec<_>>().join(",");
+    let query = "
+        SELECT current_user::text AS role, format('%I.%I', n.nspname, c.relname) AS name, quote_ident(n.nspname) AS schema
+        FROM (SELECT DISTINCT coalesce(p.relid, t.oid) AS oid
+              FROM unnest(('{' || $1 || '}')::oid[]) t (oid)
+              LEFT JOIN LATERAL pg_partition_tree(t.oid) p ON p.isleaf) x
+        JOIN pg_class c ON c.oid = x.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE NOT (has_schema_privilege(n.oid, 'USAGE')
+                   AND (has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT')))
+        ORDER BY 2 LIMIT 100";
+    let rows = sql.rows(doing, query, &[(&oids, Type::TEXT)]).await?;
+    rows.iter()
+        .map(|row| {
+            let (role, name): (&str, &str) = (column(row, "role", doing)?, column(row, "name", doing)?);
+            let schema: &str = column(row, "schema", doing)?;
+            let role = quote_identifier(role);
+            Ok(format!(
+                "{name} can't be copied: role {role} may not read it; run `GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT \
+                 SELECT ON {name} TO {role}`, or set source.snapshot = \"never\""
+            ))
+        })
+        .collect()
+}
+
 /// The remedy for a publication that is not there and must not be made.
 pub(crate) fn absent(name: &str, patterns: &TablePatterns) -> SourceError {
     let what = if patterns.is_everything() { "ALL TABLES" } else { "TABLE …" };

@@ -1,4 +1,4 @@
-use replicator_harness::{Config, Replicator};
+use replicator_harness::{Config, Metrics, Replicator};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -49,6 +49,13 @@ impl Supervisor {
             }
         });
         Self { shared, thread: Some(thread) }
+    }
+
+    /// The sum of a metric of the present run over all its labels; 0 when it does not answer.
+    pub fn metric(&self, name: &str) -> f64 {
+        let answer = self.shared.current().try_http("/metrics");
+        let body = answer.map_or_else(|_| String::new(), |(_, body)| body);
+        Metrics::parse(&body).sum(name, &[]).unwrap_or_default()
     }
 
     /// `kill -9`.

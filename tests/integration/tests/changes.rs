@@ -120,12 +120,13 @@ fn a_slot_that_is_made_anew_behind_our_back_is_not_followed_in_silence() {
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     world.source.sql("shop", "INSERT INTO t SELECT generate_series(1, 10)");
-    world.source.sql(
-        "postgres",
-        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'replicator'",
-    );
+    // It comes back at once: the slot goes in between.
     eventually_blocking(SOON, "the slot dropped and made anew", || {
-        world.source.try_sql("shop", "SELECT pg_drop_replication_slot('replicator')")?;
+        world.source.try_sql(
+            "shop",
+            "SELECT pg_terminate_backend(active_pid), pg_sleep(0.01) FROM pg_replication_slots;
+             SELECT pg_drop_replication_slot('replicator')",
+        )?;
         world.source.try_sql("shop", "INSERT INTO t VALUES (11)")?;
         world.source.try_sql("shop", "SELECT pg_create_logical_replication_slot('replicator', 'pgoutput')")
     });

@@ -91,6 +91,30 @@ fn a_role_without_replication() {
 }
 
 #[test]
+fn tables_that_the_role_may_not_read_are_found_before_the_copy() {
+    let source = source();
+    source.sql(
+        "shop",
+        "CREATE ROLE carol LOGIN REPLICATION; CREATE SCHEMA \"Odd\";
+         CREATE TABLE open (id int PRIMARY KEY); GRANT SELECT ON open TO carol;
+         CREATE TABLE closed (id int PRIMARY KEY); CREATE TABLE \"Odd\".within (id int PRIMARY KEY);
+         GRANT SELECT ON \"Odd\".within TO carol;
+         CREATE TABLE whole (id int PRIMARY KEY) PARTITION BY RANGE (id); GRANT SELECT ON whole TO carol;
+         CREATE TABLE part PARTITION OF whole FOR VALUES FROM (0) TO (9);
+         CREATE PUBLICATION replicator FOR ALL TABLES WITH (publish_via_partition_root)",
+    );
+    let config = Config::new(&source.url_as("carol", "shop", "sslmode=disable")).blackhole("nothing");
+    let checked = Replicator::check(&config);
+    assert_eq!(checked.status.code(), Some(1), "{}", checked.stdout);
+    for named in ["public.closed", "\"Odd\".within", "public.part", "GRANT SELECT", "carol"] {
+        assert!(checked.stdout.contains(named), "{named} in {}", checked.stdout);
+    }
+    assert!(!checked.stdout.contains("public.open"), "{}", checked.stdout);
+    let checked = Replicator::check(&config.set("source.snapshot", "never"));
+    assert!(!checked.stdout.contains("public.closed"), "{}", checked.stdout);
+}
+
+#[test]
 fn a_table_without_replica_identity() {
     let source = source();
     source.sql("shop", "CREATE TABLE anonymous (a int); ALTER TABLE anonymous REPLICA IDENTITY NOTHING");

@@ -71,6 +71,11 @@ async fn prepared_transactions_arrive_when_they_are_committed_also_after_a_resta
         let supervisor = Supervisor::start(&config);
         eventually_blocking(SOON, "ready", || if supervisor.is_ready() { Ok(()) } else { Err("not ready") });
         world.source.sql("shop", "INSERT INTO t SELECT n, 'base', 0 FROM generate_series(1, 100) n");
+        // No snapshot can be had while transactions are prepared, so the copy has to be over.
+        eventually_blocking(SOON, "the first rows are there", || {
+            let count = world.target.try_sql("copy", "SELECT count(*) FROM t")?;
+            if count == "100" { Ok(()) } else { Err(count) }
+        });
         // Small and large (streamed), to be committed and to be rolled back.
         for (gid, from, rows) in
             [("small", 1000, 10), ("large", 2000, 5000), ("undone", 9000, 10), ("undone large", 20000, 5000)]

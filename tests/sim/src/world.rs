@@ -329,8 +329,11 @@ impl World {
                 Notice::CaughtUp { oid, from } => {
                     process.copies.insert(oid, Copy::CaughtUp(from));
                 }
-                // Nobody asks for a table, and none is altered.
-                Notice::Request { .. } | Notice::Altered { .. } | Notice::Rewritten { .. } => {}
+                // Nobody asks for a table, and none is altered; keys of rows with large values stay while they are copied.
+                Notice::Request { .. }
+                | Notice::Altered { .. }
+                | Notice::Rewritten { .. }
+                | Notice::Doubtful(_) => {}
             }
         }
     }

@@ -10,11 +10,11 @@
 //! [`waiting`](crate::waiting).
 
 use super::{Pipeline, PipelineError, STEP_BYTES};
-use crate::dispatcher::{Target, To};
+use crate::dispatcher::{RowChange, Target, To};
 use crate::rewrite::{Rewrite, rewrite_of};
 use crate::waiting::{Waited, Waiting, What};
 use replicator_spill::Shelf;
-use replicator_types::{Lsn, Position, Relation, TableCatalog, TransactionMeta, TxnId};
+use replicator_types::{Lsn, Op, Position, Relation, TableCatalog, TransactionMeta, Tuple, TxnId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,6 +48,10 @@ pub enum Notice {
         /// The first change that went the ordinary way.
         from: Position,
     },
+    /// While it caught up, a row got another key and its large values were not sent, over rows that the copy has perhaps
+    /// of a later time: where the row was, another may stand. Only a copy under one snapshot makes that right.
+    /// Told before [`Notice::CaughtUp`], once a copy.
+    Doubtful(u32),
     /// A table that the run did not know. Its changes wait from its first one on.
     New(Arc<Relation>),
     /// A logical message with the prefix of [`Pipeline::with_request_prefix`]. The watermark stays before it until
@@ -387,11 +391,15 @@ impl Pipeline {
         let Some(oid) = self.next_to_release() else { return Ok(()) };
         let Some(waiting) = self.tables.waiting.get_mut(&oid) else { return Ok(()) };
         let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
+        let (until, mut is_doubtful) = (waiting.until(), waiting.is_doubtful);
         let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
         let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
             let Waited { transaction, target, ordinal, what } = waited;
             match what {
                 What::Row(change) => {
+                    is_doubtful |= transaction.commit_lsn < until
+                        && moves_unsent_values(&change)
+                        && dispatcher.is_state_kept_of(target);
                     dispatcher.row(accounts, &transaction, target, To::States, change, ordinal, now)?;
                 }
                 What::Truncate { cascade, restart_identity } => {
@@ -411,6 +419,9 @@ impl Pipeline {
             }
             Ok::<(), PipelineError>(())
         })?;
+        if is_doubtful && !std::mem::replace(&mut waiting.is_doubtful, true) {
+            self.notices.push(Notice::Doubtful(oid));
+        }
         if !more {
             self.caught_up(oid, group);
         }
@@ -465,4 +476,12 @@ impl Pipeline {
     pub fn waiting_bytes_of(&self, oid: u32) -> u64 {
         self.tables.waiting.get(&oid).map_or(0, Waiting::bytes)
     }
+}
+
+/// Whether a row gets another key, and keeps values that were not sent.
+fn moves_unsent_values(change: &RowChange<'_>) -> bool {
+    change.op == Op::Update
+        && change.old.is_some()
+        && !change.old_is_full
+        && change.new.is_some_and(Tuple::has_unchanged)
 }

@@ -141,6 +141,7 @@ impl Run {
     pub(crate) fn told(&mut self) -> Vec<String> {
         let word = |notice: Notice| match notice {
             Notice::Held(oid) => format!("held {oid}"),
+            Notice::Doubtful(oid) => format!("doubtful {oid}"),
             Notice::CaughtUp { oid, from } => {
                 format!("caught up {oid} {}+{}", from.commit_lsn.0, from.ordinal)
             }

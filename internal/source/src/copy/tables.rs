@@ -51,7 +51,7 @@ const PARTS: &str = "
     SELECT p.oid AS root, p.oid, p.relkind FROM published p
   UNION ALL
     SELECT t.root, c.oid, c.relkind
-    FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid JOIN pg_class c ON c.oid = i.inhrelid
+    FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending JOIN pg_class c ON c.oid = i.inhrelid
     WHERE t.relkind = 'p'
 )
 SELECT t.root, t.oid, t.relkind::text AS sort, format('%I.%I', n.nspname, c.relname) AS sql_name,

@@ -3,10 +3,12 @@
 use super::Source;
 use crate::publication::{
     IdentityFinding, Plan, Publication, absent, absent_slot, identity_findings, partitions_of_other_identity,
+    unreadable,
 };
 use crate::server::Server;
 use crate::slot::Slot;
 use crate::{SourceError, catalog, negotiation};
+use replicator_config::Snapshot;
 use replicator_types::{CheckItem, TableCatalog};
 
 impl Source {
@@ -38,8 +40,15 @@ impl Source {
             Err(error) => items.push(CheckItem::fail("source replication", error.to_string())),
         }
         items.push(item("source slot", self.check_slot(&server).await));
-        let tables = self.check_publication(&server, items).await.map_err(at("source publication"))?;
-        self.check_identities(&tables, items);
+        let (tables, tells_rows_apart) =
+            self.check_publication(&server, items).await.map_err(at("source publication"))?;
+        if tells_rows_apart {
+            self.check_identities(&tables, items);
+        }
+        if self.config.snapshot != Snapshot::Never {
+            let unreadable = unreadable(&self.sql, &tables).await.map_err(at("source tables"))?;
+            items.extend(unreadable.into_iter().map(|text| CheckItem::fail("source table", text)));
+        }
         let partitions = partitions_of_other_identity(&self.sql, &self.config.publication)
             .await
             .map_err(at("source tables"))?;
@@ -62,24 +71,25 @@ impl Source {
         }
     }
 
+    /// The tables, and whether updates or deletes of them are published.
     async fn check_publication(
         &self,
         server: &Server,
         items: &mut Vec<CheckItem>,
-    ) -> Result<Vec<TableCatalog>, SourceError> {
+    ) -> Result<(Vec<TableCatalog>, bool), SourceError> {
         let name = &self.config.publication;
         match Publication::find(&self.sql, name).await? {
             Some(publication) => {
                 let tables = catalog::published(&self.sql, name, server.version_num).await?;
                 let found = publication.verify(name, &tables)?;
                 items.push(CheckItem::ok("source publication", format!("{name}: {found}")));
-                Ok(if publication.publishes_updates_or_deletes { tables } else { Vec::new() })
+                Ok((tables, publication.publishes_updates_or_deletes))
             }
             None if self.config.create => {
                 let plan = Plan::of(&self.sql, server, name, &self.config.tables).await?;
                 let found = format!("{name} does not exist yet and will be made {}", plan.described());
                 items.push(CheckItem::ok("source publication", found));
-                Ok(plan.tables)
+                Ok((plan.tables, true))
             }
             None => Err(absent(name, &self.config.tables)),
         }
