@@ -160,7 +160,7 @@ async fn a_copy_that_is_killed_three_times_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_broken_copy_has_handed_on_is_not_written_into_the_one_that_follows() {
-    const ROWS: u64 = 60_000;
+    const ROWS: u64 = 150_000;
     let world = World::start(PgVersion::V15);
     // Without a key a row that is written twice is there twice.
     world.source.sql(
@@ -172,7 +172,8 @@ async fn what_a_broken_copy_has_handed_on_is_not_written_into_the_one_that_follo
         .config()
         .set_sink("copy", "url", proxy.rewrite(&world.target.url("copy")))
         .set("copy.range_bytes", "256KiB")
-        .set("copy.batch_rows_max", 200);
+        .set("copy.bytes_max", "8MiB")
+        .set("copy.batch_rows_max", 1000);
     let mut replicator = Replicator::spawn(&config, &[]);
     eventually_blocking(SOON, "a part of the rows", || {
         let count = world.target.try_sql("copy", "SELECT count(*) FROM bag")?;

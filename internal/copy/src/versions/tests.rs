@@ -150,7 +150,7 @@ async fn a_lane_sees_a_version_when_it_is_in_the_notes_and_not_before() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let mut lane = versions.lane(0, Box::new(Watching(Arc::clone(&sinks[0]), Arc::clone(&seen))));
     let batch = |since, op, fenced| {
-        let relation = version(since, &[(1, "id"), (2, "a")]);
+        let relation = version(since, &[(1, "id"), (2, if since < 10 { "a" } else { "b" })]);
         let meta = TransactionMeta { id: TxnId(0), commit_lsn: Lsn(since), commit_time_us: 0, xid: 0 };
         let mut builder = BatchBuilder::new(Budget::new(1 << 20));
         let change = NewChange {
