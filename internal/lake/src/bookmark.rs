@@ -17,7 +17,7 @@ pub fn write(position: Position, out: &mut [u8; CHARS]) {
     }
 }
 
-/// As [`write`], for where a text of its own is needed.
+/// As [`write()`], for where a text of its own is needed.
 pub fn text(position: Position) -> String {
     format!("{:016x}-{:016x}", position.commit_lsn.0, position.ordinal)
 }

@@ -43,7 +43,7 @@ impl Identity {
 /// What a file holds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FileInfo {
-    /// [`FORMAT_VERSION`].
+    /// The version of the format that the file is in.
     pub format_version: u32,
     /// What sort of file.
     pub kind: FileKind,
