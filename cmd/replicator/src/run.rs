@@ -76,6 +76,9 @@ async fn serve_admin(
     Ok(())
 }
 
+/// Holds the slot's lease. Ends when another process has it.
+type Keeping = JoinHandle<SourceError>;
+
 /// Everything opened and joined.
 struct Run {
     sinks: Vec<Arc<dyn Sink>>,
@@ -84,6 +87,7 @@ struct Run {
     pipeline: Running,
     follower: JoinHandle<Result<Option<Connection>, SourceError>>,
     copying: JoinHandle<Outcome>,
+    lease: Keeping,
     /// To it.
     notices: mpsc::UnboundedSender<Notice>,
     stop_reading: watch::Sender<bool>,
@@ -102,7 +106,7 @@ impl Run {
             sinks::open_all(&config.sinks, &logger)?.into_iter().map(Arc::from).collect();
         let source = Source::new(config.source.clone(), logger.new(o!("part" => "source")))
             .map_err(|error| error.to_string())?;
-        let prepared = prepare(&source, &config, &ready, &logger).await?;
+        let (lease, prepared) = prepare(&source, &config, &ready, &logger).await?;
         ready.set_source(Ok(()));
         // Before the sinks make tables: changes committed from here on need not be waited for.
         let stop_at = match endpos {
@@ -178,7 +182,19 @@ impl Run {
         };
         let follower = tokio::spawn(follower.run());
         let grace = Duration::from_millis(config.shutdown_grace_ms);
-        Ok(Self { sinks, lanes_up, ready, pipeline, follower, copying, notices, stop_reading, grace, logger })
+        Ok(Self {
+            sinks,
+            lanes_up,
+            ready,
+            pipeline,
+            follower,
+            copying,
+            lease,
+            notices,
+            stop_reading,
+            grace,
+            logger,
+        })
     }
 
     /// Until a signal, the end position, or a failure that needs a person.
@@ -207,6 +223,12 @@ impl Run {
                     Ok(Outcome::Failed(text)) => return Err(text),
                     Err(error) => return Err(format!("the task that copies tables ended: {error}")),
                 },
+                lost = &mut self.lease => {
+                    return Err(match lost {
+                        Ok(error) => format!("source: {error}"),
+                        Err(error) => format!("the task that keeps the lease ended: {error}"),
+                    });
+                }
                 signal = signals.next() => {
                     info!(self.logger, "stopping"; "signal" => signal, "grace_ms" => self.grace.as_millis() as u64);
                     signals.exit_at_next(self.logger.clone());
@@ -296,25 +318,51 @@ impl Run {
     }
 }
 
-/// Prepares the source. Waits while that is only a question of time: a slot that a killed predecessor still
-/// holds, a server that is starting. Anything else is an error at once.
+/// How long the next look at a source that is busy is away at most: a process that stands by takes over within seconds.
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Takes the slot's lease and prepares the source. Waits while that is only a question of time: another process that
+/// has the slot, a walsender that a killed one left behind, a server that is starting. Anything else is an error at once.
 async fn prepare(
     source: &Source,
     config: &Config,
     ready: &ReadyState,
     logger: &Logger,
-) -> Result<Prepared, String> {
+) -> Result<(Keeping, Prepared), String> {
     let mut backoff = backoff(config);
+    let mut lease = None;
+    let mut said = String::new();
     loop {
-        match source.prepare().await {
+        let error = match try_prepare(source, &mut lease).await {
             Ok(prepared) => return Ok(prepared),
-            Err(error) if error.is_busy() => {
-                let pause = backoff.pause();
-                ready.set_source(Err(error.to_string()));
-                warn!(logger, "waiting for the source"; "reason" => %error, "pause_ms" => pause.as_millis() as u64);
-                tokio::time::sleep(pause).await;
-            }
+            Err(error) if error.is_busy() => error.to_string(),
             Err(error) => return Err(format!("source: {error}")),
+        };
+        let pause = backoff.pause().min(BUSY_PAUSE_MAX);
+        // It may last for months: a standby says each reason once.
+        if said != error {
+            warn!(logger, "waiting for the source"; "reason" => &error, "pause_ms" => pause.as_millis() as u64);
+        }
+        ready.set_source(Err(error.clone()));
+        said = error;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn try_prepare(
+    source: &Source,
+    lease: &mut Option<Keeping>,
+) -> Result<(Keeping, Prepared), SourceError> {
+    // Kept from the first: making a slot can take minutes.
+    let held = match lease.take().filter(|held| !held.is_finished()) {
+        Some(held) => held,
+        None => tokio::spawn(source.lease().await?.keep()),
+    };
+    match source.prepare().await {
+        Ok(prepared) => Ok((held, prepared)),
+        Err(error) => {
+            *lease = Some(held);
+            Err(error)
         }
     }
 }

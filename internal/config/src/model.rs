@@ -517,7 +517,7 @@ mod defaults {
         fn default() -> Self {
             Self {
                 workers: 2,
-                range_bytes: ByteSize(32 << 20),
+                range_bytes: ByteSize(64 << 20),
                 batch_rows_max: 100_000,
                 batch_bytes_max: ByteSize(8 << 20),
                 bytes_max: ByteSize(64 << 20),

@@ -14,6 +14,7 @@ pub struct SourceError {
 enum State {
     Plain,
     Busy,
+    Starting,
     StaleSnapshot,
 }
 
@@ -31,7 +32,12 @@ impl SourceError {
 
     /// See [`SourceError::busy`].
     pub fn is_busy(&self) -> bool {
-        self.state == State::Busy
+        matches!(self.state, State::Busy | State::Starting)
+    }
+
+    /// The server is not up yet. It is busy, too.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.state == State::Starting
     }
 
     /// The table can't be copied under this snapshot any more: it was rewritten, altered or dropped since, or the
@@ -108,7 +114,7 @@ pub(crate) fn lost_slot_remedy(slot: &str) -> String {
 impl From<ConnectError> for SourceError {
     fn from(error: ConnectError) -> Self {
         // 57P03: the server is starting up, or recovering.
-        let state = if error.code() == Some("57P03") { State::Busy } else { State::Plain };
+        let state = if error.code() == Some("57P03") { State::Starting } else { State::Plain };
         Self { kind: error.kind(), state, text: error.to_string() }
     }
 }

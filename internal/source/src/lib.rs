@@ -10,6 +10,7 @@
 //! ```
 //!
 //! # Invariants
+//! - One process at a time has a slot's [`Lease`]; who has it not asks no sink for anything.
 //! - Nothing is acknowledged that the watermark does not say is durable.
 //! - The slot that is read is the one that was prepared: same cluster, same name; otherwise the stream does
 //!   not begin.
@@ -26,6 +27,7 @@ mod default_expression;
 mod error;
 mod feedback;
 mod frames;
+mod lease;
 mod negotiation;
 mod pace;
 mod poll;
@@ -42,6 +44,7 @@ pub use command::{Origin, StreamOptions, Streaming};
 pub use copy::{CopyLimits, CopyPart, CopyTable, CopyWorker, Snapshot};
 pub use error::SourceError;
 pub use feedback::{Feedback, FeedbackHandle};
+pub use lease::Lease;
 pub use reader::{Chunk, Reader};
 pub use replicator_pgconn::ErrorKind;
 pub use slot::SlotStatus;

@@ -13,7 +13,9 @@ use crate::server::Server;
 use crate::signals::Signals;
 use crate::slot::{self, Slot};
 use crate::sql::{Sql, column, lsn};
-use crate::{Feedback, Reader, SlotStatus, Snapshot, SourceError, StreamOptions, catalog, copy, negotiation};
+use crate::{
+    Feedback, Lease, Reader, SlotStatus, Snapshot, SourceError, StreamOptions, catalog, copy, negotiation,
+};
 use replicator_config::{BinaryValues, SourceConfig};
 use replicator_pgconn::ConnectOptions;
 use replicator_types::{Budget, Lsn, SlotIdentity, TableCatalog};
@@ -289,6 +291,14 @@ impl Source {
             warn!(self.log, "{}", text);
         }
         Ok(())
+    }
+
+    /// Takes the right to follow the slot, before anything else is done for a run. See [`Lease`].
+    ///
+    /// # Errors
+    /// Another process has it ([`SourceError::is_busy`]); the connection.
+    pub async fn lease(&self) -> Result<Lease, SourceError> {
+        Lease::take(&self.sql, &self.config.slot, &self.log).await
     }
 
     /// Begins the stream at `from` or at the slot's position, whichever is later. Must come after

@@ -42,6 +42,12 @@ impl Sql {
         Ok(client)
     }
 
+    /// A session of its own, for what lasts as long as the session does.
+    pub(crate) async fn session(&self) -> Result<Client, SourceError> {
+        let options = self.options.clone().with_setting("idle_session_timeout", "0");
+        Ok(connect(&options).await?)
+    }
+
     /// Runs a query that only reads. When the connection turns out to be broken it is run once more on a new
     /// one. `doing` goes into the error.
     pub(crate) async fn rows(

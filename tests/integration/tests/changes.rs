@@ -175,19 +175,6 @@ fn a_slot_that_was_lost_between_two_runs_is_not_replaced_in_silence() {
 }
 
 #[test]
-fn a_slot_in_use_is_waited_for() {
-    let world = World::start(PgVersion::V15);
-    world.source.sql("shop", "CREATE TABLE t (id bigint PRIMARY KEY)");
-    let mut first = Replicator::spawn(&world.config(), &[]);
-    first.wait_until_ready(SOON);
-    let mut second = Replicator::spawn(&world.config(), &[]);
-    second.wait_for_line("in use by process", SOON);
-    assert!(second.is_running());
-    first.kill9();
-    second.wait_until_ready(SOON);
-}
-
-#[test]
 fn a_sigterm_before_the_source_is_ready_ends_with_0() {
     let world = World::start(PgVersion::V15);
     world.source.sql("shop", "CREATE TABLE t (id bigint PRIMARY KEY)");

@@ -31,6 +31,15 @@ fn run(world: &World, file: &Path) {
     outcome.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
+/// Says at its end that something is over, also when that is a panic: threads that wait for it would go on for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Whether the target knows the types of the corpus from the first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TargetTypes {
@@ -73,8 +82,8 @@ async fn every_table_of_the_corpus_ends_equal_in_postgres_while_the_replicator_i
                     supervisor.kill9();
                 }
             });
+            let _over = Over(&is_over);
             files.iter().for_each(|file| run(&world, file));
-            is_over.store(true, Ordering::Relaxed);
         });
         finish(&world, &format!("Postgres {}", version.major())).await;
         assert!(supervisor.starts() > 1);

@@ -35,6 +35,15 @@ const PROCESSES_PAUSE: Duration = Duration::from_millis(50);
 /// A URL has to be shorter than this (`http::Uri` takes 65 534 bytes); a longer INSERT travels in the body.
 const URL_SQL_BYTES_MAX: usize = 16 << 10;
 
+/// What the server may take for granted of an insert's rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rows {
+    /// Each is of another key, as copied rows are: the server need not look for earlier versions among them.
+    Distinct,
+    /// Nothing.
+    Any,
+}
+
 /// A server.
 pub(crate) struct Client {
     inner: clickhouse::Client,
@@ -181,6 +190,7 @@ impl Client {
         &self,
         sql: &str,
         body: Bytes,
+        rows: Rows,
         token: &str,
         what: &str,
     ) -> Result<(), SinkError> {
@@ -203,6 +213,7 @@ impl Client {
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "1")
             .with_setting("insert_deduplication_token", token)
+            .with_setting("optimize_on_insert", if rows == Rows::Distinct { "0" } else { "1" })
             // A NULL for which there is no room is an error, never a default.
             .with_setting("input_format_null_as_default", "0")
             // A table that somebody partitioned finely is still written to.

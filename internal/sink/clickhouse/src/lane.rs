@@ -1,3 +1,4 @@
+use crate::client::Rows;
 use crate::encode::{EncodeError, Encoded, Encoder, TableEncoder};
 use crate::history::Earlier;
 use crate::sink::Shared;
@@ -139,6 +140,7 @@ impl Lane for ClickHouseLane {
     }
 
     async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
+        let rows = if matches!(batch.phase(), Phase::Copy { .. }) { Rows::Distinct } else { Rows::Any };
         loop {
             let mut encoder = self.encoder(&batch).await?;
             let (back, outcome) = if batch.data_bytes() < INLINE_BYTES {
@@ -165,6 +167,7 @@ impl Lane for ClickHouseLane {
                     return Ok(Box::new(ClickHouseWrite::new(
                         client,
                         Arc::clone(&self.scope),
+                        rows,
                         encoded.steps,
                     )));
                 }

@@ -11,7 +11,7 @@
 //! - Notes of other sinks, slots and clusters are neither read nor changed.
 //! - A note is as durable as the data: the table has the settings of the others, and lies in the same database.
 
-use crate::client::{Client, number};
+use crate::client::{Client, Rows, number};
 use crate::compress::FrameWriter;
 use crate::layout::Layout;
 use crate::names::{Place, identifiers, literal};
@@ -111,7 +111,7 @@ impl Notes {
         let sql = format!("INSERT INTO {} ({names}) FORMAT Native", self.place.sql());
         // Not the digest alone: the same text may be kept, replaced and kept again.
         let token = format!("{key}/{sequence}/{:032x}", body.digest);
-        self.client.insert(&sql, body.bytes, &token, &format!("keeping the note {key}")).await
+        self.client.insert(&sql, body.bytes, Rows::Any, &token, &format!("keeping the note {key}")).await
     }
 
     /// The last sequence; makes the table where it is not there.

@@ -1,4 +1,4 @@
-use crate::client::Client;
+use crate::client::{Client, Rows};
 use crate::encode::{Insert, Step};
 use crate::names::identifier;
 use crate::native::VERSION;
@@ -18,12 +18,13 @@ pub(crate) struct ClickHouseWrite {
     client: Arc<Client>,
     /// What its tokens begin with: slot and lane.
     scope: Arc<str>,
+    rows: Rows,
     steps: Vec<(Step, bool)>,
     held_bytes: usize,
 }
 
 impl ClickHouseWrite {
-    pub(crate) fn new(client: Arc<Client>, scope: Arc<str>, steps: Vec<Step>) -> Self {
+    pub(crate) fn new(client: Arc<Client>, scope: Arc<str>, rows: Rows, steps: Vec<Step>) -> Self {
         let held_bytes = steps
             .iter()
             .map(|step| match step {
@@ -31,7 +32,7 @@ impl ClickHouseWrite {
                 Step::Truncate(..) => 0,
             })
             .sum();
-        Self { client, scope, steps: steps.into_iter().map(|step| (step, false)).collect(), held_bytes }
+        Self { client, scope, rows, steps: steps.into_iter().map(|step| (step, false)).collect(), held_bytes }
     }
 }
 
@@ -54,7 +55,7 @@ impl Write for ClickHouseWrite {
             }
             let run = rest.iter().take_while(|(step, _)| matches!(step, Step::Insert(_))).count();
             let (inserts, after) = rest.split_at_mut(run);
-            send_inserts(&self.client, &self.scope, inserts).await?;
+            send_inserts(&self.client, &self.scope, self.rows, inserts).await?;
             rest = after;
         }
         Ok(())
@@ -63,7 +64,12 @@ impl Write for ClickHouseWrite {
 
 /// Sends those that are not done, some at once. Of several failures the gravest is told, after the others
 /// have had their chance.
-async fn send_inserts(client: &Client, scope: &str, inserts: &mut [(Step, bool)]) -> Result<(), SinkError> {
+async fn send_inserts(
+    client: &Client,
+    scope: &str,
+    rows: Rows,
+    inserts: &mut [(Step, bool)],
+) -> Result<(), SinkError> {
     let mut waiting = inserts.iter_mut().filter(|(_, done)| !*done).filter_map(|(step, done)| match step {
         Step::Insert(insert) => Some((&*insert, done)),
         Step::Truncate(..) => None,
@@ -75,8 +81,9 @@ async fn send_inserts(client: &Client, scope: &str, inserts: &mut [(Step, bool)]
             let Some((insert, done)) = waiting.next() else { break };
             running.push(async move {
                 let (token, what) = insert_parts(insert, scope);
-                let sent =
-                    client.insert(&insert.target.insert, insert.body.bytes.clone(), &token, &what).await;
+                let sent = client
+                    .insert(&insert.target.insert, insert.body.bytes.clone(), rows, &token, &what)
+                    .await;
                 *done = sent.is_ok();
                 sent
             });

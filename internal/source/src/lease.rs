@@ -1,0 +1,130 @@
+//! The right to follow a slot, and with it to write to the sinks.
+//!
+//! A walsender's hold on its slot is not enough: sinks are opened, and asked how far they are, before the stream begins,
+//! and whoever waits for a slot has to ask only when the one before is gone. So a process first takes an advisory lock of
+//! the source's database, in a session of its own, and keeps it until it ends. That session says something every
+//! [`BEAT_INTERVAL`]; one that was silent for [`SILENCE_MAX`] – stopped, or cut off without a word – is ended by whoever
+//! waits for the lease.
+//!
+//! Sources: <https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS>, and for the columns
+//! <https://www.postgresql.org/docs/current/view-pg-locks.html>.
+
+use crate::SourceError;
+use crate::sql::{Sql, column};
+use slog::{Logger, info, warn};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+/// How often its holder says that it is there, and looks whether it still holds it.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a holder may say nothing before another takes the lease from it.
+const SILENCE_MAX: Duration = Duration::from_millis(4500);
+
+/// How long an answer may take. A server that is slower than this is no reason to give anything up.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+// The lock's number, from the slot's name. Advisory locks are per database, as logical slots are.
+const TAKE: &str = "SELECT pg_try_advisory_lock(hashtextextended('replicator lease ' || $1, 0)) AS taken";
+
+// Columns of pg_stat_activity that the role may not see are NULL: such a holder is waited for.
+const HOLDER: &str = "
+SELECT a.pid, format('application %s, from %s, since %s', coalesce(nullif(a.application_name, ''), 'unknown'),
+                     coalesce(host(a.client_addr), 'a local socket'), date_trunc('second', a.backend_start)) AS holder,
+       coalesce(extract(epoch FROM clock_timestamp() - a.state_change) * 1000, 0)::int8 AS silent_ms,
+       (SELECT s.active_pid FROM pg_replication_slots s WHERE s.slot_name = $1) AS reader
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+CROSS JOIN (SELECT hashtextextended('replicator lease ' || $1, 0) AS number) k
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.classid::int8 = (k.number >> 32) & 4294967295 AND l.objid::int8 = k.number & 4294967295";
+
+/// The lease of a slot. It is given back when this is dropped, or with the process.
+#[derive(Debug)]
+pub struct Lease {
+    client: Client,
+    sql: Arc<Sql>,
+    slot: String,
+    log: Logger,
+}
+
+impl Lease {
+    /// Takes it; a holder that was not heard of for long is ended, and the next call takes it.
+    ///
+    /// # Errors
+    /// Another process has it ([`SourceError::is_busy`]); the connection.
+    pub(crate) async fn take(sql: &Arc<Sql>, slot: &str, log: &Logger) -> Result<Self, SourceError> {
+        let client = sql.session().await?;
+        let lease = Self { client, sql: Arc::clone(sql), slot: slot.to_owned(), log: log.clone() };
+        if lease.try_lock().await? {
+            return Ok(lease);
+        }
+        Err(lease.why_not().await?)
+    }
+
+    async fn try_lock(&self) -> Result<bool, SourceError> {
+        let doing = format!("taking the lease of slot {}", self.slot);
+        let rows = self.client.query_typed(TAKE, &[(&self.slot, Type::TEXT)]).await;
+        let rows = rows.map_err(|error| SourceError::of_sql(&doing, &error))?;
+        rows.first().map_or(Ok(false), |row| column(row, "taken", &doing))
+    }
+
+    /// Who has it. Ends a silent one.
+    async fn why_not(&self) -> Result<SourceError, SourceError> {
+        let slot = &self.slot;
+        let doing = format!("looking for who has the lease of slot {slot}");
+        let rows = self.client.query_typed(HOLDER, &[(slot, Type::TEXT)]).await;
+        let rows = rows.map_err(|error| SourceError::of_sql(&doing, &error))?;
+        let Some(row) = rows.first() else {
+            return Ok(SourceError::busy(format!(
+                "slot {slot}: another process has just given its lease back"
+            )));
+        };
+        let (pid, holder): (i32, String) = (column(row, "pid", &doing)?, column(row, "holder", &doing)?);
+        let silent_ms: i64 = column(row, "silent_ms", &doing)?;
+        if Duration::from_millis(u64::try_from(silent_ms).unwrap_or(0)) > SILENCE_MAX {
+            warn!(self.log, "taking the slot from a process that was not heard of"; "slot" => slot, "holder" => &holder,
+                "silent_ms" => silent_ms);
+            let reader: Option<i32> = column(row, "reader", &doing)?;
+            for pid in std::iter::once(pid).chain(reader) {
+                let end = "SELECT pg_terminate_backend($1)";
+                let ended = self.client.query_typed(end, &[(&pid, Type::INT4)]).await;
+                ended.map_err(|error| {
+                    SourceError::of_sql(&format!("ending process {pid} of the source"), &error)
+                })?;
+            }
+        }
+        Ok(SourceError::busy(format!(
+            "slot {slot} is in use by process {pid} of the source ({holder}), another replicator; this one waits until \
+             it ends. `SELECT pg_terminate_backend({pid})` ends it at once"
+        )))
+    }
+
+    /// Holds on to it, and comes back with the reason when another process has taken it.
+    pub async fn keep(mut self) -> SourceError {
+        loop {
+            tokio::time::sleep(BEAT_INTERVAL).await;
+            // An error that leaves the session as it is, or an answer that takes its time, changes nothing.
+            let _ = tokio::time::timeout(ANSWER_MAX, self.client.simple_query("SELECT 1")).await;
+            if !self.client.is_closed() {
+                continue;
+            }
+            // The server went away, or somebody has ended the session. Whoever comes first has it.
+            match Self::take(&self.sql, &self.slot, &self.log).await {
+                Ok(again) => {
+                    info!(self.log, "lease taken again"; "slot" => &self.slot);
+                    self = again;
+                }
+                Err(error) if error.is_busy() && !error.is_starting() => {
+                    return SourceError::halt(format!(
+                        "{error}. This one was cut off and has lost the slot to it"
+                    ));
+                }
+                // The source is away. The stream says so.
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Two processes with one configuration: one follows the slot, the other stands by.
+
+use replicator_harness::{PgVersion, Replicator};
+use replicator_integration::{Sinks, World};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn world() -> World {
+    let world = World::start(PgVersion::V15);
+    world.source.sql("shop", "CREATE TABLE t (id bigint PRIMARY KEY, v text)");
+    world
+}
+
+fn insert(world: &World, from: u64, to: u64) {
+    world
+        .source
+        .sql("shop", &format!("INSERT INTO t SELECT n, 'v' || n FROM generate_series({from}, {to}) n"));
+}
+
+/// Two, the first of which follows. The second has looked at nothing but the lease.
+fn two(world: &World) -> (Replicator, Replicator) {
+    let mut first = Replicator::spawn(&world.config(), &[]);
+    first.wait_until_ready(SOON);
+    let mut second = Replicator::spawn(&world.config(), &[]);
+    second.wait_for_line("in use by process", SOON);
+    insert(world, 1, 1000);
+    (first, second)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stands_by_takes_over_when_the_first_dies() {
+    let world = world();
+    let (mut first, mut second) = two(&world);
+    // Long enough for the first to be acknowledged further than the second could have known at its start.
+    world.assert_soon_equal("the first", SOON, Sinks::All, |_, _| true).await;
+    assert!(second.is_running());
+    assert!(!second.stderr().contains("source ready"), "{}", second.stderr());
+    first.kill9();
+    second.wait_until_ready(SOON);
+    insert(&world, 1001, 2000);
+    world.assert_soon_equal("the second", SOON, Sinks::All, |_, _| true).await;
+    second.sigterm();
+    assert!(second.wait(SOON).success(), "{}", second.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_stopped_for_seconds_is_taken_over_from_and_ends_when_it_goes_on() {
+    let world = world();
+    let (mut first, mut second) = two(&world);
+    first.freeze();
+    let begun = Instant::now();
+    second.wait_until_ready(SOON);
+    println!("taken over after {:?}", begun.elapsed());
+    insert(&world, 1001, 2000);
+    world.assert_soon_equal("the second", SOON, Sinks::All, |_, _| true).await;
+    first.thaw();
+    assert_eq!(first.wait(SOON).code(), Some(1), "{}", first.stderr());
+    assert!(first.stderr().contains("has lost the slot"), "{}", first.stderr());
+    insert(&world, 2001, 3000);
+    world.assert_soon_equal("behind the first's end", SOON, Sinks::All, |_, _| true).await;
+    second.sigterm();
+    assert!(second.wait(SOON).success(), "{}", second.stderr());
+}
+
+#[test]
+fn a_lease_whose_session_is_ended_is_taken_again_when_nobody_else_wants_it() {
+    let world = world();
+    let mut only = Replicator::spawn(&world.config(), &[]);
+    only.wait_until_ready(SOON);
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(world.source.sql("shop", end), "t");
+    only.wait_for_line("lease taken again", SOON);
+    assert!(only.is_running());
+}
