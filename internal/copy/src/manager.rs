@@ -13,15 +13,20 @@ use replicator_config::{CopyConfig, Snapshot as SnapshotMode, TablePatterns};
 use replicator_pipeline::{Backoff, Input, Notice, Rewrite, Standing, rewrite_of};
 use replicator_sink::{ErrorKind, Lane, Sink, SinkError, StreamInfo, TableCopy};
 use replicator_source::{Source, SourceError};
+use replicator_telemetry::metrics::CopyMetrics;
 use replicator_types::{Lsn, Position, Relation, Storage, StorageChange, TableCatalog, TxnId};
 use slog::{Logger, error, info, warn};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// When a table whose copy failed is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
+
+/// When a sink that refused a change of a table's schema is asked again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
 /// So many tables' notes are written at once.
 const NOTES_AT_ONCE_MAX: usize = 16;
@@ -161,6 +166,9 @@ impl Setup {
             deferred: BTreeMap::new(),
             requests: BTreeMap::new(),
             later: BTreeMap::new(),
+            altering: HashMap::new(),
+            metrics: CopyMetrics::new(),
+            alterations: JoinSet::new(),
             pause: Backoff::new(backoff.0, backoff.1),
         };
         match manager.run(notices, catalog_interval).await {
@@ -193,6 +201,10 @@ struct Manager {
     requests: BTreeMap<u32, Vec<TxnId>>,
     /// Failed, to be tried again at that time.
     later: BTreeMap<u32, (Instant, Plan)>,
+    /// Tables that sinks are changing; of `busy`.
+    altering: HashMap<u32, AbortHandle>,
+    metrics: CopyMetrics,
+    alterations: JoinSet<u32>,
     pause: Backoff,
 }
 
@@ -205,8 +217,9 @@ impl Manager {
         let mut poll = tokio::time::interval(catalog_interval.unwrap_or(FAILED_PAUSE));
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         poll.reset();
-        let mut rounds: tokio::task::JoinSet<Result<round::Result, String>> = tokio::task::JoinSet::new();
+        let mut rounds: JoinSet<Result<round::Result, String>> = JoinSet::new();
         loop {
+            self.metrics.tables_altering.set(self.altering.len() as f64);
             let now = Instant::now();
             let due: Vec<u32> =
                 self.later.iter().filter(|(_, (at, _))| *at <= now).map(|(oid, _)| *oid).collect();
@@ -245,6 +258,13 @@ impl Manager {
                     let ended = ended.map_err(|error| format!("the task that copies tables ended: {error}"))?;
                     self.round_ended(ended?).await?;
                 }
+                Some(ended) = self.alterations.join_next() => match ended {
+                    Ok(oid) => {
+                        self.altering.remove(&oid);
+                    }
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => return Err(format!("the task that alters tables ended: {error}")),
+                },
                 _ = poll.tick() => if catalog_interval.is_some() {
                     self.poll_catalog().await?;
                 },
@@ -280,6 +300,7 @@ impl Manager {
     /// A table is not published any more. What changes from now on does not come; if it is published again, it is
     /// copied anew.
     async fn left(&mut self, oid: u32) -> Result<(), String> {
+        self.stop_altering(oid);
         self.busy.remove(&oid);
         self.held.remove(&oid);
         self.todo.remove(&oid);
@@ -377,7 +398,9 @@ impl Manager {
             let table = self.name(oid);
             // At no moment does anybody who starts again find it done.
             let note = if is_wanted(oid) { Note::Wanted { table } } else { Note::Done { table, from } };
-            (oid, self.receivers(oid), note)
+            // With `never` one that sinks were altered for was not copied, and nothing is to say so.
+            let is_noted = self.mode != SnapshotMode::Never || self.ledger.knows(oid);
+            (oid, if is_noted { self.receivers(oid) } else { Vec::new() }, note)
         };
         let notes: Vec<(u32, Vec<usize>, Note)> = tables.into_iter().map(note).collect();
         for some in notes.chunks(NOTES_AT_ONCE_MAX) {
@@ -435,6 +458,7 @@ impl Manager {
                     self.rewritten(&after, rewrite).await?;
                 }
             }
+            Notice::ToAlter { after, at } => self.to_alter(after, at).await?,
             Notice::Rewritten { after, rewrite } => {
                 self.met(&after);
                 let oid = after.oid;
@@ -453,6 +477,38 @@ impl Manager {
         Ok(())
     }
 
+    /// The sinks are to follow a change of a table's schema, while its changes wait.
+    async fn to_alter(&mut self, after: Arc<Relation>, at: Position) -> Result<(), String> {
+        let oid = after.oid;
+        if let Some((plan, _)) = self.deferred.remove(&oid) {
+            // It was to be copied again behind the copy that it is catching up with. That need not get any further.
+            self.busy.remove(&oid);
+            self.want(oid, &plan).await?;
+            self.add(oid, plan);
+            for request in self.requests.remove(&oid).unwrap_or_default() {
+                let _ = self.shared.pipeline.send(Input::Answered(request));
+            }
+        }
+        // A copy brings the version.
+        if self.todo.contains_key(&oid) || self.later.contains_key(&oid) {
+            self.held.remove(&oid);
+            return Ok(());
+        }
+        self.busy.insert(oid);
+        let sinks = self.receivers(oid);
+        let task = self.alterations.spawn(alter(Arc::clone(&self.shared), sinks, after, at));
+        self.altering.insert(oid, task);
+        Ok(())
+    }
+
+    /// A table that sinks are changing is to be copied, or is gone: they need not go on.
+    fn stop_altering(&mut self, oid: u32) {
+        if let Some(task) = self.altering.remove(&oid) {
+            task.abort();
+            self.busy.remove(&oid);
+        }
+    }
+
     fn met(&mut self, relation: &Relation) {
         self.tables.insert(relation.oid, (relation.schema.clone(), relation.name.clone()));
     }
@@ -460,6 +516,7 @@ impl Manager {
     /// A table has another version, under which its rows may be others.
     async fn rewritten(&mut self, after: &Relation, rewrite: Rewrite) -> Result<(), String> {
         let plan = Plan::Again { empty_first: rewrite == Rewrite::Anew };
+        self.stop_altering(after.oid);
         if let Some(Plan::Resume(copying)) = self.todo.get(&after.oid)
             && after.since < copying.first_snapshot
         {
@@ -483,6 +540,7 @@ impl Manager {
 
     /// Puts a table on the list, for what was the matter with it at `since`.
     fn hold(&mut self, oid: u32, plan: Plan, since: Lsn) {
+        self.stop_altering(oid);
         if self.busy.contains(&oid) {
             let before = self.deferred.remove(&oid);
             let plan = match &before {
@@ -517,6 +575,7 @@ impl Manager {
         };
         info!(self.shared.logger, "a table was asked for and is copied again"; "table" => content);
         let plan = Plan::Again { empty_first: true };
+        self.stop_altering(oid);
         if self.busy.contains(&oid) {
             // The notes tell of the copy that goes on. The request is on record when that is over; until then it comes
             // again with the stream.
@@ -550,7 +609,8 @@ impl Manager {
         if self.mode != SnapshotMode::Never {
             // One that is being copied is looked at when that is over.
             let published: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
-            let has_left = |oid: &u32| !self.busy.contains(oid) && !published.contains(oid);
+            let is_busy = |oid: &u32| self.busy.contains(oid) && !self.altering.contains_key(oid);
+            let has_left = |oid: &u32| !is_busy(oid) && !published.contains(oid);
             let left: Vec<u32> = self.tables.keys().copied().filter(has_left).collect();
             for oid in left {
                 warn!(self.shared.logger, "a table is not published any more"; "table" => self.name(oid));
@@ -596,6 +656,43 @@ impl Manager {
         }
         Ok(())
     }
+}
+
+/// Has each sink follow a change of a table's schema, and releases the table. Tried until it succeeds: a sink that refuses
+/// needs somebody to look after it, and only this table waits for that.
+async fn alter(shared: Arc<Shared>, sinks: Vec<usize>, after: Arc<Relation>, at: Position) -> u32 {
+    let name = &after.qualified_name();
+    let shared = &shared;
+    let follow = |number: usize, sink: Arc<dyn Sink>| {
+        let after = Arc::clone(&after);
+        async move {
+            // Kept first: what comes again after a crash is told apart by it.
+            shared.versions.keep(number, &after).await?;
+            sink.alter(&after, at).await
+        }
+    };
+    let of_sinks = sinks.iter().filter_map(|&number| Some((number, shared.sink(number)?))).map(|(number, sink)| async move {
+        let mut pause = Backoff::new(shared.backoff.0, shared.backoff.1);
+        while let Err(error) = follow(number, Arc::clone(sink)).await {
+            let pause = match error.kind() {
+                ErrorKind::Retry => {
+                    let pause = pause.pause();
+                    warn!(shared.logger, "a sink can't follow a change of a table's schema now; only the table waits";
+                        "table" => name, "sink" => sink.name(), "error" => %error, "pause_ms" => pause.as_millis() as u64);
+                    pause
+                }
+                _ => {
+                    error!(shared.logger, "a sink can't follow a change of a table's schema; only the table waits, and it                         is tried again"; "table" => name, "sink" => sink.name(), "error" => %error,
+                        "pause_ms" => REFUSED_PAUSE.as_millis() as u64);
+                    REFUSED_PAUSE
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    });
+    futures_util::future::join_all(of_sinks.collect::<Vec<_>>()).await;
+    let _ = shared.pipeline.send(Input::Release(after.oid));
+    after.oid
 }
 
 /// A round from its snapshot on. A snapshot that can't be had, or was lost, is tried again.

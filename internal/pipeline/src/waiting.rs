@@ -1,4 +1,4 @@
-//! Tables whose changes wait for the table's copy.
+//! Tables whose changes wait: for the table's copy, or for the sinks to follow a change of its schema.
 //!
 //! ```text
 //!   changes ─▶ [queue] ─────────── wait ───────────▶ handed on as CatchUp ─▶ live
@@ -14,7 +14,8 @@
 use crate::accounts::Accounts;
 use crate::dispatcher::{RowChange, Target};
 use replicator_spill::{Queue, Shelf, SpillError, records};
-use replicator_types::{Lsn, Op, TransactionMeta, Tuple, TxnId};
+use replicator_types::{Lsn, Op, Relation, TransactionMeta, Tuple, TxnId};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A table that waits. See the module.
@@ -36,6 +37,8 @@ pub(crate) struct Waiting {
     pub(crate) hold: Option<TxnId>,
     /// Under which its changes are handed on, once that has begun.
     pub(crate) group: Option<TxnId>,
+    /// The version that state sinks were asked to follow last.
+    pub(crate) told: Option<Arc<Relation>>,
 }
 
 /// What waited.
@@ -73,6 +76,7 @@ impl Waiting {
             is_doubtful: false,
             hold: None,
             group: None,
+            told: None,
         }
     }
 
@@ -185,13 +189,13 @@ impl Waiting {
         self.queue.push(&[&header, old, new])
     }
 
-    /// Hands out what waits, one piece after another, until about `bytes_max` were: to `take`, which gets the group
-    /// as the transactions' id. Returns whether anything is left.
+    /// Hands out what waits, one piece after another, until about `bytes_max` were or `take` says that it is enough: to
+    /// `take`, which gets the group as the transactions' id. Returns whether anything is left.
     pub(crate) fn hand_out<E: From<SpillError>>(
         &mut self,
         group: TxnId,
         bytes_max: usize,
-        mut take: impl FnMut(Waited<'_>) -> Result<(), E>,
+        mut take: impl FnMut(Waited<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<bool, E> {
         let mut bytes = 0;
         while bytes < bytes_max {
@@ -213,8 +217,9 @@ impl Waiting {
             self.at = next;
             if let Some(waited) = read(record, &self.targets, group)
                 && self.snapshot.is_none_or(|snapshot| waited.transaction.commit_lsn >= snapshot)
+                && take(waited)?.is_break()
             {
-                take(waited)?;
+                return Ok(true);
             }
         }
         Ok(true)

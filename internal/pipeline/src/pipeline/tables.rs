@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A table that waits keeps its changes, and the watermark before them; logs get them at once. See
-//! [`waiting`](crate::waiting).
+//! [`waiting`](crate::waiting). A live table whose schema changes waits too, for its state sinks to follow the change
+//! ([`Notice::ToAlter`]): however long that takes one of them, other tables go on.
 
 use super::{Pipeline, PipelineError, STEP_BYTES};
 use crate::dispatcher::{RowChange, Target, To};
@@ -16,6 +17,7 @@ use crate::waiting::{Waited, Waiting, What};
 use replicator_spill::Shelf;
 use replicator_types::{Lsn, Op, Position, Relation, TableCatalog, TransactionMeta, Tuple, TxnId};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,6 +54,15 @@ pub enum Notice {
     /// of a later time: where the row was, another may stand. Only a copy under one snapshot makes that right.
     /// Told before [`Notice::CaughtUp`], once a copy.
     Doubtful(u32),
+    /// Everything of the table that was made under an earlier version is durable, and what comes next is of this one:
+    /// the sinks that hold state by key are to follow it ([`Sink::alter`](replicator_sink::Sink::alter)).
+    /// [`Pipeline::release`] answers; or a copy does, as after [`Notice::Held`].
+    ToAlter {
+        /// How the table looks.
+        after: Arc<Relation>,
+        /// From here on.
+        at: Position,
+    },
     /// A table that the run did not know. Its changes wait from its first one on.
     New(Arc<Relation>),
     /// A logical message with the prefix of [`Pipeline::with_request_prefix`]. The watermark stays before it until
@@ -77,6 +88,24 @@ pub enum Notice {
         /// How it is to be copied.
         rewrite: Rewrite,
     },
+}
+
+impl Notice {
+    /// Whether it says that a table goes on waiting.
+    fn is_about_what_waits_of(&self, oid: u32) -> bool {
+        match self {
+            Self::Held(of) => *of == oid,
+            Self::ToAlter { after, .. } => after.oid == oid,
+            _ => false,
+        }
+    }
+}
+
+/// Where in the stream something happens.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    transaction: TxnId,
+    at: Position,
 }
 
 /// Where tables stand.
@@ -168,7 +197,8 @@ impl Pipeline {
         self.targets.insert(oid, target);
         if let Some(before) = before {
             let open = self.transaction;
-            self.altered(before, relation, open.map(|open| open.meta.id), now);
+            let place = open.map(|open| Turn { transaction: open.meta.id, at: open.position() });
+            self.altered(before, relation, place, now);
             if let Some(open) = open {
                 self.tell_schema(oid, &open.meta, open.ordinal, now)?;
             }
@@ -176,29 +206,49 @@ impl Pipeline {
         Ok(())
     }
 
-    /// A table has another version, which is about to be told. If its rows may have been computed anew it waits from
-    /// here on, and holds the watermark before `transaction`: after a crash it is found out again.
-    fn altered(
-        &mut self,
-        before: Arc<Relation>,
-        after: Arc<Relation>,
-        transaction: Option<TxnId>,
-        now: Instant,
-    ) {
+    /// A table has another version, which is about to be told. If its rows may have been computed anew, or sinks have to
+    /// follow it, it waits from here on, and holds the watermark before `turn`: after a crash it is found out again.
+    fn altered(&mut self, before: Arc<Relation>, after: Arc<Relation>, turn: Option<Turn>, now: Instant) {
         let oid = after.oid;
-        // Partitions are described too where their root is what is published. Nobody would copy them.
-        let is_live = self.tables.unknown_wait && self.tables.standings.contains_key(&oid);
-        let Some(rewrite) = rewrite_of(&before, &after).filter(|_| is_live) else {
-            self.notices.push(Notice::Altered { before, after });
-            return;
-        };
-        self.notices.push(Notice::Rewritten { after, rewrite });
-        self.hold_behind(oid, &before, now);
-        if let Some(transaction) = transaction
+        // Partitions are described too where their root is what is published: they have no standing.
+        let standing = self.tables.standings.get(&oid).copied();
+        let rewrite = rewrite_of(&before, &after).filter(|_| self.tables.unknown_wait && standing.is_some());
+        let alters = turn.filter(|turn| standing.is_some_and(|from| from <= turn.at));
+        match (rewrite, alters) {
+            (Some(rewrite), _) => {
+                self.notices.push(Notice::Rewritten { after, rewrite });
+                self.hold_behind(oid, &before, Notice::Held(oid), now);
+            }
+            (None, Some(turn)) if self.may_wait(&before, &after) => {
+                self.notices.push(Notice::Altered { before: Arc::clone(&before), after: Arc::clone(&after) });
+                let notice = Notice::ToAlter { after: Arc::clone(&after), at: turn.at };
+                self.hold_behind(oid, &before, notice, now);
+                if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+                    waiting.told = Some(after);
+                }
+            }
+            (None, _) => {
+                self.notices.push(Notice::Altered { before, after });
+                return;
+            }
+        }
+        if let Some(turn) = turn
             && let Some(waiting) = self.tables.waiting.get_mut(&oid)
         {
-            waiting.hold_back(&mut self.accounts, transaction);
+            waiting.hold_back(&mut self.accounts, turn.transaction);
         }
+    }
+
+    /// Whether a table may wait for its sinks to follow a change of its schema. What is handed on after a crash may have
+    /// been handed on before, so its rows need keys; and the stream itself has to show the change, so that the run after
+    /// the crash waits at the same place. Changes that only the catalog tells of – a NOT NULL, a default – are told behind
+    /// a fence.
+    fn may_wait(&mut self, before: &Relation, after: &Arc<Relation>) -> bool {
+        let target = self.dispatcher.target(after);
+        after.has_key()
+            && before.has_key()
+            && !before.looks_like(after)
+            && self.dispatcher.is_state_kept_of(&target)
     }
 
     /// The first change of a table that is not known comes: the table waits for its copy. Its description alone means
@@ -265,7 +315,6 @@ impl Pipeline {
             let oid = relation.oid;
             self.targets.insert(oid, self.dispatcher.target(&relation));
             let id = self.accounts.begin(self.last_commit_time_us);
-            self.altered(before, relation, Some(id), now);
             let meta = TransactionMeta {
                 id,
                 // Behind everything that was handed out, before everything that comes.
@@ -273,6 +322,8 @@ impl Pipeline {
                 commit_time_us: self.last_commit_time_us,
                 xid: 0,
             };
+            let at = Position { commit_lsn: meta.commit_lsn, ordinal: 0 };
+            self.altered(before, relation, Some(Turn { transaction: id, at }), now);
             let to = if self.tables.waiting.contains_key(&oid) { To::Logs } else { To::All };
             if let Some(target) = self.targets.get(&oid) {
                 self.dispatcher.schema(&mut self.accounts, &meta, target, to, 0, now);
@@ -285,31 +336,35 @@ impl Pipeline {
     pub fn hold(&mut self, oid: u32, now: Instant) {
         self.tables.unknown.remove(&oid);
         match self.relations.told(oid).cloned() {
-            Some(told) => self.hold_behind(oid, &told, now),
-            None => self.hold_table(oid, None, now),
+            Some(told) => self.hold_behind(oid, &told, Notice::Held(oid), now),
+            None => self.hold_table(oid, None, Notice::Held(oid), now),
         }
     }
 
     /// Behind the table's version `told`, which state sinks know.
-    fn hold_behind(&mut self, oid: u32, told: &Arc<Relation>, now: Instant) {
+    fn hold_behind(&mut self, oid: u32, told: &Arc<Relation>, notice: Notice, now: Instant) {
         let target = self.dispatcher.target(told);
-        self.hold_table(oid, Some(&target), now);
+        self.hold_table(oid, Some(&target), notice, now);
     }
 
-    fn hold_table(&mut self, oid: u32, told: Option<&Target>, now: Instant) {
+    /// `notice` is told when what came before is durable.
+    fn hold_table(&mut self, oid: u32, told: Option<&Target>, notice: Notice, now: Instant) {
         let tables = &mut self.tables;
         if let Some(waiting) = tables.waiting.get_mut(&oid) {
             tables.releasing.retain(|releasing| *releasing != oid);
-            match waiting.group.take() {
+            // A copy brings what sinks were to be altered to.
+            waiting.told = None;
+            let pending = tables.groups.values_mut().find(|pending| pending.is_about_what_waits_of(oid));
+            match (waiting.group.take(), pending) {
                 // Some of what waited was handed on already; the rest goes on waiting.
-                Some(group) => {
+                (Some(group), _) => {
                     self.dispatcher.cut_catch_up();
-                    tables.groups.insert(group, Notice::Held(oid));
+                    tables.groups.insert(group, notice);
                     self.accounts.seal_group(group);
                 }
-                // Or it is about to be held anyway.
-                None if tables.groups.values().any(|notice| *notice == Notice::Held(oid)) => {}
-                None => self.notices.push(Notice::Held(oid)),
+                // Or something is about to be told anyway.
+                (None, Some(pending)) => *pending = notice,
+                (None, None) => self.notices.push(notice),
             }
             return;
         }
@@ -318,7 +373,7 @@ impl Pipeline {
         // That it had caught up is not written down: what held the watermark for that goes on doing so.
         waiting.hold = tables.holds.remove(&oid).flatten();
         let group = self.accounts.open_group();
-        tables.groups.insert(group, Notice::Held(oid));
+        tables.groups.insert(group, notice);
         if let Some(target) = told {
             let meta = self.meta_of_group(group);
             self.dispatcher.schema(&mut self.accounts, &meta, target, To::States, 0, now);
@@ -392,6 +447,8 @@ impl Pipeline {
         let Some(waiting) = self.tables.waiting.get_mut(&oid) else { return Ok(()) };
         let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
         let (until, mut is_doubtful) = (waiting.until(), waiting.is_doubtful);
+        let mut told = waiting.told.take();
+        let mut next_version = None;
         let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
         let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
             let Waited { transaction, target, ordinal, what } = waited;
@@ -413,17 +470,30 @@ impl Pipeline {
                         now,
                     );
                 }
+                What::Schema if is_told(told.as_ref(), target) => {}
                 What::Schema => {
-                    dispatcher.schema(accounts, &transaction, target, To::States, ordinal, now);
+                    let at = Position { commit_lsn: transaction.commit_lsn, ordinal };
+                    next_version = Some((Arc::clone(&target.relation), at));
+                    return Ok(ControlFlow::Break(()));
                 }
             }
-            Ok::<(), PipelineError>(())
+            Ok::<_, PipelineError>(ControlFlow::Continue(()))
         })?;
         if is_doubtful && !std::mem::replace(&mut waiting.is_doubtful, true) {
             self.notices.push(Notice::Doubtful(oid));
         }
-        if !more {
+        if let Some((after, at)) = next_version {
+            told = Some(Arc::clone(&after));
+            waiting.group = None;
+            self.tables.releasing.retain(|releasing| *releasing != oid);
+            self.dispatcher.cut_catch_up();
+            self.tables.groups.insert(group, Notice::ToAlter { after, at });
+            self.accounts.seal_group(group);
+        } else if !more {
             self.caught_up(oid, group);
+        }
+        if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+            waiting.told = told;
         }
         self.dispatcher.settle_charges();
         Ok(())
@@ -476,6 +546,11 @@ impl Pipeline {
     pub fn waiting_bytes_of(&self, oid: u32) -> u64 {
         self.tables.waiting.get(&oid).map_or(0, Waiting::bytes)
     }
+}
+
+/// Whether that version is the one that the sinks were told last.
+fn is_told(told: Option<&Arc<Relation>>, target: &Target) -> bool {
+    told.is_some_and(|told| Arc::ptr_eq(told, &target.relation))
 }
 
 /// Whether a row gets another key, and keeps values that were not sent.

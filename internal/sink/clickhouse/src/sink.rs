@@ -3,11 +3,11 @@ use crate::client::Client;
 use crate::lane::{ClickHouseLane, copy_scope, scope};
 use crate::layout::Layout;
 use crate::notes::{Kind, Notes};
-use crate::tables::Tables;
+use crate::tables::{Sight, Tables};
 use async_trait::async_trait;
 use replicator_config::{ClickHouseConfig, ClickHouseMode, OutOfRange};
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
-use replicator_types::{CheckItem, Relation};
+use replicator_types::{CheckItem, Position, Relation};
 use slog::{Logger, info};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,6 +124,11 @@ impl Sink for ClickHouseSink {
 
     async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
         self.shared.notes.put(Kind::Pipeline, key, value).await
+    }
+
+    async fn alter(&self, relation: &Arc<Relation>, at: Position) -> Result<(), SinkError> {
+        let sight = || Sight { position: at, alone: true, emptied: false };
+        self.shared.tables.target(relation, sight).await.map(drop)
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {

@@ -23,8 +23,9 @@
 //!   state.
 //! - A batch says on which way it comes ([`Phase`](replicator_types::Phase)); a lane of the stream gets `Stream` and
 //!   `CatchUp`, a copy lane gets `Copy`.
-//! - A change of kind [`Op::Schema`](replicator_types::Op::Schema) comes before the first change of each table
-//!   version, fenced. The sink follows the columns by attribute number (by name where that is 0), so that a renamed
+//! - A sink is told of each version of a table before the version's first change: a sink that holds state by key mostly
+//!   by [`Sink::alter`], at a moment when nothing of the table is on its way while other tables go on; otherwise, and a log
+//!   always, by a change of kind [`Op::Schema`](replicator_types::Op::Schema), fenced. The sink follows the columns by attribute number (by name where that is 0), so that a renamed
 //!   column keeps its values and one that was dropped and added anew does not. What it has made of a table it
 //!   keeps in its own [notes](Sink::notes) or beside the table, with the version's
 //!   [`since`](replicator_types::Relation::since): changes of older versions come again after a restart, and
@@ -39,7 +40,7 @@ pub use blackhole::Blackhole;
 pub use error::{ErrorKind, SinkError};
 
 use async_trait::async_trait;
-use replicator_types::{Batch, CheckItem, Lsn, Relation, SlotIdentity};
+use replicator_types::{Batch, CheckItem, Lsn, Position, Relation, SlotIdentity};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -127,6 +128,15 @@ pub trait Sink: Send + Sync {
         for (key, value) in notes {
             self.put_note(key, Some(value)).await?;
         }
+        Ok(())
+    }
+
+    /// Follows a change of a table's schema: from `at` on the table looks like `relation`. Everything of the table that was
+    /// made under earlier versions is durable, and nothing comes until this has succeeded. Called again after an error or a
+    /// crash, also when the table is as `relation` or a later version has it already; then it changes nothing.
+    ///
+    /// Without one of its own a sink finds each version with the first batch that has it.
+    async fn alter(&self, _relation: &Arc<Relation>, _at: Position) -> Result<(), SinkError> {
         Ok(())
     }
 

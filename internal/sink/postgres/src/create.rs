@@ -12,14 +12,15 @@ use tokio_postgres::Client;
 const CREATION_LOCK: i64 = 0x7265_706c_6963_6174;
 
 /// Runs `work` in a transaction that no other replicator is in at the same time. It does not wait for ever for a lock
-/// on a table: behind such a wait every reader of the table would queue. Half a minute outlasts what is short.
+/// on a table: behind such a wait every reader of the table would queue, and what is to be made of other tables. It is
+/// tried again.
 pub(crate) async fn under_lock<T>(
     client: &Client,
     doing: &str,
     work: impl AsyncFnOnce() -> Result<T, SinkError>,
 ) -> Result<T, SinkError> {
     let failed = |error| error::of_server(&error, doing);
-    client.batch_execute("BEGIN; SET LOCAL lock_timeout = '30s'").await.map_err(failed)?;
+    client.batch_execute("BEGIN; SET LOCAL lock_timeout = '5s'").await.map_err(failed)?;
     let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({CREATION_LOCK})");
     let done = match client.batch_execute(&lock).await {
         Ok(()) => work().await,

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use replicator_config::{PostgresSinkConfig, TypeChanges};
 use replicator_pgconn::ConnectOptions;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
-use replicator_types::{CheckItem, Relation};
+use replicator_types::{CheckItem, Position, Relation};
 use slog::{Logger, warn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -165,6 +165,15 @@ impl Sink for PostgresSink {
         let client = self.kept_client(&mut kept).await?;
         notes::put(&client, &resolver.key, key, value).await?;
         *kept = Some(client);
+        Ok(())
+    }
+
+    async fn alter(&self, relation: &Arc<Relation>, at: Position) -> Result<(), SinkError> {
+        let resolver = self.resolver()?;
+        let client = self.copying_client().await?;
+        let ordinal = if at.commit_lsn == relation.since { at.ordinal } else { 0 };
+        resolver.resolve(&client, relation, ordinal, 0, Occasion::Stream).await?;
+        self.keep_copying_client(client);
         Ok(())
     }
 

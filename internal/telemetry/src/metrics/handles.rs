@@ -114,6 +114,8 @@ pub struct CopyMetrics {
     pub done_ratio: Gauge,
     /// [`COPY_ETA_SECONDS`]
     pub eta_seconds: Gauge,
+    /// [`TABLES_ALTERING`]
+    pub tables_altering: Gauge,
 }
 
 impl CopyMetrics {
@@ -123,6 +125,7 @@ impl CopyMetrics {
             tables_left: gauge!(COPY_TABLES_LEFT),
             done_ratio: gauge!(COPY_DONE_RATIO),
             eta_seconds: gauge!(COPY_ETA_SECONDS),
+            tables_altering: gauge!(TABLES_ALTERING),
         }
     }
 
