@@ -331,6 +331,7 @@ impl World {
                 }
                 // Nobody asks for a table, and none is altered; keys of rows with large values stay while they are copied.
                 Notice::Request { .. }
+                | Notice::ToAlter { .. }
                 | Notice::Altered { .. }
                 | Notice::Rewritten { .. }
                 | Notice::Doubtful(_) => {}
