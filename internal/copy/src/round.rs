@@ -12,8 +12,8 @@
 //! it; then the sinks' notes say so.
 
 use crate::ledger::{Copying, Note, PartDone, Plan};
-use crate::manager::Shared;
 use crate::progress::Progress;
+use crate::shared::Shared;
 use replicator_pipeline::{CopyLanes, CopyReport, Input, Rewrite, rewrite_of};
 use replicator_sink::TableCopy;
 use replicator_source::{CopyLimits, CopyTable, CopyWorker, Snapshot, SourceError};
