@@ -27,15 +27,42 @@ const FAREWELL_MIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// It could not start or go on; one line with the remedy has been logged.
 pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure> {
-    let (logger, _guard) = replicator_telemetry::logger(&config.log);
-    let result = run_logged(config, endpos, &logger);
-    result.map_err(|text| {
-        error!(logger, "{}", crate::one_line(&text));
-        Failure::Said
-    })
+    let (logger, guard) = replicator_telemetry::logger(&config.log);
+    let text = match run_logged(config, endpos, &logger) {
+        Ok(Ended::Over) => return Ok(()),
+        Ok(Ended::SetAside(text)) => {
+            error!(logger, "a sink refused a change of a table; the table is set aside, and all begins again without it";
+                "error" => crate::one_line(&text));
+            drop(guard);
+            // As after a crash, so that nothing of what was under way, on whatever thread, goes on beside the new run.
+            format!("beginning again: {}", begin_again())
+        }
+        Err(text) => {
+            error!(logger, "{}", crate::one_line(&text));
+            return Err(Failure::Said);
+        }
+    };
+    Err(Failure::NotSaid(text))
 }
 
-fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result<(), String> {
+/// How a run came to its end.
+enum Ended {
+    /// It was asked to, or did all there was to do.
+    Over,
+    /// A table was set aside, and the others are to go on.
+    SetAside(String),
+}
+
+/// Puts this program, as it was called, in the place of this process. Comes back only with an error.
+fn begin_again() -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    match std::env::current_exe() {
+        Ok(program) => std::process::Command::new(program).args(std::env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    }
+}
+
+fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result<Ended, String> {
     let metrics = install()?;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
@@ -46,7 +73,7 @@ fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result
             run = Run::open(config, ready, logger.clone(), endpos) => run?,
             signal = signals.next() => {
                 info!(logger, "stopped before it had begun"; "signal" => signal);
-                return Ok(());
+                return Ok(Ended::Over);
             }
         };
         run.follow(signals).await
@@ -92,6 +119,8 @@ struct Run {
     notices: mpsc::UnboundedSender<Notice>,
     stop_reading: watch::Sender<bool>,
     grace: Duration,
+    /// What a sink said that refused a change of a table: the pipeline's last word.
+    refused: Option<String>,
     logger: Logger,
 }
 
@@ -193,18 +222,19 @@ impl Run {
             notices,
             stop_reading,
             grace,
+            refused: None,
             logger,
         })
     }
 
     /// Until a signal, the end position, or a failure that needs a person.
-    async fn follow(mut self, mut signals: Signals) -> Result<(), String> {
+    async fn follow(mut self, mut signals: Signals) -> Result<Ended, String> {
         loop {
             tokio::select! {
-                event = self.pipeline.events.recv() => match event {
+                event = self.pipeline.events.recv(), if self.refused.is_none() => match event {
                     Some(Event::Drained) => {
                         let grace = self.grace;
-                        return self.finish(grace).await;
+                        return self.finish(grace).await.map(|()| Ended::Over);
                     }
                     event => self.take(event)?,
                 },
@@ -218,8 +248,9 @@ impl Run {
                 ended = &mut self.copying => match ended {
                     Ok(Outcome::Finished) => {
                         info!(self.logger, "everything is copied");
-                        return self.stop().await;
+                        return self.stop().await.map(|()| Ended::Over);
                     }
+                    Ok(Outcome::SetAside(text)) => return Ok(Ended::SetAside(text)),
                     Ok(Outcome::Failed(text)) => return Err(text),
                     Err(error) => return Err(format!("the task that copies tables ended: {error}")),
                 },
@@ -232,7 +263,7 @@ impl Run {
                 signal = signals.next() => {
                     info!(self.logger, "stopping"; "signal" => signal, "grace_ms" => self.grace.as_millis() as u64);
                     signals.exit_at_next(self.logger.clone());
-                    return self.stop().await;
+                    return self.stop().await.map(|()| Ended::Over);
                 }
             }
         }
@@ -248,6 +279,9 @@ impl Run {
                 match self.pipeline.events.recv().await {
                     Some(Event::Drained) => return Ok(()),
                     event => self.take(event)?,
+                }
+                if let Some(text) = &self.refused {
+                    return Err(text.clone());
                 }
             }
         };
@@ -294,7 +328,7 @@ impl Run {
         }
     }
 
-    fn take(&self, event: Option<Event>) -> Result<(), String> {
+    fn take(&mut self, event: Option<Event>) -> Result<(), String> {
         match event {
             Some(Event::SinkDown(sink, text)) => {
                 self.lanes_up[sink].set(false);
@@ -307,6 +341,9 @@ impl Run {
                 Ok(())
             }
             Some(Event::Table(notice)) => {
+                if let Notice::Refused { text, .. } = &notice {
+                    self.refused = Some(text.clone());
+                }
                 // Nobody listens when the copying has failed; its error ends the run.
                 let _ = self.notices.send(notice);
                 Ok(())

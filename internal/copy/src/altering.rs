@@ -39,7 +39,7 @@ pub(crate) async fn alter(shared: Arc<Shared>, sinks: Vec<usize>, after: Arc<Rel
                     pause
                 }
                 _ => {
-                    error!(shared.logger, "a sink can't follow a change of a table's schema; only the table waits, and it                         is tried again"; "table" => name, "sink" => sink.name(), "error" => %error,
+                    error!(shared.logger, "a sink can't follow a change of a table's schema; only the table waits, and it is tried again"; "table" => name, "sink" => sink.name(), "error" => %error,
                         "pause_ms" => REFUSED_PAUSE.as_millis() as u64);
                     REFUSED_PAUSE
                 }

@@ -7,6 +7,7 @@
 use crate::altering::alter;
 use crate::ledger::{Ledger, Note, Plan};
 use crate::round::{self, Round};
+use crate::setup::Outcome;
 use crate::shared::Shared;
 use replicator_config::Snapshot as SnapshotMode;
 use replicator_pipeline::{Backoff, Input, Notice, Rewrite, rewrite_of};
@@ -35,6 +36,10 @@ pub(crate) struct Manager {
     tables: HashMap<u32, (String, String)>,
     /// To be copied; their changes wait, unless they are in `held`.
     todo: BTreeMap<u32, Plan>,
+    /// Told last: the table that is to be set aside, and why.
+    refusal: Option<(u32, String)>,
+    /// Set aside, until somebody asks for them; with what a sink said.
+    aside: BTreeMap<u32, String>,
     /// Their changes are to wait, and what came before is not durable yet.
     held: BTreeSet<u32>,
     /// Being copied, or copied while the pipeline hands on what waited.
@@ -58,11 +63,13 @@ pub(crate) struct Beginning {
     pub(crate) mode: SnapshotMode,
     pub(crate) tables: HashMap<u32, (String, String)>,
     pub(crate) todo: BTreeMap<u32, Plan>,
+    /// Tables that were set aside, with the reason.
+    pub(crate) aside: BTreeMap<u32, String>,
 }
 
 impl Manager {
     pub(crate) fn new(shared: Arc<Shared>, beginning: Beginning) -> Self {
-        let Beginning { ledger, mode, tables, todo } = beginning;
+        let Beginning { ledger, mode, tables, todo, aside } = beginning;
         let pause = Backoff::new(shared.backoff.0, shared.backoff.1);
         Self {
             shared,
@@ -70,6 +77,8 @@ impl Manager {
             mode,
             tables,
             todo,
+            aside,
+            refusal: None,
             held: BTreeSet::new(),
             busy: BTreeSet::new(),
             deferred: BTreeMap::new(),
@@ -86,13 +95,18 @@ impl Manager {
         mut self,
         mut notices: mpsc::UnboundedReceiver<Notice>,
         catalog_interval: Option<Duration>,
-    ) -> Result<(), String> {
+    ) -> Result<Outcome, String> {
+        for (oid, reason) in &self.aside {
+            error!(self.shared.logger, "a table is set aside: a sink refused a change of it, and sinks that hold state get nothing \
+                of it until it is copied anew (`replicator resync --table`)"; "table" => self.name(*oid), "error" => reason);
+        }
         let mut poll = tokio::time::interval(catalog_interval.unwrap_or(FAILED_PAUSE));
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         poll.reset();
         let mut rounds: JoinSet<Result<round::Result, String>> = JoinSet::new();
         loop {
             self.metrics.tables_altering.set(self.altering.len() as f64);
+            self.metrics.tables_aside.set(self.aside.len() as f64);
             let now = Instant::now();
             let due: Vec<u32> =
                 self.later.iter().filter(|(_, (at, _))| *at <= now).map(|(oid, _)| *oid).collect();
@@ -118,12 +132,17 @@ impl Manager {
                     && self.busy.is_empty()
                     && self.later.is_empty()
                 {
-                    return Ok(());
+                    return Ok(Outcome::Finished);
                 }
             }
             tokio::select! {
                 notice = notices.recv() => match notice {
-                    Some(notice) => self.notices(notice, &mut notices).await?,
+                    Some(notice) => {
+                        self.notices(notice, &mut notices).await?;
+                        if let Some((oid, text)) = self.refusal.take() {
+                            return self.refused(oid, text).await;
+                        }
+                    }
                     // The pipeline is over, and with it the run.
                     None => return std::future::pending().await,
                 },
@@ -174,6 +193,7 @@ impl Manager {
     /// copied anew.
     async fn left(&mut self, oid: u32) -> Result<(), String> {
         self.stop_altering(oid);
+        self.aside.remove(&oid);
         self.busy.remove(&oid);
         self.held.remove(&oid);
         self.todo.remove(&oid);
@@ -206,6 +226,7 @@ impl Manager {
     fn plan_of(&self, oid: u32) -> Plan {
         match self.ledger.plan(oid, &self.receivers(oid)) {
             Plan::None { .. } => Plan::Again { empty_first: false },
+            Plan::Aside { .. } => Plan::Again { empty_first: true },
             plan => plan,
         }
     }
@@ -331,6 +352,7 @@ impl Manager {
                     self.rewritten(&after, rewrite).await?;
                 }
             }
+            Notice::Refused { oid, text } => self.refusal = Some((oid, text)),
             Notice::ToAlter { after, at } => self.follow_schema(after, at).await?,
             Notice::Rewritten { after, rewrite } => {
                 self.met(&after);
@@ -382,6 +404,17 @@ impl Manager {
         }
     }
 
+    /// A sink will never take a change of a table. What it was is not acknowledged; it is written down that the table is to
+    /// be left out, so that the others can go on.
+    async fn refused(&mut self, oid: u32, text: String) -> Result<Outcome, String> {
+        if !self.tables.contains_key(&oid) {
+            return Err(text);
+        }
+        let note = Note::Aside { table: self.name(oid), reason: text.clone() };
+        self.remember(oid, note).await?;
+        Ok(Outcome::SetAside(format!("{}: {text}", self.name(oid))))
+    }
+
     fn met(&mut self, relation: &Relation) {
         self.tables.insert(relation.oid, (relation.schema.clone(), relation.name.clone()));
     }
@@ -414,6 +447,7 @@ impl Manager {
     /// Puts a table on the list, for what was the matter with it at `since`.
     fn hold(&mut self, oid: u32, plan: Plan, since: Lsn) {
         self.stop_altering(oid);
+        self.aside.remove(&oid);
         if self.busy.contains(&oid) {
             let before = self.deferred.remove(&oid);
             let plan = match &before {

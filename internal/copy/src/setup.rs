@@ -63,6 +63,9 @@ pub struct Setup {
 pub enum Outcome {
     /// With `snapshot = "only"`: everything is durable.
     Finished,
+    /// A sink refused a change of a table, and it is written down that the table is set aside: another run goes on without
+    /// it. The text says what the sink said.
+    SetAside(String),
     /// It cannot go on; the text says why and what to do.
     Failed(String),
 }
@@ -109,6 +112,7 @@ impl Setup {
     pub fn standings(&self) -> Vec<(u32, Standing)> {
         let standing = |plan: &Plan| match plan {
             Plan::None { from } => Standing::Live { from: *from },
+            Plan::Aside { .. } => Standing::Aside,
             Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
             Plan::New | Plan::Again { .. } => Standing::Waiting { snapshot: None },
         };
@@ -129,11 +133,20 @@ impl Setup {
         let _ = pipeline.send(Input::Catalog(self.catalog));
         let shared = Shared { source, sinks, config, backoff, pipeline, logger, versions, storages };
         let shared = Arc::new(shared);
-        let todo = self.plans.into_iter().filter(|(_, plan)| !matches!(plan, Plan::None { .. })).collect();
-        let beginning = Beginning { ledger: self.ledger, mode: snapshot, tables: self.tables, todo };
-        match Manager::new(shared, beginning).run(notices, catalog_interval).await {
-            Ok(()) => Outcome::Finished,
-            Err(text) => Outcome::Failed(text),
+        let mut aside = BTreeMap::new();
+        let mut todo = BTreeMap::new();
+        for (oid, plan) in self.plans {
+            match plan {
+                Plan::None { .. } => {}
+                Plan::Aside { reason } => {
+                    aside.insert(oid, reason);
+                }
+                plan => {
+                    todo.insert(oid, plan);
+                }
+            }
         }
+        let beginning = Beginning { ledger: self.ledger, mode: snapshot, tables: self.tables, todo, aside };
+        Manager::new(shared, beginning).run(notices, catalog_interval).await.unwrap_or_else(Outcome::Failed)
     }
 }

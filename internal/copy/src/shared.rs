@@ -69,7 +69,12 @@ impl Shared {
     }
 
     /// Waits before the next attempt; an error when there is to be none.
-    pub(crate) async fn retry(&self, error: &SinkError, pause: &mut Backoff, doing: &str) -> Result<(), String> {
+    pub(crate) async fn retry(
+        &self,
+        error: &SinkError,
+        pause: &mut Backoff,
+        doing: &str,
+    ) -> Result<(), String> {
         if error.kind() != ErrorKind::Retry {
             return Err(format!("{doing}: {error}"));
         }

@@ -445,10 +445,12 @@ fn no_key(change: &Change<'_>) -> SinkError {
          primary key or set REPLICA IDENTITY FULL on it",
         change.relation, change.position
     ))
+    .of_table(change.relation.oid)
 }
 
 pub(crate) fn bad_value(relation: &Relation, error: ValueError) -> SinkError {
     SinkError::reject(format!(
         "a value of table {relation} cannot be read: {error}; set source.binary = \"off\" to have it sent as text"
     ))
+    .of_table(relation.oid)
 }
