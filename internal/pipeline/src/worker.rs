@@ -166,7 +166,10 @@ fn submit(
             Ok(write) => break write,
             Err(error) => match attempts.failed(&error) {
                 Some(pause) => std::thread::sleep(pause),
-                None => return false,
+                None => {
+                    desk.change(|turns| turns.0.failed(shard));
+                    return false;
+                }
             },
         }
     };
@@ -235,7 +238,7 @@ impl Delivery {
         while let Err(error) = self.write.send().await {
             match attempts.failed(&error) {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => return,
+                None => return self.desk.change(|turns| turns.0.failed(self.shard)),
             }
         }
         attempts.succeeded();
