@@ -58,9 +58,8 @@ bench-smoke: ## All of the benchmark, as small as it can be: whether it works (a
 	target/debug/replicator-bench --smoke
 
 .PHONY: micro-bench
-micro-bench: ## Micro-benchmarks of decode, dispatch and the encoders (FILTER)
-	$(CARGO) bench -p pgoutput -p replicator-pipeline -p replicator-sink-clickhouse -p replicator-sink-postgres \
-	  -p replicator-sink-object-store -p replicator-lake --benches -- $(FILTER)
+micro-bench: ## Micro-benchmarks of reading, decoding and dispatching messages (FILTER)
+	$(CARGO) bench -p replicator-pipeline --bench stream -- $(FILTER)
 
 .PHONY: chaos
 chaos: ## Faults at random on real servers under load, CHAOS_SECONDS (1800) long, everything compared; SEED= to choose them

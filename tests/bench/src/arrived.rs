@@ -25,7 +25,11 @@ impl Checksum {
     /// From a line of three numbers.
     fn parse(line: &str, separator: char) -> Self {
         let mut fields = line.trim().split(separator).map(|field| {
-            if field.is_empty() { 0 } else { field.parse().unwrap_or_else(|_| panic!("no number in {line:?}")) }
+            if field.is_empty() {
+                0
+            } else {
+                field.parse().unwrap_or_else(|_| panic!("no number in {line:?}"))
+            }
         });
         let mut next = || fields.next().unwrap_or_default();
         Self { rows: next(), keys: next(), numbers: next() }
@@ -65,7 +69,8 @@ pub(crate) fn in_clickhouse(server: &ClickHouse, database: &str, table: &Table) 
 /// The lake's changes, of each key the last.
 pub(crate) fn in_lake(lake: &Path, table: &Table) -> Checksum {
     let Table { name, key, number, .. } = table;
-    let deltas = format!("read_parquet('{}')", lake.join(format!("cdc/public/{name}/deltas/*.parquet")).display());
+    let deltas =
+        format!("read_parquet('{}')", lake.join(format!("cdc/public/{name}/deltas/*.parquet")).display());
     let rows = if table.is_keyed {
         format!(
             "(SELECT {key}, arg_max({number}, bookmark) AS {number}, arg_max(op, bookmark) AS op FROM {deltas} \
@@ -100,7 +105,10 @@ pub(crate) fn in_archive(root: &Path, tables: &[Table]) -> (Vec<Checksum>, usize
         let table = &tables[place];
         let after = event.after.unwrap_or_else(|| panic!("{} without a new row: {line}", event.op));
         let integer = |column: &str| {
-            after.get(column).and_then(serde_json::Value::as_i64).unwrap_or_else(|| panic!("{column} in {line}"))
+            after
+                .get(column)
+                .and_then(serde_json::Value::as_i64)
+                .unwrap_or_else(|| panic!("{column} in {line}"))
         };
         if table.is_keyed {
             rows[place].insert(integer(table.key), integer(table.number));

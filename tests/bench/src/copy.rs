@@ -59,7 +59,8 @@ pub(crate) fn run(rows: usize, rounds: usize) -> Outcome {
     let bench = Bench::load(rows);
     let title = format!("{rows} rows, copied over TCP loopback");
     println!("{title}; median of {rounds} rounds\n");
-    let mut outcome = Outcome::new("copy", title, rows, "rows", Way::ALL.map(|way| (way.name(), way.target())));
+    let mut outcome =
+        Outcome::new("copy", title, rows, "rows", Way::ALL.map(|way| (way.name(), way.target())));
     outcome.yardsticks =
         vec![(Way::CopyBinary.name(), "COPY binary"), (Way::Subscription.name(), "subscription")];
     for round in 0..rounds {

@@ -36,7 +36,9 @@ pub(crate) fn of_clickhouse(server: &ClickHouse) -> Option<Duration> {
 fn children_of(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// User and system time; of ended children too.
@@ -58,11 +60,8 @@ mod tests {
     fn a_child_counts_while_it_lives_and_when_it_was_waited_for() {
         let this = std::process::id();
         let before = ticks(this, true);
-        let mut child = Command::new("sh")
-            .args(["-c", "while :; do :; done"])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child =
+            Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn().unwrap();
         assert!(children_of(this).contains(&child.id()));
         let begun = Instant::now();
         while ticks(child.id(), false) < 5 {

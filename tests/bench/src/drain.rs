@@ -17,7 +17,9 @@ use crate::cpu;
 use crate::figures::{Figures, Outcome, Target};
 use crate::targets;
 use crate::workload::{END_TABLE, Workload};
-use replicator_harness::{ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Replicator, scratch_dir};
+use replicator_harness::{
+    ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Replicator, scratch_dir,
+};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -264,9 +266,14 @@ impl<'a> Bench<'a> {
         if reader == Reader::Recvlogical {
             command.args(["-h", "127.0.0.1"]);
         }
-        command
-            .args(["-d", DATABASE, "--slot", slot, "--start", "--no-loop", "-f", "/dev/null"])
-            .args(["-o", "proto_version=1", "-o", "publication_names=p", "--endpos", &self.end]);
+        command.args(["-d", DATABASE, "--slot", slot, "--start", "--no-loop", "-f", "/dev/null"]).args([
+            "-o",
+            "proto_version=1",
+            "-o",
+            "publication_names=p",
+            "--endpos",
+            &self.end,
+        ]);
         let start = Instant::now();
         let status = command.status().expect("run pg_recvlogical");
         assert!(status.success(), "pg_recvlogical: {status}");

@@ -115,7 +115,9 @@ impl Outcome {
                 .map(|(yardstick, _)| format!(" {} |", number(self.ratio(median, yardstick))))
                 .collect();
             let seconds = |time: Option<Duration>| number(time.map(|time| time.as_secs_f64()));
-            let peak = reader.peak_rss_bytes().map_or_else(String::new, |bytes| format!("{:.0}", bytes as f64 / 1e6));
+            let peak = reader
+                .peak_rss_bytes()
+                .map_or_else(String::new, |bytes| format!("{:.0}", bytes as f64 / 1e6));
             println!(
                 "| {} | {:.0} |{ratios} {} | {} | {} | {} | {peak} | {} |",
                 reader.name,

@@ -10,7 +10,9 @@
 //! waited for), since a walsender sends nothing that is not flushed.
 
 use crate::options::Options;
-use replicator_harness::{ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Replicator, eventually_blocking};
+use replicator_harness::{
+    ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Replicator, eventually_blocking,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -115,7 +117,7 @@ struct Bench {
 
 enum Destination {
     ClickHouse(ClickHouse),
-    Postgres { _server: Postgres, client: tokio_postgres::Client },
+    Postgres { _server: Postgres, client: Box<tokio_postgres::Client> },
 }
 
 impl Bench {
@@ -137,8 +139,11 @@ impl Bench {
             Sink::Postgres => {
                 let server = Postgres::start(PgVersion::V15, &PgOptions::default());
                 server.createdb(DATABASE);
-                let client = runtime.block_on(server.client(DATABASE));
-                (config.postgres("sink", &server, DATABASE), Destination::Postgres { _server: server, client })
+                let client = Box::new(runtime.block_on(server.client(DATABASE)));
+                (
+                    config.postgres("sink", &server, DATABASE),
+                    Destination::Postgres { _server: server, client },
+                )
             }
         };
         let mut replicator =
@@ -171,14 +176,16 @@ impl Bench {
     }
 
     fn measure(&self, is_loaded: bool, length: Duration) -> Figure {
-        let rows = || -> u64 { self.source.sql(DATABASE, "SELECT count(*) FROM load").parse().expect("a count") };
+        let rows =
+            || -> u64 { self.source.sql(DATABASE, "SELECT count(*) FROM load").parse().expect("a count") };
         let rows_before = rows();
         let load = is_loaded.then(|| self.start_load(length + Duration::from_secs(1)));
         if is_loaded {
             // Until it is steady.
             std::thread::sleep(Duration::from_millis(500));
         }
-        let first: i64 = self.source.sql(DATABASE, "SELECT max(id) + 1 FROM probe").parse().expect("a number");
+        let first: i64 =
+            self.source.sql(DATABASE, "SELECT max(id) + 1 FROM probe").parse().expect("a number");
         let is_over = AtomicBool::new(false);
         let seen_below = AtomicI64::new(first);
         let (committed, seen) = std::thread::scope(|scope| {
@@ -223,12 +230,7 @@ impl Bench {
     }
 
     /// Writes probes, and gives when each was committed. With `seen_below`, each waits until the one before was seen.
-    fn probe(
-        &self,
-        first: i64,
-        length: Duration,
-        seen_below: Option<&AtomicI64>,
-    ) -> BTreeMap<i64, Instant> {
+    fn probe(&self, first: i64, length: Duration, seen_below: Option<&AtomicI64>) -> BTreeMap<i64, Instant> {
         let work = async {
             let client = self.source.client(DATABASE).await;
             let insert = client.prepare("INSERT INTO probe VALUES ($1)").await.expect("prepare");

@@ -41,7 +41,9 @@ pub(crate) fn run(rows: Option<usize>, is_smoke: bool) -> (String, Value) {
         }
     }
     println!("\npeak memory while the sink stands still\n");
-    println!("| load | buffer.bytes_max | shards | peak RSS MiB | beyond bytes_max MiB |\n|---|---|---|---|---|");
+    println!(
+        "| load | buffer.bytes_max | shards | peak RSS MiB | beyond bytes_max MiB |\n|---|---|---|---|---|"
+    );
     for Figure { workload, bytes_max, shards, peak_rss_bytes } in &figures {
         println!(
             "| {} | {} MiB | {shards} | {} | {} |",

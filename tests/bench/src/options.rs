@@ -128,7 +128,8 @@ fn number(name: &str, value: &str) -> Result<usize, String> {
 
 fn setting(text: &str) -> Result<(String, toml::Value), String> {
     let (path, value) = text.split_once('=').ok_or_else(|| format!("--set takes path=value, not {text}"))?;
-    let mut table: toml::Table = format!("value = {value}").parse().map_err(|error| format!("{text}: {error}"))?;
+    let mut table: toml::Table =
+        format!("value = {value}").parse().map_err(|error| format!("{text}: {error}"))?;
     let value = table.remove("value").ok_or_else(|| format!("--set takes path=value, not {text}"))?;
     Ok((path.to_owned(), value))
 }
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn parts_and_readers_go_by_their_words() {
-        let options = parse("--only w3,copy --readers blackhole_unix --rows 2_000 --set sink.shards=4").unwrap();
+        let options =
+            parse("--only w3,copy --readers blackhole_unix --rows 2_000 --set sink.shards=4").unwrap();
         assert_eq!(options.parts, [Part::Drain(Workload::W3), Part::Copy]);
         assert_eq!(options.readers, [Reader::BlackholeUnix]);
         assert_eq!(options.rows, Some(2000));

@@ -10,9 +10,9 @@ fn smoke(parts: &str) -> serde_json::Value {
         .arg(&file)
         .env("REPLICATOR_BIN", replicator_harness::replicator_binary())
         .output()
-        .unwrap();
+        .expect("run the benchmark");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap()
+    serde_json::from_slice(&std::fs::read(&file).expect("read the figures")).expect("figures are JSON")
 }
 
 #[test]

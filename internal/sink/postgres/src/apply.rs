@@ -21,13 +21,13 @@
 //! - `Ok` only after the server's answer to COMMIT, under `synchronous_commit = on`.
 
 use crate::copy_text::Rows;
-use crate::{encode, enums};
 use crate::failure::Failure;
 use crate::plan::{Keyed, Plan, Progress, Run, Step, Table, Truncate};
 use crate::rowwise;
 use crate::session::{Begun, Session};
 use crate::sql::{Query, Stage};
 use crate::target::Target;
+use crate::{encode, enums};
 use bytes::Bytes;
 use futures_util::SinkExt;
 use replicator_sink::SinkError;

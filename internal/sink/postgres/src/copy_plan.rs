@@ -39,7 +39,8 @@ impl Plan {
         let table = if relation.has_key() {
             let (upserts, inserts) = if fresh { (Rows::default(), rows) } else { (rows, Rows::default()) };
             let (deletes, partials, trimmed) = (Rows::default(), Rows::default(), Trimmed::default());
-            Table::Keyed(Keyed { target: Arc::clone(target), deletes, upserts, partials, trimmed, inserts })
+            let target = Arc::clone(target);
+            Table::Keyed(Box::new(Keyed { target, deletes, upserts, partials, trimmed, inserts }))
         } else {
             Table::Keyless(Arc::clone(target), vec![Run::Insert(rows)])
         };

@@ -117,7 +117,9 @@ pub(crate) fn keyed(batch: &Batch, fold: &Fold, target: &Arc<Target>) -> Result<
     in_best(
         batch,
         target,
-        |new| keyed_in(batch, fold, target, [new(columns), new(columns)], [new(columns + 1), new(columns + 1)]),
+        |new| {
+            keyed_in(batch, fold, target, [new(columns), new(columns)], [new(columns + 1), new(columns + 1)])
+        },
         || keyed_in(batch, fold, target, Default::default(), <[CopyText; 2]>::default()),
     )
 }

@@ -62,7 +62,7 @@ pub(crate) enum Step {
 
 #[derive(Debug)]
 pub(crate) enum Table {
-    Keyed(Keyed),
+    Keyed(Box<Keyed>),
     Keyless(Arc<Target>, Vec<Run>),
 }
 
@@ -176,7 +176,7 @@ impl Plan {
     pub(crate) fn held_bytes(&self) -> usize {
         let of_table = |table: &Table| match table {
             Table::Keyed(keyed) => {
-                let Keyed { deletes, upserts, partials, trimmed, inserts, .. } = keyed;
+                let Keyed { deletes, upserts, partials, trimmed, inserts, .. } = keyed.as_ref();
                 let rows = [deletes, upserts, partials, &trimmed.rows, inserts].map(|rows| rows.held_bytes);
                 rows.iter().sum::<usize>() + trimmed.changes.len() * size_of::<u32>()
             }
@@ -316,7 +316,7 @@ impl Planner<'_> {
             tables.push(match open.changes {
                 OpenChanges::Keyed(fold) => {
                     self.plan.orphans += fold.orphans();
-                    Table::Keyed(encode::keyed(self.batch, &fold, target)?)
+                    Table::Keyed(Box::new(encode::keyed(self.batch, &fold, target)?))
                 }
                 OpenChanges::Keyless(runs) => {
                     let runs = runs.into_iter().map(|run| {
