@@ -117,7 +117,8 @@ struct Bench {
 
 enum Destination {
     ClickHouse(ClickHouse),
-    Postgres { _server: Postgres, client: Box<tokio_postgres::Client> },
+    /// The server, and a session on it.
+    Postgres(Box<(Postgres, tokio_postgres::Client)>),
 }
 
 impl Bench {
@@ -139,10 +140,10 @@ impl Bench {
             Sink::Postgres => {
                 let server = Postgres::start(PgVersion::V15, &PgOptions::default());
                 server.createdb(DATABASE);
-                let client = Box::new(runtime.block_on(server.client(DATABASE)));
+                let client = runtime.block_on(server.client(DATABASE));
                 (
                     config.postgres("sink", &server, DATABASE),
-                    Destination::Postgres { _server: server, client },
+                    Destination::Postgres(Box::new((server, client))),
                 )
             }
         };
@@ -166,7 +167,8 @@ impl Bench {
                 let rows = server.try_query(&sql).unwrap_or_default();
                 rows.lines().filter_map(|line| line.parse().ok()).collect()
             }
-            Destination::Postgres { client, .. } => {
+            Destination::Postgres(session) => {
+                let (_, client) = session.as_ref();
                 let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&from];
                 let query = client.query("SELECT id FROM probe WHERE id >= $1", parameters);
                 let rows = self.runtime.block_on(query).unwrap_or_default();
