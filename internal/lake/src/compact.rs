@@ -20,7 +20,7 @@
 //! that were deleted in between must not come back, but a fold forgets deletes. So the table is folded from its
 //! changes again: those of `processed/` from the copy's truncate on.
 
-use crate::fold::{FoldInput, FoldOptions, fold, is_of_stream};
+use crate::fold::{FoldInput, FoldOptions, fold, is_of_stream, truncated_at};
 use crate::footer::read_info;
 use crate::info::FileInfo;
 use crate::layout::{SUFFIX, TABLES, TableFolder, first_position};
@@ -123,18 +123,11 @@ pub async fn compact_table(
     for file in &files {
         deltas.push(fetch(store, &file.path, scratch.path()).await?);
     }
-    if let Some(keyless) = deltas.iter().find(|input| !input.info.table.has_key()) {
+    let truncated_at = truncated_at(&deltas);
+    let counts = |input: &&FoldInput| !input.info.is_before(truncated_at.as_deref());
+    if let Some(keyless) = deltas.iter().filter(counts).find(|input| !input.info.table.has_key()) {
         let table = format!("{}.{}", keyless.info.table.schema, keyless.info.table.name);
         return Ok(Compacted::LeftAlone(format!("{table} has no key; its deltas stay as they are")));
-    }
-    if let Some(moved) = deltas.iter().find(|input| input.info.moved_incomplete > 0) {
-        return Ok(Compacted::LeftAlone(format!(
-            "{}: an update changed the key of a row with large values that it did not touch. Run ALTER TABLE {}.{} REPLICA \
-             IDENTITY FULL at the source, then `replicator resync`",
-            moved.path.display(),
-            moved.info.table.schema,
-            moved.info.table.name
-        )));
     }
     let base = match &data {
         Some(_) => Some(fetch(store, &folder.data(), scratch.path()).await?),
@@ -157,12 +150,11 @@ pub async fn compact_table(
 
     let file = File::open(&out).map_err(|error| SinkError::retry(format!("reading a fold: {error}")))?;
     let seen = data.as_ref().map(|found| &found.version);
-    if store.replace_with_file(&folder.data(), file, seen).await? == Put::Exists {
-        return Ok(Compacted::LeftAlone("another compaction was faster".into()));
-    }
+    // Taken for another's, it may still be ours, of a put whose reply was lost: what is there tells.
+    store.replace_with_file(&folder.data(), file, seen).await?;
     let (there, bytes) = read_info(store, &folder.data()).await?;
     if there != info {
-        return Ok(Compacted::LeftAlone("another compaction has replaced what was folded".into()));
+        return Ok(Compacted::LeftAlone("another compaction was faster".into()));
     }
     let seen = manifest.as_ref().map(|(_, version)| version);
     put_manifest(store, folder, &info, bytes, seen).await?;
@@ -236,10 +228,14 @@ async fn put_manifest(
     let body = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
     match store.replace_version(&folder.manifest(), body.into(), seen).await? {
         Put::Done => Ok(()),
-        Put::Exists => Err(SinkError::retry(format!(
-            "{} at {} was replaced meanwhile; compact again",
-            folder.manifest(),
-            store.place()
-        ))),
+        // Ours, of a put whose reply was lost, or one who folded the same; or another's who folded more.
+        Put::Exists => match Manifest::find(store, folder).await? {
+            Some((there, _)) if there.info == *info => Ok(()),
+            _ => Err(SinkError::retry(format!(
+                "{} at {} was replaced meanwhile; compact again",
+                folder.manifest(),
+                store.place()
+            ))),
+        },
     }
 }

@@ -14,8 +14,10 @@
 //!   size of either.
 //! - What comes out depends on the changes alone, not on how they are cut into files, nor on how often one is there.
 //! - A row whose newest version lacks values keeps their names in `unchanged`: they are never made NULL in silence.
+//! - A row that an update moved to another key keeps its values (`fold/moves.rs`).
 
 mod merge;
+mod moves;
 mod newest;
 mod rows;
 
@@ -24,12 +26,17 @@ use crate::delta::FileOptions;
 use crate::footer::local_info;
 use crate::info::{FORMAT_VERSION, FileInfo, FileKind};
 use crate::schema::TableSchema;
+use arrow_array::RecordBatch;
 use merge::{Merge, Output, Runs, Source};
+use moves::Moves;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rows::{Shaper, Wanted};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// What is always there for the keys of rows that were moved.
+const MOVES_BYTES_MIN: usize = 1 << 20;
 
 /// How a fold goes about it.
 #[derive(Clone, Debug)]
@@ -78,34 +85,24 @@ pub fn fold(
     let newest = deltas.iter().chain(base).max_by_key(|input| &input.info.max_bookmark);
     let newest = newest.ok_or("there is nothing to fold")?;
     let shaper = Shaper::new(TableSchema::of_info(newest.info.table.clone()))?;
-    let truncated_at = deltas.iter().filter_map(|input| input.info.truncated_at.clone()).max();
-    let is_past = |input: &&FoldInput| truncated_at.as_ref().is_some_and(|at| input.info.max_bookmark < *at);
-
+    let truncated_at = truncated_at(deltas);
     let of_base = Wanted { after: None, from: truncated_at.clone() };
-    let base_rows = base.filter(|base| !is_past(base));
-    let (sorted, unsorted): (Vec<_>, Vec<_>) =
-        base_rows.into_iter().partition(|base| key_types(&base.info) == key_types(&newest.info));
-    let mut runs = Runs::new(&shaper, options);
-    for input in unsorted {
-        read(input, &shaper, &of_base, &mut |batch| runs.push(batch))?;
-    }
-    for input in deltas.iter().filter(|input| !is_past(input)) {
-        let after = base.and_then(|base| {
-            if is_of_stream(&input.info) {
-                base.info.folded_through.clone()
-            } else {
-                base.info.copied_through.clone()
-            }
-        });
-        let wanted = Wanted { after, from: truncated_at.clone() };
-        read(input, &shaper, &wanted, &mut |batch| runs.push(batch))?;
-    }
-    let mut sources = runs.finish()?;
-    for input in sorted {
-        sources.push(Source::new(Box::new(batches(input, &shaper, of_base.clone())?)));
-    }
+    let base_rows = base.filter(|base| !base.info.is_before(truncated_at.as_deref()));
+    let changes = deltas.iter().filter(|input| !input.info.is_before(truncated_at.as_deref())).map(|input| {
+        let through = |base: &FoldInput| {
+            let FileInfo { folded_through, copied_through, .. } = &base.info;
+            if is_of_stream(&input.info) { folded_through.clone() } else { copied_through.clone() }
+        };
+        (input, Wanted { after: base.and_then(through), from: truncated_at.clone() })
+    });
+    let changes: Vec<(&FoldInput, Wanted)> = changes.collect();
+    let moves = Moves::find(&changes, &shaper, (options.memory_bytes_max / 4).max(MOVES_BYTES_MIN))?;
+    let sources = match &moves {
+        None => unmoved(base_rows, &of_base, &changes, &newest.info, &shaper, options)?,
+        Some(moves) => moved(moves, base_rows, &of_base, &changes, &shaper, options)?,
+    };
     let mut output = Output::create(out, &shaper, options)?;
-    Merge::new(&shaper, sources)?.run(&mut |batch| output.write(batch))?;
+    Merge::new(&shaper, sources, false)?.run(&mut |batch| output.write(&batch))?;
 
     let through = |of_stream: bool, before: Option<&String>| {
         let here = deltas.iter().filter(|input| is_of_stream(&input.info) == of_stream);
@@ -129,6 +126,63 @@ pub fn fold(
     })
 }
 
+/// The last truncate among the changes: what is older counts no more.
+pub(crate) fn truncated_at(deltas: &[FoldInput]) -> Option<String> {
+    deltas.iter().filter_map(|input| input.info.truncated_at.clone()).max()
+}
+
+/// The sorted rows of all inputs.
+fn unmoved<'a>(
+    base: Option<&'a FoldInput>,
+    of_base: &Wanted,
+    changes: &[(&FoldInput, Wanted)],
+    newest: &FileInfo,
+    shaper: &'a Shaper,
+    options: &'a FoldOptions,
+) -> Result<Vec<Source<'a>>, String> {
+    let (sorted, unsorted): (Vec<_>, Vec<_>) =
+        base.into_iter().partition(|base| key_types(&base.info) == key_types(newest));
+    let mut runs = Runs::new(shaper, options);
+    for input in unsorted {
+        read(input, shaper, of_base, &mut |batch| runs.push(batch))?;
+    }
+    for (input, wanted) in changes {
+        read(input, shaper, wanted, &mut |batch| runs.push(batch))?;
+    }
+    let mut sources = runs.finish()?;
+    for input in sorted {
+        sources.push(Source::new(Box::new(batches(input, shaper, of_base.clone())?)));
+    }
+    Ok(sources)
+}
+
+/// As [`unmoved`], where rows were moved: those that moves touch are brought to one complete row each first.
+fn moved<'a>(
+    moves: &Moves,
+    base: Option<&FoldInput>,
+    of_base: &Wanted,
+    changes: &[(&FoldInput, Wanted)],
+    shaper: &'a Shaper,
+    options: &'a FoldOptions,
+) -> Result<Vec<Source<'a>>, String> {
+    let (mut untouched, mut lineages) = (Runs::new(shaper, options), Runs::new(shaper, options));
+    // Two sorts at a time.
+    let share = options.memory_bytes_max / 2;
+    (untouched.bytes_max, lineages.bytes_max) = (share, share);
+    let all = base.map(|base| (base, of_base.clone())).into_iter().chain(changes.iter().cloned());
+    for (input, wanted) in all {
+        read(input, shaper, &wanted, &mut |batch| {
+            lineages.push(moves.by_lineage(&batch, shaper)?)?;
+            untouched.push(moves.untouched(&batch)?)
+        })?;
+    }
+    let mut sources = untouched.finish()?;
+    let mut rows = Runs::new(shaper, options);
+    Merge::new(shaper, lineages.finish()?, false)?.run(&mut |batch| rows.push(shaper.with_keys(&batch)?))?;
+    sources.extend(rows.finish()?);
+    Ok(sources)
+}
+
 /// Whether a file of changes is the stream's, rather than a copy's.
 pub(crate) fn is_of_stream(info: &FileInfo) -> bool {
     bookmark::parse(&info.max_bookmark).is_some_and(bookmark::is_of_stream)
@@ -144,7 +198,7 @@ fn read(
     input: &FoldInput,
     shaper: &Shaper,
     wanted: &Wanted,
-    take: &mut dyn FnMut(arrow_array::RecordBatch) -> Result<(), String>,
+    take: &mut dyn FnMut(RecordBatch) -> Result<(), String>,
 ) -> Result<(), String> {
     for batch in batches(input, shaper, wanted.clone())? {
         take(batch?)?;
@@ -157,7 +211,7 @@ fn batches<'a>(
     input: &'a FoldInput,
     shaper: &'a Shaper,
     wanted: Wanted,
-) -> Result<impl Iterator<Item = Result<arrow_array::RecordBatch, String>> + 'a, String> {
+) -> Result<impl Iterator<Item = Result<RecordBatch, String>> + 'a, String> {
     let fault = |error: String| format!("{}: {error}", input.path.display());
     let file = File::open(&input.path).map_err(|error| fault(error.to_string()))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|reader| reader.build());

@@ -79,6 +79,11 @@ pub struct FileInfo {
 }
 
 impl FileInfo {
+    /// Whether all that it holds is older than `truncated_at`.
+    pub(crate) fn is_before(&self, truncated_at: Option<&str>) -> bool {
+        truncated_at.is_some_and(|at| self.max_bookmark.as_str() < at)
+    }
+
     /// The position of the last change.
     pub fn last(&self) -> Option<Position> {
         bookmark::parse(&self.max_bookmark)

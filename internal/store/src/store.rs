@@ -8,7 +8,7 @@ use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, ClientOptions, Error, GetOptions, GetRange, ObjectMeta, ObjectStore,
+    Attribute, Attributes, ClientOptions, Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore,
     ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
 use replicator_config::StorePlace;
@@ -234,7 +234,7 @@ impl Store {
             Ok(found) => {
                 self.settle(path).await?;
                 let version = version_of(&found.meta);
-                found.bytes().await.map(|body| Some((body, version))).map_err(explain)
+                Ok(Some((whole(found).await.map_err(explain)?, version)))
             }
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(explain(error)),
@@ -351,7 +351,7 @@ impl Store {
     pub async fn get(&self, path: &str) -> Result<Bytes, SinkError> {
         let explain = |error| self.explainer.explain(&format!("reading {path}"), &error);
         let found = self.store.get(&self.location(path)?).await.map_err(explain)?;
-        found.bytes().await.map_err(explain)
+        whole(found).await.map_err(explain)
     }
 
     /// Those bytes of the object at `path`.
@@ -366,7 +366,7 @@ impl Store {
         let options = GetOptions { range: Some(GetRange::Suffix(bytes_max)), ..GetOptions::default() };
         let found = self.store.get_opts(&self.location(path)?, options).await.map_err(explain)?;
         let bytes = found.meta.size;
-        Ok((found.bytes().await.map_err(explain)?, bytes))
+        Ok((whole(found).await.map_err(explain)?, bytes))
     }
 
     /// Removes the object at `path`; none is no error.
@@ -410,6 +410,17 @@ impl Store {
         Path::parse(&whole)
             .map_err(|error| SinkError::halt(format!("{} cannot be in an object's name: {error}", whole)))
     }
+}
+
+/// The bytes of a reply, all that it promised.
+async fn whole(found: GetResult) -> Result<Bytes, Error> {
+    let promised = found.range.end.saturating_sub(found.range.start);
+    let body = found.bytes().await?;
+    if body.len() as u64 == promised {
+        return Ok(body);
+    }
+    let text = format!("the reply ended early: {} of {promised} bytes came", body.len());
+    Err(Error::Generic { store: "store", source: text.into() })
 }
 
 fn version_of(meta: &ObjectMeta) -> Version {

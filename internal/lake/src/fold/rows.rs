@@ -171,6 +171,19 @@ impl Shaper {
         filter_record_batch(batch, &mask).map_err(|error| error.to_string())
     }
 
+    /// Rows in shape, with the keys that they sort by made again.
+    pub(super) fn with_keys(&self, batch: &RecordBatch) -> Result<RecordBatch, Fault> {
+        let fields = self.target.fields().len();
+        let mut columns = batch.columns().to_vec();
+        let own = columns.get(EXTRA..EXTRA + fields).ok_or("a row has too few columns")?;
+        let pk = columns.get(EXTRA + fields).ok_or("a row has no pk")?;
+        let key = self.sort_keys(own, pk, batch.num_rows())?;
+        if let Some(column) = columns.get_mut(KEY) {
+            *column = key;
+        }
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| error.to_string())
+    }
+
     fn sort_keys(&self, columns: &[ArrayRef], pk: &ArrayRef, rows: usize) -> Result<ArrayRef, Fault> {
         let mut sorted: Vec<ArrayRef> =
             self.key.iter().filter_map(|index| columns.get(*index)).map(Arc::clone).collect();
