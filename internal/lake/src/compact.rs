@@ -123,7 +123,8 @@ pub async fn compact_table(
     for file in &files {
         deltas.push(fetch(store, &file.path, scratch.path()).await?);
     }
-    let truncated_at = truncated_at(&deltas);
+    let truncated_at = truncated_at(deltas.iter(), None)
+        .map_err(|why| SinkError::halt(format!("{} at {}: {why}", folder.path(), store.place())))?;
     let counts = |input: &&FoldInput| !input.info.is_before(truncated_at.as_deref());
     if let Some(keyless) = deltas.iter().filter(counts).find(|input| !input.info.table.has_key()) {
         let table = format!("{}.{}", keyless.info.table.schema, keyless.info.table.name);
@@ -133,7 +134,10 @@ pub async fn compact_table(
         Some(_) => Some(fetch(store, &folder.data(), scratch.path()).await?),
         None => None,
     };
-    let behind = folded_further(base.as_ref(), &deltas);
+    let removed = deltas.iter().map(|input| &input.info.max_bookmark).filter(|_| options.delete_folded);
+    let removed_before = base.as_ref().and_then(|base| base.info.removed_through.as_ref());
+    let removed_through = removed.chain(removed_before).max().cloned();
+    let behind = folded_further(base.as_ref().map(|base| &base.info), deltas.iter().map(|input| &input.info));
     let (base, again) = match behind {
         Some(from) => (None, processed_since(store, folder, &from, scratch.path()).await?),
         None => (base, Vec::new()),
@@ -141,8 +145,10 @@ pub async fn compact_table(
     let inputs: Vec<FoldInput> = deltas.iter().cloned().chain(again).collect();
 
     let out = scratch.path().join("data");
-    let (fold_options, result) =
-        (FoldOptions { scratch: scratch.path().to_owned(), ..options.fold.clone() }, out.clone());
+    let (fold_options, result) = (
+        FoldOptions { scratch: scratch.path().to_owned(), removed_through, ..options.fold.clone() },
+        out.clone(),
+    );
     let folded = blocking(move || fold(base.as_ref(), &inputs, &fold_options, &result)).await?;
     let info = folded.map_err(|why| {
         SinkError::halt(format!("{} at {} cannot be folded: {why}", folder.path(), store.place()))
@@ -174,7 +180,7 @@ async fn delta_files(store: &Store, folder: &str) -> Result<Vec<Found>, SinkErro
     Ok(files)
 }
 
-async fn fetch(store: &Store, path: &str, scratch: &Path) -> Result<FoldInput, SinkError> {
+pub(crate) async fn fetch(store: &Store, path: &str, scratch: &Path) -> Result<FoldInput, SinkError> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let name = if name.ends_with(SUFFIX) { format!("in-{name}") } else { "in".to_owned() };
     let here = scratch.join(name);
@@ -186,17 +192,16 @@ async fn fetch(store: &Store, path: &str, scratch: &Path) -> Result<FoldInput, S
 }
 
 /// From which bookmark on the table has to be folded from its changes again; see the module.
-fn folded_further(base: Option<&FoldInput>, deltas: &[FoldInput]) -> Option<String> {
-    let through = base.and_then(|base| base.info.folded_through.as_ref())?;
-    let begins = deltas
-        .iter()
-        .filter(|input| !is_of_stream(&input.info))
-        .filter(|input| {
-            let known = base.and_then(|base| base.info.copied_through.as_ref());
-            known.is_none_or(|known| input.info.max_bookmark > *known)
-        })
-        .map(|input| &input.info.min_bookmark)
-        .min()?;
+pub(crate) fn folded_further<'a>(
+    base: Option<&FileInfo>,
+    deltas: impl Iterator<Item = &'a FileInfo>,
+) -> Option<String> {
+    let base = base?;
+    let through = base.folded_through.as_ref()?;
+    let is_new = |info: &&FileInfo| {
+        !is_of_stream(info) && base.copied_through.as_ref().is_none_or(|known| info.max_bookmark > *known)
+    };
+    let begins = deltas.filter(is_new).map(|info| &info.min_bookmark).min()?;
     (begins < through).then(|| begins.clone())
 }
 

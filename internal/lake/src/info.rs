@@ -76,6 +76,12 @@ pub struct FileInfo {
     /// Up to where copied rows are in it. Of a table's rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied_through: Option<String>,
+    /// The greatest commit time among the changes that are in it, microseconds since 1970. Of a table's rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folded_ts_us: Option<i64>,
+    /// Up to where changes were removed, or may have been, when they were folded. Of a table's rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_through: Option<String>,
 }
 
 impl FileInfo {

@@ -20,17 +20,14 @@
 
 use super::newest::{bookmark_at, key_at};
 use super::rows::{Fault, KEY, Shaper, Wanted};
-use super::{FoldInput, batches};
+use super::{FoldInput, batches, texts};
 use crate::bookmark;
 use arrow_array::builder::BinaryBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, BooleanArray, RecordBatch, StringArray};
 use arrow_select::filter::filter_record_batch;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use replicator_types::Position;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::sync::Arc;
 
 /// What a move costs beside its keys.
@@ -163,19 +160,13 @@ fn neighbour(text: &str) -> Option<String> {
 
 /// The bookmarks of the deletes that such moves in a file begin with.
 fn begins(input: &FoldInput) -> Result<BTreeSet<String>, Fault> {
-    let fault = |error: String| format!("{}: {error}", input.path.display());
-    let file = File::open(&input.path).map_err(|error| fault(error.to_string()))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| fault(error.to_string()))?;
-    let mask = ProjectionMask::columns(reader.parquet_schema(), COLUMNS);
-    let reader = reader.with_projection(mask).build().map_err(|error| fault(error.to_string()))?;
     let mut found = BTreeSet::new();
     // The row before, if it is a delete: its bookmark and `prev`.
     let mut deleted: Option<(String, String)> = None;
-    for batch in reader {
-        let batch = batch.map_err(|error| fault(error.to_string()))?;
+    texts(input, &COLUMNS, &mut |batch| {
         let text = |name: &str| -> Result<&StringArray, Fault> {
             let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-            column.ok_or_else(|| fault(format!("its column {name} is no text")))
+            column.ok_or_else(|| format!("its column {name} is no text"))
         };
         let (ops, bookmarks) = (text("op")?, text("bookmark")?);
         let (prevs, lacking) = (text("prev")?, text("unchanged")?);
@@ -193,7 +184,8 @@ fn begins(input: &FoldInput) -> Result<BTreeSet<String>, Fault> {
                 _ => {}
             }
         }
-    }
+        Ok(())
+    })?;
     Ok(found)
 }
 

@@ -51,12 +51,15 @@ pub(super) struct Wanted {
     pub(super) after: Option<String>,
     /// Bookmarks before that one were truncated away.
     pub(super) from: Option<String>,
+    /// Bookmarks behind that one are not asked for.
+    pub(super) until: Option<String>,
 }
 
 impl Wanted {
     fn has(&self, bookmark: &str) -> bool {
         self.after.as_deref().is_none_or(|after| bookmark > after)
             && self.from.as_deref().is_none_or(|from| bookmark >= from)
+            && self.until.as_deref().is_none_or(|until| bookmark <= until)
     }
 }
 

@@ -6,22 +6,29 @@ mod support;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use replicator_lake::layout::TableFolder;
-use replicator_lake::{Compacted, compact_table};
+use replicator_lake::{
+    CompactOptions, Compacted, Manifest, Moment, Retention, Snapshots, compact_table, restore_table,
+    snapshot_table,
+};
 use replicator_sink::Lane;
 use replicator_store::{PUT_BYTES_MAX, Put, Store};
+use replicator_types::{Lsn, POSTGRES_EPOCH_UNIX_MICROS};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use support::faulty::Faulty;
 use support::source::{Rows, Source};
 use support::{logger, new_lane, persist, place, tight, write};
 
 /// The rows of `data.parquet`, which has to be sorted and whole.
 async fn rows(store: &Arc<dyn ObjectStore>) -> Rows {
-    let body = place(store).get("cdc/public/items/data.parquet").await.unwrap();
+    rows_of(place(store).get("cdc/public/items/data.parquet").await.unwrap())
+}
+
+fn rows_of(body: bytes::Bytes) -> Rows {
     let mut rows = Rows::new();
     for batch in ParquetRecordBatchReaderBuilder::try_new(body).unwrap().build().unwrap() {
         let batch = batch.unwrap();
@@ -105,6 +112,116 @@ async fn a_store_that_fails_at_any_request_loses_nothing_and_needs_nobody() {
         let met = seen.keys().filter(|(of, _)| *of == request).count();
         assert!(met >= 3, "{request} met only {met} faults: {seen:?}");
     }
+}
+
+#[tokio::test]
+async fn a_table_is_restored_as_it_was_at_any_moment_folded_or_not() {
+    for seed in 300..312 {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let scratch = tempfile::tempdir().unwrap();
+        let (options, folder) = (tight(scratch.path()), TableFolder::of("public", "items"));
+        let mut source = Source::new(seed);
+        let (mut written, mut lane) = (0, None);
+        for _ in 0..8 {
+            (0..1 + source.number(30)).for_each(|_| source.commit());
+            replicate(&mut source, &mut written, &mut lane, &store).await;
+            if source.number(2) == 0 {
+                compact_table(&place(&store), &folder, &options).await.unwrap();
+            }
+        }
+        let out = scratch.path().join("restored");
+        let of_store = place(&store);
+        for _ in 0..10 {
+            let which = source.number(source.past.len() as u64) as usize;
+            let (lsn, time_us, then) = &source.past[which];
+            let time_us = time_us + POSTGRES_EPOCH_UNIX_MICROS;
+            // To the end of the transaction, and to just before the next.
+            for moment in [Moment::Lsn(*lsn), Moment::Lsn(Lsn(lsn.0 + 7)), Moment::Time(time_us)] {
+                let restored = restore_table(&of_store, &folder, moment, &options.fold, &out).await;
+                restored.unwrap_or_else(|error| panic!("seed {seed}, {moment:?}: {error}"));
+                let rows = rows_of(std::fs::read(&out).unwrap().into());
+                assert_eq!(rows, *then, "seed {seed}, {moment:?}");
+            }
+        }
+        let before = Moment::Time(source.past[0].1 + POSTGRES_EPOCH_UNIX_MICROS - 1);
+        let refused = restore_table(&of_store, &folder, before, &options.fold, &out).await.unwrap_err();
+        assert!(refused.to_string().contains("nothing from before that moment"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_moment_whose_changes_were_removed_is_refused_and_later_ones_are_not() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = TableFolder::of("public", "items");
+    let removing = CompactOptions { delete_folded: true, ..tight(scratch.path()) };
+    // No truncate among its changes.
+    let mut source = Source::new(7);
+    let (mut written, mut lane) = (0, None);
+    for options in [&removing, &tight(scratch.path())] {
+        (0..20).for_each(|_| source.commit());
+        replicate(&mut source, &mut written, &mut lane, &store).await;
+        compact_table(&place(&store), &folder, options).await.unwrap();
+    }
+    (0..20).for_each(|_| source.commit());
+    replicate(&mut source, &mut written, &mut lane, &store).await;
+    let out = scratch.path().join("restored");
+    let options = tight(scratch.path()).fold;
+    for (which, is_there) in [(10, false), (30, false), (39, true), (50, true)] {
+        let (lsn, _, then) = &source.past[which];
+        let result = restore_table(&place(&store), &folder, Moment::Lsn(*lsn), &options, &out).await;
+        match result {
+            Ok(_) if is_there => assert_eq!(rows_of(std::fs::read(&out).unwrap().into()), *then),
+            Err(error) if !is_there => assert!(error.to_string().contains("were removed"), "{error}"),
+            other => panic!("transaction {which}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_gives_back_a_table_whose_changes_were_removed_and_so_many_are_kept() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = TableFolder::of("public", "items");
+    let removing = CompactOptions { delete_folded: true, ..tight(scratch.path()) };
+    let of_store = place(&store);
+    let mut source = Source::new(11);
+    let (mut written, mut lane, mut days) = (0, None, Vec::new());
+    for day in 0..40 {
+        (0..5).for_each(|_| source.commit());
+        replicate(&mut source, &mut written, &mut lane, &store).await;
+        compact_table(&of_store, &folder, &removing).await.unwrap();
+        // From 2026-03-18 on.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_773_824_400 + day * 86_400);
+        let would = snapshot_table(&of_store, &folder, Retention::default(), now, true).await.unwrap();
+        let done = snapshot_table(&of_store, &folder, Retention::default(), now, false).await.unwrap();
+        assert_eq!(would, done, "a dry run says what is done");
+        let again = snapshot_table(&of_store, &folder, Retention::default(), now, false).await.unwrap();
+        assert_eq!(again, Snapshots::default(), "once a day");
+        let (manifest, _) = Manifest::find(&of_store, &folder).await.unwrap().unwrap();
+        days.push((manifest.folded_through().unwrap(), source.rows.clone()));
+    }
+    let names: Vec<String> =
+        of_store.list(&folder.snapshots()).await.unwrap().into_iter().map(|f| f.path).collect();
+    assert_eq!(names.len(), 30 + 2 + 1, "30 days, March and April, the manifest: {names:?}");
+    let has = |name: &str| names.iter().any(|path| path.ends_with(&format!("snapshots/{name}.parquet")));
+    assert!(has("2026-03") && has("2026-04") && has("2026-03-28") && !has("2026-03-27"), "{names:?}");
+    let out = scratch.path().join("restored");
+    for (day, (through, rows)) in days.iter().enumerate() {
+        // The first day's is March's.
+        let is_kept = day == 0 || day >= 10;
+        let moment = Moment::Bookmark(*through);
+        let restored = restore_table(&of_store, &folder, moment, &removing.fold, &out).await;
+        match restored {
+            Ok(_) if is_kept => assert_eq!(rows_of(std::fs::read(&out).unwrap().into()), *rows, "day {day}"),
+            Err(error) if !is_kept => assert!(error.to_string().contains("were removed"), "{error}"),
+            other => panic!("day {day}: {other:?}"),
+        }
+    }
+    // Between two snapshots there were changes, and nobody has them any more.
+    let between = Moment::Lsn(source.past[102].0);
+    let refused = restore_table(&of_store, &folder, between, &removing.fold, &out).await.unwrap_err();
+    assert!(refused.to_string().contains("were removed"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -76,7 +76,13 @@ pub fn place(store: &Arc<dyn ObjectStore>) -> Store {
 /// Folds with so little memory that it spills all the time.
 pub fn tight(scratch: &Path) -> CompactOptions {
     CompactOptions {
-        fold: FoldOptions { memory_bytes_max: 60_000, scratch: scratch.to_owned(), file: FILES },
+        fold: FoldOptions {
+            memory_bytes_max: 60_000,
+            scratch: scratch.to_owned(),
+            file: FILES,
+            until: None,
+            removed_through: None,
+        },
         dry_run: false,
         delete_folded: false,
     }
