@@ -87,8 +87,9 @@ fn main() -> ExitCode {
         Command::Resync { config, tables } => {
             load(&config).and_then(|config| resync::resync(&config, &tables).map_err(Failure::NotSaid))
         }
-        Command::Lake(command) => load(&command.config().to_owned())
-            .and_then(|config| lake::lake(&config, command).map_err(Failure::NotSaid)),
+        Command::Lake(command) => {
+            load(command.config()).and_then(|config| lake::lake(&config, command).map_err(Failure::NotSaid))
+        }
         Command::Config => {
             print!("{}", replicator_config::reference());
             Ok(())

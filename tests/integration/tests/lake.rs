@@ -206,7 +206,7 @@ fn a_table_restored_as_of_ten_moments_is_what_the_source_held_then() {
     let config = config.postgres("pg", &target, "copy").clickhouse("ch", &clickhouse);
     for sink in ["pg", "ch"] {
         let arguments = ["lake", "restore", "--table", "public.orders", "--as-of", moment, "--into", sink];
-        Replicator::output(&config.to_toml(), &arguments, &[]).expect_success();
+        let _ = Replicator::output(&config.to_toml(), &arguments, &[]).expect_success();
     }
     let columns = "id, name, amount, CASE WHEN isfinite(placed) THEN (extract(epoch FROM placed) * 1000000)::bigint END, ts, ok::int, md5(big)";
     let restored = target.sql("copy", &format!("SELECT {columns} FROM orders ORDER BY id"));
@@ -312,6 +312,10 @@ fn each_question_of_the_docs_is_answered_in_a_folder_and_over_s3() {
     let sql = Replicator::output(&over_s3.to_toml(), &print, &[]).expect_success().stdout;
     assert!(sql.contains("'s3://bucket/prefix/cdc/public/orders/") && sql.contains("op = 'delete'"), "{sql}");
     assert!(!sql.contains(s3.secret_key()), "no secret is printed");
-    let missing = Replicator::output(&in_folder.to_toml(), &count, &[("PATH", "/nowhere")]);
-    assert!(!missing.status.success() && missing.stderr.contains("no duckdb in PATH"), "{}", missing.stderr);
+    // Where the system has one, nothing is missing.
+    if !["/usr/bin/duckdb", "/bin/duckdb"].iter().any(|known| Path::new(known).exists()) {
+        let missing = Replicator::output(&in_folder.to_toml(), &count, &[("PATH", "/usr/bin:/bin")]);
+        assert!(!missing.status.success(), "there is no duckdb");
+        assert!(missing.stderr.contains("no duckdb in PATH"), "{}", missing.stderr);
+    }
 }
