@@ -251,7 +251,7 @@ fn documented_questions() -> Vec<Vec<String>> {
     let (_, questions) = text.split_once("## Questions").expect("the section");
     let commands =
         questions.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block);
-    commands.map(|block| words(block)).collect()
+    commands.map(words).collect()
 }
 
 /// A shell's words, as far as the docs need them: spaces, double quotes, a backslash at a line's end.

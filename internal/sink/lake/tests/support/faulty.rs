@@ -61,7 +61,7 @@ impl Faulty {
 
     fn fault(&self, request: &'static str) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
-        if state.one_in == 0 || next(&mut state.random) % state.one_in != 0 {
+        if state.one_in == 0 || !next(&mut state.random).is_multiple_of(state.one_in) {
             return None;
         }
         let faults = [Fault::Internal, Fault::SlowDown, Fault::LostReply, Fault::Truncated];

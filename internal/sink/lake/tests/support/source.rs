@@ -40,6 +40,9 @@ pub fn items() -> Arc<Relation> {
     })
 }
 
+/// A row as it is sent: key, small, big if it was sent.
+type Sent = (i64, String, Option<String>);
+
 /// One change as the stream brings it.
 #[derive(Clone, Debug)]
 struct Made {
@@ -47,8 +50,7 @@ struct Made {
     ordinal: u64,
     op: Op,
     old_key: Option<i64>,
-    /// Key, small, big if it was sent.
-    new: Option<(i64, String, Option<String>)>,
+    new: Option<Sent>,
 }
 
 pub type Rows = BTreeMap<i64, (String, String)>;
@@ -105,7 +107,7 @@ impl Source {
         self.past.push((transaction.commit_lsn, transaction.commit_time_us, self.rows.clone()));
     }
 
-    fn change(&mut self) -> (Option<i64>, Option<(i64, String, Option<String>)>, Op) {
+    fn change(&mut self) -> (Option<i64>, Option<Sent>, Op) {
         let known: Vec<i64> = self.rows.keys().copied().collect();
         let free = (0..).map(|_| self.number(60) as i64).find(|id| !known.contains(id)).unwrap();
         let text = |source: &mut Self| format!("{:x}", source.number(1 << 40));
