@@ -332,6 +332,7 @@ impl World {
                 // Nobody asks for a table, and none is altered; keys of rows with large values stay while they are copied.
                 Notice::Request { .. }
                 | Notice::ToAlter { .. }
+                | Notice::Refused { .. }
                 | Notice::Altered { .. }
                 | Notice::Rewritten { .. }
                 | Notice::Doubtful(_) => {}

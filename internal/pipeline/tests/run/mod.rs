@@ -157,6 +157,7 @@ impl Run {
                     at.ordinal
                 )
             }
+            Notice::Refused { oid, text } => format!("refused {oid} {text}"),
             Notice::New(relation) => format!("new {}", relation.name),
             Notice::Request { content, .. } => format!("request {}", String::from_utf8(content).unwrap()),
             Notice::Altered { before, after } => {
