@@ -4,6 +4,7 @@
 //! 2 the command line was wrong.
 
 mod check;
+mod fence;
 mod lake;
 mod resync;
 mod run;

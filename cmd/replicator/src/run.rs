@@ -1,5 +1,6 @@
 //! `replicator run`: opens everything, joins it, and ends it in order.
 
+use crate::fence::{Fenced, claim, run_name, verify_reach};
 use crate::signals::Signals;
 use crate::status::{LanesUp, watch_sink, watch_slot};
 use crate::stream::{Connection, Follower};
@@ -9,7 +10,7 @@ use replicator_config::Config;
 use replicator_copy::{CopySink, Outcome, Setup, Versions};
 use replicator_pipeline::{Backoff, Event, Input, Notice, Running, Settings, SinkLanes, start};
 use replicator_sink::{Sink, StreamInfo};
-use replicator_source::{Prepared, Source, SourceError, Streaming};
+use replicator_source::{Prepared, Source, SourceError, Streaming, Term};
 use replicator_spill::Shelf;
 use replicator_telemetry::metrics::{SourceMetrics, install};
 use replicator_types::{Budget, Relation};
@@ -103,8 +104,13 @@ async fn serve_admin(
     Ok(())
 }
 
-/// Holds the slot's lease. Ends when another process has it.
-type Keeping = JoinHandle<SourceError>;
+/// Holds the slot's lease.
+struct Keeping {
+    /// Ends when another process has it.
+    task: JoinHandle<SourceError>,
+    /// The right to write that goes with it.
+    term: Term,
+}
 
 /// Everything opened and joined.
 struct Run {
@@ -137,6 +143,9 @@ impl Run {
             .map_err(|error| error.to_string())?;
         let (lease, prepared) = prepare(&source, &config, &ready, &logger).await?;
         ready.set_source(Ok(()));
+        let run = run_name();
+        let fenced = |sink| Arc::new(Fenced::new(sink, lease.term.clone(), run.clone())) as Arc<dyn Sink>;
+        let sinks: Vec<Arc<dyn Sink>> = sinks.into_iter().map(fenced).collect();
         // Before the sinks make tables: changes committed from here on need not be waited for.
         let stop_at = match endpos {
             Some(Endpos::Current) => {
@@ -151,7 +160,7 @@ impl Run {
         let relations: Vec<Arc<Relation>> =
             prepared.tables.iter().map(|table| Arc::new(table.relation())).collect();
         let source = Arc::new(source);
-        let opened = open_sinks(&config, &source, &sinks, &prepared, &relations, &ready, &logger).await;
+        let opened = open_sinks(&config, &source, &sinks, &run, &prepared, &relations, &ready, &logger).await;
         let (lanes, setup, versions) = match opened {
             Ok(opened) => opened,
             Err(text) => {
@@ -204,6 +213,9 @@ impl Run {
             watermark: pipeline.watermark.subscribe(),
             ready: ready.clone(),
             backoff: backoff(&config),
+            sinks: sinks.clone(),
+            run,
+            term: lease.term.clone(),
             poll: stop_at.is_some(),
             stop,
             metrics: SourceMetrics::new(),
@@ -254,7 +266,7 @@ impl Run {
                     Ok(Outcome::Failed(text)) => return Err(text),
                     Err(error) => return Err(format!("the task that copies tables ended: {error}")),
                 },
-                lost = &mut self.lease => {
+                lost = &mut self.lease.task => {
                     return Err(match lost {
                         Ok(error) => format!("source: {error}"),
                         Err(error) => format!("the task that keeps the lease ended: {error}"),
@@ -391,9 +403,12 @@ async fn try_prepare(
     lease: &mut Option<Keeping>,
 ) -> Result<(Keeping, Prepared), SourceError> {
     // Kept from the first: making a slot can take minutes.
-    let held = match lease.take().filter(|held| !held.is_finished()) {
+    let held = match lease.take().filter(|held| !held.task.is_finished()) {
         Some(held) => held,
-        None => tokio::spawn(source.lease().await?.keep()),
+        None => {
+            let lease = source.lease().await?;
+            Keeping { term: lease.term(), task: tokio::spawn(lease.keep()) }
+        }
     };
     match source.prepare().await {
         Ok(prepared) => Ok((held, prepared)),
@@ -418,6 +433,7 @@ async fn open_sinks(
     config: &Config,
     source: &Arc<Source>,
     sinks: &[Arc<dyn Sink>],
+    run: &str,
     prepared: &Prepared,
     relations: &[Arc<Relation>],
     ready: &ReadyState,
@@ -434,6 +450,9 @@ async fn open_sinks(
             tables: relations.iter().filter(wanted).cloned().collect(),
         };
         sink.prepare(&stream).await.map_err(|error| failed(sink.name(), error))?;
+        verify_reach(sink.as_ref(), &stream, prepared).await.map_err(|error| failed(sink.name(), error))?;
+        let claim = claim(run, prepared.timelines.current());
+        sink.claim(&claim).await.map_err(|error| failed(sink.name(), error))?;
         copy_sinks.push(CopySink { sink: Arc::clone(sink), stream, tables: sink_config.tables.clone() });
     }
     let versions = Versions::load(sinks).await;

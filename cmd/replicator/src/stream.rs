@@ -6,11 +6,13 @@
 //!      └─ pause ◀─┘          (the pipeline is told, and passes over what it has already)
 //! ```
 
+use crate::fence::claim;
 use crossbeam_channel::Sender;
 use replicator_admin::ReadyState;
 use replicator_pgconn::ErrorKind;
 use replicator_pipeline::{Backoff, Input};
-use replicator_source::{Feedback, FeedbackHandle, Prepared, Reader, Source, SourceError};
+use replicator_sink::Sink;
+use replicator_source::{Feedback, FeedbackHandle, Prepared, Reader, Source, SourceError, Term};
 use replicator_telemetry::metrics::SourceMetrics;
 use replicator_types::{Budget, Lsn};
 use slog::{Logger, info, warn};
@@ -35,6 +37,12 @@ pub(crate) struct Follower {
     pub(crate) watermark: watch::Receiver<Lsn>,
     pub(crate) ready: ReadyState,
     pub(crate) backoff: Backoff,
+    /// They are claimed anew when the source has another timeline.
+    pub(crate) sinks: Vec<Arc<dyn Sink>>,
+    /// The run's name.
+    pub(crate) run: String,
+    /// The right to write that the stream needs.
+    pub(crate) term: Term,
     /// Whether the server is to be asked where it is.
     pub(crate) poll: bool,
     /// Turns true when no more is to be read.
@@ -98,13 +106,30 @@ impl Follower {
         }
     }
 
-    async fn open(&self, first: bool) -> Result<(Lsn, Reader, Feedback), SourceError> {
+    async fn open(&mut self, first: bool) -> Result<(Lsn, Reader, Feedback), SourceError> {
         let from = *self.watermark.borrow();
         if !first {
-            self.source.prepare_again(&self.prepared, from).await?;
+            let now = self.source.prepare_again(&self.prepared, from).await?;
+            self.term.hold().await;
+            self.follow_to(now).await?;
         }
         let (reader, feedback) = self.source.stream(from, self.budget.clone()).await?;
         Ok((from, reader, feedback))
+    }
+
+    /// Goes on with a server that has all that was read so far, on whatever timeline: the sinks are told which it is
+    /// before anything of it comes to them.
+    async fn follow_to(&mut self, now: Prepared) -> Result<(), SourceError> {
+        let timeline = now.timelines.current();
+        if timeline != self.prepared.timelines.current() {
+            for sink in &self.sinks {
+                let claimed = sink.claim(&claim(&self.run, timeline)).await;
+                claimed.map_err(|error| SourceError::retry(format!("sink {}: {error}", sink.name())))?;
+            }
+            info!(self.logger, "the source is a promoted standby, and has all that was read so far"; "timeline" => timeline);
+        }
+        self.prepared.timelines = now.timelines;
+        Ok(())
     }
 
     /// One stream from its beginning to its end.

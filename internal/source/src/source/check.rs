@@ -64,7 +64,8 @@ impl Source {
                 slot.verify_free(name)?;
                 negotiation::verify_slot_two_phase(&self.config, slot.two_phase)?;
                 let at = slot.status.confirmed_flush.unwrap_or_default();
-                Ok(format!("{name} at {at}, keeps {} bytes of WAL", slot.status.retained_bytes))
+                let failover = if slot.failover { ", kept on standbys (failover)" } else { "" };
+                Ok(format!("{name} at {at}, keeps {} bytes of WAL{failover}", slot.status.retained_bytes))
             }
             None if self.config.create => server.verify_room_for_a_slot(name),
             None => Err(absent_slot(name)),
