@@ -203,7 +203,9 @@ impl Run {
         for (sink, lanes) in sinks.iter().zip(&lanes_up) {
             tokio::spawn(watch_sink(Arc::clone(sink), lanes.clone(), ready.clone()));
         }
-        tokio::spawn(watch_slot(Arc::clone(&source), pipeline.watermark.subscribe(), logger.clone()));
+        let (unreserved, is_unreserved) = watch::channel(false);
+        let watermark = pipeline.watermark.subscribe();
+        tokio::spawn(watch_slot(Arc::clone(&source), watermark, unreserved, logger.clone()));
         let (stop_reading, stop) = watch::channel(false);
         let follower = Follower {
             source,
@@ -216,6 +218,7 @@ impl Run {
             sinks: sinks.clone(),
             run,
             term: lease.term.clone(),
+            unreserved: is_unreserved,
             poll: stop_at.is_some(),
             stop,
             metrics: SourceMetrics::new(),
@@ -414,6 +417,9 @@ async fn try_prepare(
         Ok(prepared) => Ok((held, prepared)),
         Err(error) => {
             *lease = Some(held);
+            if error.is_busy() {
+                source.end_stale_reader().await?;
+            }
             Err(error)
         }
     }

@@ -25,6 +25,14 @@ use tokio::task::JoinHandle;
 /// only now and then.
 const ENDPOS_POLL: Duration = Duration::from_millis(50);
 
+/// A stream that nothing was read of for this long, while the server is about to give its slot up, is closed. A server
+/// that ends the walsender for that waits until it is gone, in the middle of a checkpoint, and the walsender waits until
+/// what it has sent is read: with the buffer full, neither would ever end.
+const UNREAD_MAX: Duration = Duration::from_secs(5);
+
+/// How often that is looked at.
+const UNREAD_POLL: Duration = Duration::from_secs(1);
+
 /// A stream that lasted this long was a good one: the next pause is a short one.
 const GOOD_STREAM: Duration = Duration::from_secs(30);
 
@@ -43,6 +51,8 @@ pub(crate) struct Follower {
     pub(crate) run: String,
     /// The right to write that the stream needs.
     pub(crate) term: Term,
+    /// Whether the server is about to give the slot up.
+    pub(crate) unreserved: watch::Receiver<bool>,
     /// Whether the server is to be asked where it is.
     pub(crate) poll: bool,
     /// Turns true when no more is to be read.
@@ -109,7 +119,17 @@ impl Follower {
     async fn open(&mut self, first: bool) -> Result<(Lsn, Reader, Feedback), SourceError> {
         let from = *self.watermark.borrow();
         if !first {
-            let now = self.source.prepare_again(&self.prepared, from).await?;
+            let now = match self.source.prepare_again(&self.prepared, from).await {
+                Ok(now) => now,
+                Err(error) => {
+                    // Only with the lease in hand, which is not waited for here.
+                    let has_lease = tokio::time::timeout(Duration::ZERO, self.term.hold()).await.is_ok();
+                    if error.is_busy() && has_lease {
+                        self.source.end_stale_reader().await?;
+                    }
+                    return Err(error);
+                }
+            };
             self.term.hold().await;
             self.follow_to(now).await?;
         }
@@ -148,10 +168,13 @@ impl Follower {
         self.ready.set_source(Ok(()));
         let mut connection = Connection::open(reader, feedback, self.watermark.clone());
         let mut poll = tokio::time::interval(ENDPOS_POLL);
+        let mut unread = tokio::time::interval(UNREAD_POLL);
+        let mut read_at = Instant::now();
         loop {
             tokio::select! {
                 chunk = connection.reader.next_chunk() => {
                     let chunk = chunk?;
+                    read_at = Instant::now();
                     let input = Input::Chunk { bytes: chunk.bytes, catalogs: chunk.catalogs, charge: chunk.charge };
                     // A pipeline that is gone has said why; its end ends the run.
                     let _ = self.pipeline.send(input);
@@ -162,6 +185,14 @@ impl Follower {
                         Ok(Ok(())) => SourceError::retry("the acknowledging half of the stream has ended"),
                         Err(error) => SourceError::retry(format!("the feedback task ended: {error}")),
                     });
+                }
+                _ = unread.tick() => {
+                    if *self.unreserved.borrow() && read_at.elapsed() >= UNREAD_MAX {
+                        return Err(SourceError::retry(
+                            "the source is about to give the slot up, and the stream cannot be read on, since the buffer \
+                             is full",
+                        ));
+                    }
                 }
                 _ = poll.tick(), if self.poll => connection.handle.request_reply(),
                 () = stopped(&mut self.stop) => return Ok(Some(connection)),

@@ -316,6 +316,30 @@ impl Source {
         Lease::take(&self.sql, &self.config.slot, &self.log).await
     }
 
+    /// Ends the walsender that still has the slot, if it is of an earlier connection of ours. Only for who has the lease:
+    /// nobody else of ours reads the slot then but a process that has lost it.
+    ///
+    /// To be called again while the slot is in use. A walsender whose peer reads no more, since it was stopped, is stuck
+    /// in telling it that it ends; the second signal makes it end without a word.
+    ///
+    /// Source: `ProcessClientWriteInterrupt` in Postgres' `src/backend/tcop/postgres.c`.
+    ///
+    /// # Errors
+    /// The connection, or the role may not end it.
+    pub async fn end_stale_reader(&self) -> Result<(), SourceError> {
+        let query = "SELECT s.active_pid AS pid, pg_terminate_backend(s.active_pid) AS ended
+                     FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
+                     WHERE s.slot_name = $1 AND a.usename = current_user
+                       AND a.application_name = current_setting('application_name')";
+        let slot = &self.config.slot;
+        let doing = format!("ending the earlier reader of slot {slot}");
+        for row in self.sql.rows(&doing, query, &[(slot, Type::TEXT)]).await? {
+            let pid: i32 = column(&row, "pid", &doing)?;
+            info!(self.log, "an earlier walsender still had the slot, and was told to end"; "slot" => slot, "pid" => pid);
+        }
+        Ok(())
+    }
+
     /// Begins the stream at `from` or at the slot's position, whichever is later. Must come after
     /// [`Source::prepare`].
     ///

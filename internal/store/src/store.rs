@@ -103,6 +103,13 @@ impl Store {
         if bucket.is_empty() {
             return Err(wrong_url("names no bucket"));
         }
+        // The library takes it for granted that it is one.
+        if !config.endpoint.is_empty() && url::Url::parse(&config.endpoint).is_err() {
+            return Err(SinkError::halt(format!(
+                "the endpoint of the sink at {} is no URL: write http://host:port or https://host:port",
+                config.url
+            )));
+        }
         let base = Path::parse(prefix).map_err(|_| wrong_url("has a prefix that no object can have"))?;
         let store = s3(config, bucket, &secret_key)
             .map_err(|error| explainer.explain("opening the store", &error))?;

@@ -93,6 +93,7 @@ fn a_run_at_debug_level_with_outages_lets_out_no_secret() {
     let servers = Servers::start();
     let mut replicator = Replicator::spawn(&servers.config(), &[("CLICKHOUSE_SECRET", CLICKHOUSE)]);
     replicator.wait_until_ready(SOON);
+    replicator.wait_for_line("\"streaming\"", SOON);
     servers.source.sql("shop", "INSERT INTO t SELECT n, 'v' FROM generate_series(1, 1000) n");
     let arguments = std::fs::read(format!("/proc/{}/cmdline", replicator.id())).expect("its arguments");
     servers.assert_clean("/proc/…/cmdline", &String::from_utf8_lossy(&arguments));
@@ -184,6 +185,10 @@ fn no_failure_shows_a_secret_whatever_is_wrong() {
         ("a wrong secret key", sink("archive", "secret_access_key_file", &servers.file("wrong"))),
         ("an unreachable store", sink("archive", "endpoint", "http://127.0.0.1:1")),
         ("a store with a password", sink("archive", "endpoint", "http://key:hush-x@127.0.0.1:port")),
+        (
+            "an unreachable store with a password",
+            sink("archive", "endpoint", "http://key:hush-x@127.0.0.1:1"),
+        ),
         ("a bucket with a password", sink("archive", "url", "s3://key:hush-x@bucket/prefix")),
         ("another scheme of the store", sink("archive", "url", "gs://key:hush-x@bucket/prefix")),
         ("a password of another type", servers.config().set("source.password", vec!["hush-list"]).to_toml()),

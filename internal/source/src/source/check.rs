@@ -89,7 +89,8 @@ impl Source {
             None if self.config.create => {
                 let plan = Plan::of(&self.sql, server, name, &self.config.tables).await?;
                 let found = format!("{name} does not exist yet and will be made {}", plan.described());
-                items.push(CheckItem::ok("source publication", found));
+                let may = plan.verify_rights(&self.sql, name).await;
+                items.push(item("source publication", may.map(|()| found)));
                 Ok((plan.tables, true))
             }
             None => Err(absent(name, &self.config.tables)),
