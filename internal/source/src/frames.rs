@@ -309,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_commit_or_prepare_record_is_told_by_its_beginning() {
+        let commit = |tag: &[u8], lsn: u64| data(&[tag, &lsn.to_be_bytes(), &[0; 16]].concat());
+        let mut splitter = Splitter::default();
+        for (message, committed) in [
+            (commit(b"C\0", 100), 100),
+            (commit(b"c\0\0\0\x07\0", 300), 300),
+            (commit(b"P\0", 200), 300),
+            (commit(b"K\0", 400), 400),
+            (commit(b"p\0", 500), 500),
+            (commit(b"I\0", 600), 500),
+            (data(b"C\0"), 500),
+        ] {
+            assert!(matches!(splitter.step(&message), Ok(Step::Data(_))));
+            assert_eq!(splitter.committed(), committed);
+        }
+    }
+
+    #[test]
     fn a_relation_message_is_found_inside_a_streamed_transaction_too() {
         let streamed = data(&[b"R".as_slice(), &77_u32.to_be_bytes(), &8_u32.to_be_bytes(), b"x\0"].concat());
         let stream = [relation(5), data(b"S\0\0\0\x4d\x01"), streamed, data(b"E"), relation(6)].concat();

@@ -94,12 +94,6 @@ impl Term {
             }
         }
     }
-
-    /// A term that never ends, for what runs without a lease.
-    pub fn endless() -> Self {
-        let day = Duration::from_secs(24 * 60 * 60);
-        Self(watch::channel(Until { number: 1, until: Instant::now() + day * 36_500 }).1)
-    }
 }
 
 impl Lease {
