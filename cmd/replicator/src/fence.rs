@@ -16,7 +16,7 @@
 
 use async_trait::async_trait;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
-use replicator_source::{Prepared, Term};
+use replicator_source::{Term, Timelines};
 use replicator_types::{Batch, CheckItem, Lsn, Position, Relation};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -41,12 +41,8 @@ pub(crate) fn claim(run: &str, timeline: u32) -> String {
 ///
 /// # Errors
 /// For a person: the slot was made anew, or the source is a promoted standby that lacks what the sink has. Or the sink.
-pub(crate) async fn verify_reach(
-    sink: &dyn Sink,
-    stream: &StreamInfo,
-    prepared: &Prepared,
-) -> Result<(), SinkError> {
-    if prepared.slot_is_new {
+async fn verify_reach(sink: &dyn Sink, stream: &StreamInfo, timelines: &Timelines) -> Result<(), SinkError> {
+    if stream.slot_is_new {
         return match reach(sink).await? {
             Lsn::ZERO => Ok(()),
             reach => Err(SinkError::halt(format!(
@@ -59,11 +55,11 @@ pub(crate) async fn verify_reach(
     }
     let claimed = sink.claimant().await?;
     let timeline = claimed.and_then(|claim| claim.rsplit_once('@')?.1.parse().ok());
-    let Some(timeline) = timeline.filter(|timeline| *timeline != prepared.timelines.current()) else {
+    let Some(timeline) = timeline.filter(|timeline| *timeline != timelines.current()) else {
         return Ok(());
     };
     let who = format!("sink {}", sink.name());
-    let verified = prepared.timelines.verify(timeline, reach(sink).await?, &who);
+    let verified = timelines.verify(timeline, reach(sink).await?, &who);
     verified.map_err(|error| SinkError::halt(error.to_string()))
 }
 
@@ -110,12 +106,14 @@ impl Gate {
 pub(crate) struct Fenced {
     sink: Arc<dyn Sink>,
     gate: Arc<Gate>,
+    /// The source's, as the run began.
+    timelines: Timelines,
 }
 
 impl Fenced {
-    pub(crate) fn new(sink: Arc<dyn Sink>, term: Term, run: String) -> Self {
+    pub(crate) fn new(sink: Arc<dyn Sink>, term: Term, run: String, timelines: Timelines) -> Self {
         let gate = Gate { sink: Arc::clone(&sink), term, run, seen_under: AtomicU64::new(0) };
-        Self { sink, gate: Arc::new(gate) }
+        Self { sink, gate: Arc::new(gate), timelines }
     }
 
     fn lane(&self, lane: Box<dyn Lane>) -> Box<dyn Lane> {
@@ -147,7 +145,9 @@ impl Sink for Fenced {
 
     async fn prepare(&self, stream: &StreamInfo) -> Result<(), SinkError> {
         self.gate.term.hold().await;
-        self.sink.prepare(stream).await
+        self.sink.prepare(stream).await?;
+        verify_reach(self.sink.as_ref(), stream, &self.timelines).await?;
+        self.claim(&claim(&self.gate.run, self.timelines.current())).await
     }
 
     fn wants_messages(&self) -> bool {

@@ -1,6 +1,6 @@
 //! `replicator run`: opens everything, joins it, and ends it in order.
 
-use crate::fence::{Fenced, claim, run_name, verify_reach};
+use crate::fence::{Fenced, run_name};
 use crate::signals::Signals;
 use crate::status::{LanesUp, watch_sink, watch_slot};
 use crate::stream::{Connection, Follower};
@@ -144,7 +144,10 @@ impl Run {
         let (lease, prepared) = prepare(&source, &config, &ready, &logger).await?;
         ready.set_source(Ok(()));
         let run = run_name();
-        let fenced = |sink| Arc::new(Fenced::new(sink, lease.term.clone(), run.clone())) as Arc<dyn Sink>;
+        let fenced = |sink| {
+            let (term, timelines) = (lease.term.clone(), prepared.timelines.clone());
+            Arc::new(Fenced::new(sink, term, run.clone(), timelines)) as Arc<dyn Sink>
+        };
         let sinks: Vec<Arc<dyn Sink>> = sinks.into_iter().map(fenced).collect();
         // Before the sinks make tables: changes committed from here on need not be waited for.
         let stop_at = match endpos {
@@ -160,7 +163,7 @@ impl Run {
         let relations: Vec<Arc<Relation>> =
             prepared.tables.iter().map(|table| Arc::new(table.relation())).collect();
         let source = Arc::new(source);
-        let opened = open_sinks(&config, &source, &sinks, &run, &prepared, &relations, &ready, &logger).await;
+        let opened = open_sinks(&config, &source, &sinks, &prepared, &relations, &ready, &logger).await;
         let (lanes, setup, versions) = match opened {
             Ok(opened) => opened,
             Err(text) => {
@@ -439,7 +442,6 @@ async fn open_sinks(
     config: &Config,
     source: &Arc<Source>,
     sinks: &[Arc<dyn Sink>],
-    run: &str,
     prepared: &Prepared,
     relations: &[Arc<Relation>],
     ready: &ReadyState,
@@ -456,9 +458,6 @@ async fn open_sinks(
             tables: relations.iter().filter(wanted).cloned().collect(),
         };
         sink.prepare(&stream).await.map_err(|error| failed(sink.name(), error))?;
-        verify_reach(sink.as_ref(), &stream, prepared).await.map_err(|error| failed(sink.name(), error))?;
-        let claim = claim(run, prepared.timelines.current());
-        sink.claim(&claim).await.map_err(|error| failed(sink.name(), error))?;
         copy_sinks.push(CopySink { sink: Arc::clone(sink), stream, tables: sink_config.tables.clone() });
     }
     let versions = Versions::load(sinks).await;
