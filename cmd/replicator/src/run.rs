@@ -472,7 +472,6 @@ async fn open_sinks(
             let lane = sink.open_lane(shard, stream).await.map_err(failed)?;
             lanes.push(versions.lane(number, lane));
         }
-        ready.set_sink(sink.name(), Ok(()));
         opened.push(SinkLanes {
             config: sink_config.clone(),
             key_changes: sink.key_changes(),
@@ -492,6 +491,10 @@ async fn open_sinks(
         logger: logger.new(o!("part" => "copy")),
     };
     let setup = Setup::load(settings, &prepared.tables).await?;
+    // Not before: up to here a sink that goes away ends the start.
+    for sink in sinks {
+        ready.set_sink(sink.name(), Ok(()));
+    }
     Ok((opened, setup, versions))
 }
 
