@@ -5,6 +5,7 @@
 
 mod check;
 mod feed;
+mod fence;
 mod lake;
 mod resync;
 mod run;

@@ -1,5 +1,6 @@
 //! `replicator run`: opens everything, joins it, and ends it in order.
 
+use crate::fence::{Fenced, run_name};
 use crate::signals::Signals;
 use crate::status::{LanesUp, watch_sink, watch_slot};
 use crate::stream::{Connection, Follower};
@@ -9,7 +10,7 @@ use replicator_config::Config;
 use replicator_copy::{CopySink, Outcome, Setup, Versions};
 use replicator_pipeline::{Backoff, Event, Input, Notice, Running, Settings, SinkLanes, start};
 use replicator_sink::{Sink, StreamInfo};
-use replicator_source::{Prepared, Source, SourceError, Streaming};
+use replicator_source::{Prepared, Source, SourceError, Streaming, Term};
 use replicator_spill::Shelf;
 use replicator_telemetry::metrics::{SourceMetrics, install};
 use replicator_types::{Budget, Relation};
@@ -103,8 +104,13 @@ async fn serve_admin(
     Ok(())
 }
 
-/// Holds the slot's lease. Ends when another process has it.
-type Keeping = JoinHandle<SourceError>;
+/// Holds the slot's lease.
+struct Keeping {
+    /// Ends when another process has it.
+    task: JoinHandle<SourceError>,
+    /// The right to write that goes with it.
+    term: Term,
+}
 
 /// Everything opened and joined.
 struct Run {
@@ -137,6 +143,12 @@ impl Run {
             .map_err(|error| error.to_string())?;
         let (lease, prepared) = prepare(&source, &config, &ready, &logger).await?;
         ready.set_source(Ok(()));
+        let run = run_name();
+        let fenced = |sink| {
+            let (term, timelines) = (lease.term.clone(), prepared.timelines.clone());
+            Arc::new(Fenced::new(sink, term, run.clone(), timelines)) as Arc<dyn Sink>
+        };
+        let sinks: Vec<Arc<dyn Sink>> = sinks.into_iter().map(fenced).collect();
         // Before the sinks make tables: changes committed from here on need not be waited for.
         let stop_at = match endpos {
             Some(Endpos::Current) => {
@@ -194,7 +206,9 @@ impl Run {
         for (sink, lanes) in sinks.iter().zip(&lanes_up) {
             tokio::spawn(watch_sink(Arc::clone(sink), lanes.clone(), ready.clone()));
         }
-        tokio::spawn(watch_slot(Arc::clone(&source), pipeline.watermark.subscribe(), logger.clone()));
+        let (unreserved, is_unreserved) = watch::channel(false);
+        let watermark = pipeline.watermark.subscribe();
+        tokio::spawn(watch_slot(Arc::clone(&source), watermark, unreserved, logger.clone()));
         let (stop_reading, stop) = watch::channel(false);
         let follower = Follower {
             source,
@@ -204,6 +218,10 @@ impl Run {
             watermark: pipeline.watermark.subscribe(),
             ready: ready.clone(),
             backoff: backoff(&config),
+            sinks: sinks.clone(),
+            run,
+            term: lease.term.clone(),
+            unreserved: is_unreserved,
             poll: stop_at.is_some(),
             stop,
             metrics: SourceMetrics::new(),
@@ -254,7 +272,7 @@ impl Run {
                     Ok(Outcome::Failed(text)) => return Err(text),
                     Err(error) => return Err(format!("the task that copies tables ended: {error}")),
                 },
-                lost = &mut self.lease => {
+                lost = &mut self.lease.task => {
                     return Err(match lost {
                         Ok(error) => format!("source: {error}"),
                         Err(error) => format!("the task that keeps the lease ended: {error}"),
@@ -391,14 +409,20 @@ async fn try_prepare(
     lease: &mut Option<Keeping>,
 ) -> Result<(Keeping, Prepared), SourceError> {
     // Kept from the first: making a slot can take minutes.
-    let held = match lease.take().filter(|held| !held.is_finished()) {
+    let held = match lease.take().filter(|held| !held.task.is_finished()) {
         Some(held) => held,
-        None => tokio::spawn(source.lease().await?.keep()),
+        None => {
+            let lease = source.lease().await?;
+            Keeping { term: lease.term(), task: tokio::spawn(lease.keep()) }
+        }
     };
     match source.prepare().await {
         Ok(prepared) => Ok((held, prepared)),
         Err(error) => {
             *lease = Some(held);
+            if error.is_busy() {
+                source.end_stale_reader().await?;
+            }
             Err(error)
         }
     }
@@ -448,7 +472,6 @@ async fn open_sinks(
             let lane = sink.open_lane(shard, stream).await.map_err(failed)?;
             lanes.push(versions.lane(number, lane));
         }
-        ready.set_sink(sink.name(), Ok(()));
         opened.push(SinkLanes {
             config: sink_config.clone(),
             key_changes: sink.key_changes(),
@@ -468,6 +491,10 @@ async fn open_sinks(
         logger: logger.new(o!("part" => "copy")),
     };
     let setup = Setup::load(settings, &prepared.tables).await?;
+    // Not before: up to here a sink that goes away ends the start.
+    for sink in sinks {
+        ready.set_sink(sink.name(), Ok(()));
+    }
     Ok((opened, setup, versions))
 }
 

@@ -70,6 +70,23 @@ pub struct Found {
     pub version: Version,
 }
 
+/// Whether the endpoint is a URL, which the library takes for granted, and without credentials, which it shows in its
+/// errors and does not use.
+fn verify_endpoint(config: &StorePlace) -> Result<(), SinkError> {
+    if config.endpoint.is_empty() {
+        return Ok(());
+    }
+    let endpoint = url::Url::parse(&config.endpoint);
+    let wrong = match &endpoint {
+        Err(_) => "is no URL: write http://host:port or https://host:port",
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            "has a user or a password: these belong into access_key_id and secret_access_key"
+        }
+        Ok(_) => return Ok(()),
+    };
+    Err(SinkError::halt(format!("the endpoint of the sink at {} {wrong}", config.url)))
+}
+
 impl Store {
     /// The place that `config` names. Nothing is connected yet.
     ///
@@ -103,6 +120,12 @@ impl Store {
         if bucket.is_empty() {
             return Err(wrong_url("names no bucket"));
         }
+        if bucket.contains('@') {
+            let text = "the url of a sink has something before its bucket: write s3://bucket/prefix, and credentials into \
+                        access_key_id and secret_access_key";
+            return Err(SinkError::halt(text));
+        }
+        verify_endpoint(config)?;
         let base = Path::parse(prefix).map_err(|_| wrong_url("has a prefix that no object can have"))?;
         let store = s3(config, bucket, &secret_key)
             .map_err(|error| explainer.explain("opening the store", &error))?;

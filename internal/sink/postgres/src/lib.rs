@@ -57,6 +57,7 @@ mod error;
 mod evolve;
 mod existing;
 mod failure;
+mod fence;
 mod fold;
 mod lane;
 mod mapping;
