@@ -158,11 +158,6 @@ impl Ledger {
         self.notes.is_empty()
     }
 
-    /// Whether any sink knows of the table.
-    pub(crate) fn knows(&self, oid: u32) -> bool {
-        self.notes.contains_key(&oid)
-    }
-
     pub(crate) fn set(&mut self, oid: u32, sink: usize, note: Note) {
         self.notes.entry(oid).or_default().insert(sink, note);
     }

@@ -13,14 +13,11 @@
 //! and LSN; rows are read under the snapshot and stand at that position. Meanwhile the stream goes on: a sink that
 //! holds state by key gets a table's changes when the table's rows are durable there (see `replicator_pipeline`).
 //!
-//! Tables that wait for their sinks to follow a change of their schema come the same way, without the rows:
+//! A table whose schema changed meanwhile comes to that change as it catches up, and waits there for its sinks to follow:
 //!
 //! ```text
-//!   pipeline ─ ToAlter ─▶ sinks follow ─▶ Release ─▶ CaughtUp ─▶ note ─▶ Settled
+//!   pipeline ─ ToAlter ─▶ sinks follow ─▶ Release ─▶ … ─▶ CaughtUp
 //! ```
-//! No note says that they wait. The watermark stays before the change of schema, so after a crash it comes again, is
-//! known again by the versions that sinks keep, and the table waits again; what follows may have been handed on before,
-//! and changes nothing, by its keys.
 //!
 //! # After a crash, or a lost snapshot
 //! Ranges that are durable stay. What is left is read under a new snapshot, and from the durable ranges the rows

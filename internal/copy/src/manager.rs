@@ -292,9 +292,7 @@ impl Manager {
             let table = self.name(oid);
             // At no moment does anybody who starts again find it done.
             let note = if is_wanted(oid) { Note::Wanted { table } } else { Note::Done { table, from } };
-            // With `never` one that sinks were altered for was not copied, and nothing is to say so.
-            let is_noted = self.mode != SnapshotMode::Never || self.ledger.knows(oid);
-            (oid, if is_noted { self.receivers(oid) } else { Vec::new() }, note)
+            (oid, self.receivers(oid), note)
         };
         let notes: Vec<(u32, Vec<usize>, Note)> = tables.into_iter().map(note).collect();
         for some in notes.chunks(NOTES_AT_ONCE_MAX) {

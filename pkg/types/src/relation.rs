@@ -211,25 +211,6 @@ impl Relation {
             && *columns == other.columns
     }
 
-    /// Whether a Relation message of the stream says the same of both: it tells names, types and identity, and nothing of
-    /// attribute numbers, defaults or NOT NULL.
-    ///
-    /// Source: <https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html>, Relation.
-    pub fn looks_like(&self, other: &Self) -> bool {
-        let has_flags = self.replica_identity != ReplicaIdentity::Full;
-        let is_alike = |(one, other): (&Column, &Column)| {
-            one.name == other.name
-                && one.type_oid == other.type_oid
-                && one.type_modifier == other.type_modifier
-                && (!has_flags || one.is_key == other.is_key)
-        };
-        self.schema == other.schema
-            && self.name == other.name
-            && self.replica_identity == other.replica_identity
-            && self.columns.len() == other.columns.len()
-            && self.columns.iter().zip(&other.columns).all(is_alike)
-    }
-
     /// The name for messages and filters: `schema.name`, unquoted.
     pub fn qualified_name(&self) -> String {
         format!("{}.{}", self.schema, self.name)

@@ -102,3 +102,30 @@ async fn a_row_that_a_sink_refuses_while_its_table_is_copied_holds_up_only_that_
     replicator.sigterm();
     assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_schema_that_a_sink_refuses_sets_its_table_aside_until_it_is_copied_anew() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql(
+        "shop",
+        "CREATE TABLE bad (id int PRIMARY KEY, v int, w int); CREATE TABLE other (id int PRIMARY KEY, v int)",
+    );
+    let mut replicator = Replicator::spawn(&config(&world), &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    insert(&world, "bad (id, v)", 1);
+    world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
+    world.target.sql("copy", "CREATE VIEW reads_it AS SELECT w FROM bad");
+    world.source.sql("shop", "ALTER TABLE bad DROP COLUMN w; INSERT INTO bad VALUES (-1, 1)");
+    let line = replicator.wait_for_line("the table is set aside", SOON);
+    assert!(line.contains("public.bad") && line.contains("reads_it"), "{line}");
+    insert(&world, "bad", 101);
+    insert(&world, "other", 101);
+    others_arrive(&world).await;
+    world.target.sql("copy", "DROP VIEW reads_it");
+    let asked = Replicator::output(&config(&world).to_toml(), &["resync", "--table", "public.bad"], &[]);
+    assert!(asked.status.success(), "{}", asked.stderr);
+    world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+}

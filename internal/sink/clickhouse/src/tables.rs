@@ -304,7 +304,11 @@ impl Tables {
                 self.settle_view(&place, &existing, &found).await?;
                 Ok((place, existing))
             }
-            _ => self.advance(known, relation, record.as_ref(), mark, sight).await,
+            // Where it is refused, only this table can't go on.
+            _ => {
+                let advanced = self.advance(known, relation, record.as_ref(), mark, sight).await;
+                advanced.map_err(|error| error.of_table(relation.oid))
+            }
         }
     }
 

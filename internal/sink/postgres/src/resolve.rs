@@ -172,9 +172,12 @@ impl Resolver {
                     record.schema, record.name, hand.relation
                 )));
             }
-            evolve::place_table(hand, &mut record, aims.create_schemas).await?;
+            let placed = evolve::place_table(hand, &mut record, aims.create_schemas).await;
+            placed.map_err(|error| error.of_table(hand.relation.oid))?;
         }
-        evolve::columns(hand, &mut record, &aims).await?;
+        // Where it is refused, only this table can't go on.
+        let followed = evolve::columns(hand, &mut record, &aims).await;
+        followed.map_err(|error| error.of_table(hand.relation.oid))?;
         record.ordinal = ordinal;
         Ok(record)
     }
