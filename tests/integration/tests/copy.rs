@@ -154,6 +154,11 @@ async fn a_copy_that_is_killed_three_times_goes_on_where_it_was() {
     // Starting over each time would read more than twice the rows. What was read and was not yet durable is read twice.
     read += logs.iter().rev().map(|log| rows_read(log)).find(|rows| *rows > 0).unwrap_or_default();
     assert!(read >= rows / 4 && read < rows * 3 / 2, "{read} rows were read of {rows}");
+    if rows > 2_000_000 {
+        // Every row by its digest, where it lies: three copies of so many rows have no place in memory.
+        assert_narrow_equal(&world);
+        return;
+    }
     world
         .assert_equal(&[
             Table { name: "narrow", key: &["id"] },
@@ -161,6 +166,21 @@ async fn a_copy_that_is_killed_three_times_goes_on_where_it_was() {
             Table { name: "log", key: &[] },
         ])
         .await;
+}
+
+/// Compares `narrow` in the databases: the number of rows, and the digests of all rows, combined.
+fn assert_narrow_equal(world: &World) {
+    let postgres = "SELECT count(*), bit_xor(('x' || substr(md5(concat_ws('|', id, n, code, (price * 100)::bigint, note,
+          (extract(epoch FROM at) * 1000000)::bigint)), 1, 16))::bit(64)::bigint) FROM narrow";
+    let clickhouse = format!(
+        "SELECT count(), reinterpretAsInt64(groupBitXor(reinterpretAsUInt64(reverse(substring(MD5(concat(toString(id), '|',
+           toString(n), '|', code, '|', toString(toInt64(price * 100)), '|', note, '|',
+           toString(toUnixTimestamp64Micro(at)))), 1, 8))))) FROM {}.narrow FINAL",
+        world.clickhouse.database()
+    );
+    let wanted = world.source.sql("shop", postgres).replace('|', "\t");
+    assert_eq!(world.target.sql("copy", postgres).replace('|', "\t"), wanted, "Postgres");
+    assert_eq!(world.clickhouse.query(&clickhouse).trim(), wanted, "ClickHouse");
 }
 
 #[tokio::test(flavor = "multi_thread")]
