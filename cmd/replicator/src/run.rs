@@ -31,6 +31,12 @@ pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure>
     let (logger, guard) = replicator_telemetry::logger(&config.log);
     let text = match run_logged(config, endpos, &logger) {
         Ok(Ended::Over) => return Ok(()),
+        Ok(Ended::SetAside(text)) if endpos.is_some() => {
+            // Whoever waits for the end position is told that it was not reached.
+            error!(logger, "a sink refused a change of a table; the table is set aside, and another run goes on without it";
+                "error" => crate::one_line(&text));
+            return Err(Failure::Said);
+        }
         Ok(Ended::SetAside(text)) => {
             error!(logger, "a sink refused a change of a table; the table is set aside, and all begins again without it";
                 "error" => crate::one_line(&text));
@@ -197,6 +203,7 @@ impl Run {
         }
 
         let (notices, notices_out) = mpsc::unbounded_channel();
+        let setup = if stop_at.is_some() { setup.giving_up() } else { setup };
         let copying = tokio::spawn(setup.run(pipeline.input.clone(), notices_out));
         if config.source.heartbeat_interval_ms > 0 {
             let interval = Duration::from_millis(config.source.heartbeat_interval_ms);

@@ -36,6 +36,10 @@ pub(crate) struct Manager {
     tables: HashMap<u32, (String, String)>,
     /// To be copied; their changes wait, unless they are in `held`.
     todo: BTreeMap<u32, Plan>,
+    /// See [`Beginning`].
+    gives_up: bool,
+    /// Why the copies of `later` failed.
+    failures: BTreeMap<u32, String>,
     /// Told last: the table that is to be set aside, and why.
     refusal: Option<(u32, String)>,
     /// Set aside, until somebody asks for them; with what a sink said.
@@ -65,11 +69,13 @@ pub(crate) struct Beginning {
     pub(crate) todo: BTreeMap<u32, Plan>,
     /// Tables that were set aside, with the reason.
     pub(crate) aside: BTreeMap<u32, String>,
+    /// See [`Setup::giving_up`](crate::Setup::giving_up).
+    pub(crate) gives_up: bool,
 }
 
 impl Manager {
     pub(crate) fn new(shared: Arc<Shared>, beginning: Beginning) -> Self {
-        let Beginning { ledger, mode, tables, todo, aside } = beginning;
+        let Beginning { ledger, mode, tables, todo, aside, gives_up } = beginning;
         let pause = Backoff::new(shared.backoff.0, shared.backoff.1);
         Self {
             shared,
@@ -79,6 +85,8 @@ impl Manager {
             todo,
             aside,
             refusal: None,
+            gives_up,
+            failures: BTreeMap::new(),
             held: BTreeSet::new(),
             busy: BTreeSet::new(),
             deferred: BTreeMap::new(),
@@ -127,6 +135,13 @@ impl Manager {
                     self.busy.extend(ready.keys());
                     let pause = self.pause.pause();
                     rounds.spawn(one_round(Arc::clone(&self.shared), ready, pause));
+                } else if self.gives_up
+                    && self.todo.is_empty()
+                    && self.busy.is_empty()
+                    && let Some(oid) = self.later.keys().next()
+                {
+                    let text = self.failures.get(oid).map_or("", String::as_str);
+                    return Err(format!("table {} can't be copied: {text}", self.name(*oid)));
                 } else if self.mode == SnapshotMode::Only
                     && self.todo.is_empty()
                     && self.busy.is_empty()
@@ -177,9 +192,10 @@ impl Manager {
         }
         for (oid, text) in result.failed {
             error!(logger, "a table can't be copied; it is tried again, and its changes wait"; "table" => self.name(oid),
-                "error" => text, "pause_ms" => FAILED_PAUSE.as_millis() as u64);
+                "error" => &text, "pause_ms" => FAILED_PAUSE.as_millis() as u64);
             self.busy.remove(&oid);
             let plan = self.plan_of(oid);
+            self.failures.insert(oid, text);
             self.later.insert(oid, (Instant::now() + FAILED_PAUSE, plan));
         }
         for oid in result.gone {

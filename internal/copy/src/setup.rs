@@ -56,6 +56,7 @@ pub struct Setup {
     /// As the catalog had them when the run began.
     catalog: Vec<TableCatalog>,
     plans: BTreeMap<u32, Plan>,
+    gives_up: bool,
 }
 
 /// How the copying came to its end.
@@ -91,7 +92,8 @@ impl Setup {
         }
         let catalog = tables.to_vec();
         let (tables_known, plans) = (HashMap::new(), BTreeMap::new());
-        let mut setup = Self { settings, ledger, storages, tables: tables_known, catalog, plans };
+        let gives_up = settings.snapshot == SnapshotMode::Only;
+        let mut setup = Self { settings, ledger, storages, tables: tables_known, catalog, plans, gives_up };
         for table in tables {
             setup.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
             let sinks = takers(&setup.settings.sinks, &table.schema, &table.name);
@@ -106,6 +108,14 @@ impl Setup {
             setup.plans.insert(table.oid, plan);
         }
         Ok(setup)
+    }
+
+    /// Has a table that can't be copied end the run, once the others are copied, instead of being tried again and again: as
+    /// with `snapshot = "only"`. For runs with an end position, which would not be reached.
+    #[must_use]
+    pub fn giving_up(mut self) -> Self {
+        self.gives_up = true;
+        self
     }
 
     /// How the tables stand, for the pipeline.
@@ -146,7 +156,14 @@ impl Setup {
                 }
             }
         }
-        let beginning = Beginning { ledger: self.ledger, mode: snapshot, tables: self.tables, todo, aside };
+        let beginning = Beginning {
+            ledger: self.ledger,
+            mode: snapshot,
+            tables: self.tables,
+            todo,
+            aside,
+            gives_up: self.gives_up,
+        };
         Manager::new(shared, beginning).run(notices, catalog_interval).await.unwrap_or_else(Outcome::Failed)
     }
 }

@@ -170,7 +170,8 @@ async fn a_copy_that_is_killed_three_times_goes_on_where_it_was() {
 
 /// Compares `narrow` in the databases: the number of rows, and the digests of all rows, combined.
 fn assert_narrow_equal(world: &World) {
-    let postgres = "SELECT count(*), bit_xor(('x' || substr(md5(concat_ws('|', id, n, code, (price * 100)::bigint, note,
+    let postgres =
+        "SELECT count(*), bit_xor(('x' || substr(md5(concat_ws('|', id, n, code, (price * 100)::bigint, note,
           (extract(epoch FROM at) * 1000000)::bigint)), 1, 16))::bit(64)::bigint) FROM narrow";
     let clickhouse = format!(
         "SELECT count(), reinterpretAsInt64(groupBitXor(reinterpretAsUInt64(reverse(substring(MD5(concat(toString(id), '|',
