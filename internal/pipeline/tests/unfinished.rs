@@ -328,22 +328,6 @@ fn a_table_described_in_a_prepared_transaction_is_described_for_all_that_commit_
 }
 
 #[test]
-fn a_description_in_a_prepare_ends_an_older_one_that_was_passed_over() {
-    let wide_row = |wire: Wire, commit_lsn, key| {
-        wire.begin(commit_lsn).insert(T, &[Some(key), None, Some("w")]).commit(commit_lsn)
-    };
-    let mut run = Run::new();
-    run.feed(wide_row(wide_t(whole(t(Wire::new()), 10, "1")), 20, "2"));
-    run.lines(STATE);
-    run.pipeline.reconnected();
-    // Both come again; the table is described anew in the PREPARE, since the second is filtered out by now.
-    run.feed(whole(t(Wire::new()), 10, "1"));
-    let prepare = wide_t(Wire::new().begin_prepare(7, "g", 30)).insert(T, &[Some("3"), None, Some("w")]);
-    run.feed(wide_row(prepare.prepare(7, "g", 30), 40, "4"));
-    assert_eq!(run.lines(STATE), ["insert t 40+0 4,NULL,w"]);
-}
-
-#[test]
 fn what_a_prepared_transaction_makes_of_a_table_is_told_when_it_commits() {
     let alter = |wire: Wire| {
         let wire = wide_t(wire.begin_prepare(7, "g", 20)).insert(T, &[Some("1"), None, Some("w")]);
