@@ -392,11 +392,16 @@ impl Store {
             Ok(found) => found,
             Err(error @ Error::NotFound { .. }) => return Err(explain(error)),
             // Some stores fail where that is more than the object has.
-            Err(_) => {
-                let bytes = self.store.head(&location).await.map_err(explain)?.size;
-                let range = GetRange::Bounded(bytes.saturating_sub(bytes_max)..bytes);
-                self.store.get_opts(&location, of(range)).await.map_err(explain)?
-            }
+            Err(_) => loop {
+                let head = self.store.head(&location).await.map_err(explain)?;
+                let range = GetRange::Bounded(head.size.saturating_sub(bytes_max)..head.size);
+                // Of the object that was measured; another may be put in its place in between.
+                let options = GetOptions { if_match: head.e_tag, ..of(range) };
+                match self.store.get_opts(&location, options).await {
+                    Err(Error::Precondition { .. }) => {}
+                    found => break found.map_err(explain)?,
+                }
+            },
         };
         let bytes = found.meta.size;
         Ok((whole(found).await.map_err(explain)?, bytes))
