@@ -90,13 +90,14 @@ async fn two_writers_of_one_sink_do_not_both_write() {
         let mut one = lane(&server).await;
         let mut two = lane(&server).await;
         let mut feed = three(&log);
-        send(&mut one, &mut feed).await;
-        let error = try_send(&mut two, three(&log).batch()).await.unwrap_err();
+        // The one that came last has the sink.
+        send(&mut two, &mut feed).await;
+        let error = try_send(&mut one, three(&log).batch()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Halt, "{error}");
-        assert!(error.to_string().contains("another replicator writes to this sink"), "{error}");
+        assert!(error.to_string().contains("another replicator has begun to write to this sink"), "{error}");
         assert_eq!(count(&server, "log"), 3);
         feed.insert(&log, &[Some("4")]);
-        send(&mut one, &mut feed).await;
+        send(&mut two, &mut feed).await;
         assert_eq!(count(&server, "log"), 4);
     }
 }
