@@ -358,7 +358,7 @@ impl Store {
         let mut begin = 0;
         while begin < found.bytes {
             let end = found.bytes.min(begin + PART_BYTES);
-            let part = self.range(path, begin..end).await?;
+            let part = self.range(path, begin..end, &found.version).await?;
             if part.len() as u64 != end - begin {
                 return Err(SinkError::retry(format!("{path} at {} ended early", self.place())));
             }
@@ -377,10 +377,18 @@ impl Store {
         whole(found).await.map_err(explain)
     }
 
-    /// Those bytes of the object at `path`.
-    pub async fn range(&self, path: &str, range: Range<u64>) -> Result<Bytes, SinkError> {
-        let found = self.store.get_range(&self.location(path)?, range).await;
-        found.map_err(|error| self.explainer.explain(&format!("reading {path}"), &error))
+    /// Those bytes of the object at `path`, if it is still the one that was seen. If another was put in its place, the
+    /// pieces would be of two.
+    async fn range(&self, path: &str, range: Range<u64>, seen: &Version) -> Result<Bytes, SinkError> {
+        let explain = |error| self.explainer.explain(&format!("reading {path}"), &error);
+        let options = GetOptions { range: Some(range.into()), if_match: seen.e_tag.clone(), ..Default::default() };
+        match self.store.get_opts(&self.location(path)?, options).await {
+            Ok(found) => whole(found).await.map_err(explain),
+            Err(Error::Precondition { .. }) => {
+                Err(SinkError::retry(format!("{path} at {} was put anew while it was read", self.place())))
+            }
+            Err(error) => Err(explain(error)),
+        }
     }
 
     /// The last bytes of the object at `path`, at most so many, and how long it is.
@@ -538,4 +546,23 @@ fn s3(config: &StorePlace, bucket: &str, secret_key: &str) -> Result<Arc<dyn Obj
         .with_retry(RetryConfig { max_retries: 1, retry_timeout: timeout, ..RetryConfig::default() })
         .build()?;
     Ok(Arc::new(store))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+
+    #[tokio::test]
+    async fn pieces_of_two_objects_are_never_put_together() {
+        let log = slog::Logger::root(slog::Discard, slog::o!());
+        let store = Store::at(Arc::new(InMemory::new()), "p", log);
+        store.replace("x", Bytes::from_static(b"first")).await.unwrap();
+        let seen = store.head("x").await.unwrap().unwrap().version;
+        assert_eq!(store.range("x", 1..3, &seen).await.unwrap(), "ir");
+        store.replace("x", Bytes::from_static(b"and a longer one")).await.unwrap();
+        let refused = store.range("x", 1..3, &seen).await.unwrap_err();
+        assert_eq!(refused.kind(), replicator_sink::ErrorKind::Retry);
+        assert!(refused.to_string().contains("was put anew while it was read"), "{refused}");
+    }
 }
