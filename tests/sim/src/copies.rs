@@ -2,10 +2,12 @@
 //! `internal/copy`, without its ranges and workers: a copy's rows come to a sink all at once.
 
 use crate::reached::{self, Reached};
-use replicator_model::source::{Rows, TABLES};
+use crate::store::FullRows;
+use replicator_model::source::TABLES;
 use replicator_pipeline::Standing;
-use replicator_types::{Lsn, Position};
+use replicator_types::{Lsn, Position, Relation};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What is written down of a table.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -32,13 +34,32 @@ pub(crate) enum Copy {
     /// Read from the source, and not in the sinks from `sink` on.
     Read {
         snapshot: u64,
-        rows: Rows,
+        rows: FullRows,
+        relation: Arc<Relation>,
         sink: usize,
     },
     Copied,
+    /// Sinks follow a change of its schema.
+    Altering(Altering),
     Released,
-    /// That is not written down yet.
-    CaughtUp(Position),
+    /// It is to be copied again when it has caught up.
+    Deferred,
+    /// That is not written down yet; and whether it is to be copied again.
+    CaughtUp {
+        from: Position,
+        again: bool,
+    },
+}
+
+/// How far the sinks are with following a change of a table's schema.
+#[derive(Clone, Debug)]
+pub(crate) struct Altering {
+    pub(crate) after: Arc<Relation>,
+    pub(crate) at: Position,
+    /// By sink: nothing, the version is kept, the table is altered.
+    pub(crate) done: Vec<u8>,
+    /// Until then one of them refuses.
+    pub(crate) refused_until_us: u64,
 }
 
 /// By table. Written down with the sinks' data, and as durable.

@@ -26,12 +26,14 @@
 
 mod chance;
 mod copies;
+mod keeper;
 mod many;
 mod plan;
 mod process;
 mod reached;
 mod server;
 mod store;
+mod table;
 mod world;
 
 pub use many::{Report, run_guarded, run_many};

@@ -1,6 +1,7 @@
 //! What a seed decides before anything happens.
 
 use crate::chance::Chance;
+use replicator_model::shape::Names;
 
 /// What breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, clap::ValueEnum)]
@@ -55,6 +56,14 @@ pub enum Sabotage {
     ForgetRetry,
     /// A subtransaction that is rolled back stays.
     ForgetAbort,
+    /// What waited for sinks to follow a change of a table's schema is handed on as if it came from the stream just then.
+    CatchUpAsStream,
+    /// While sinks follow a change of a table's schema, what was handed out is acknowledged.
+    AcknowledgeAltering,
+    /// A process that starts knows of no version of a table but the one in the catalog.
+    ForgetVersions,
+    /// A table's changes follow before its sinks have followed the change of its schema.
+    ReleaseUnaltered,
 }
 
 /// How a simulated sink keeps what it gets.
@@ -101,6 +110,12 @@ pub struct Plan {
     pub(crate) write_us: u64,
     /// Whether tables are to be copied.
     pub(crate) copies: bool,
+    /// Of 61 and some operations, how many alter a table.
+    pub(crate) alters: u64,
+    /// Whether transactions that alter a table may be streamed or prepared.
+    pub(crate) sends_altered_early: bool,
+    /// What columns are called.
+    pub(crate) names: Names,
     /// Whether a copy may be taken up where it was, with changes that come a second time.
     pub(crate) resumes: bool,
     /// A fault at a given step, beside the others.
@@ -143,6 +158,9 @@ impl Plan {
             write_us: if crowds { 30_000 } else { chance.pick(&[100, 2_000, 30_000]) },
             copies: chance.percent(60),
             resumes: chance.percent(50),
+            alters: chance.pick(&[0, 2, 6, 20]),
+            sends_altered_early: std::env::var_os("EARLY").is_some(),
+            names: chance.pick(&[Names::New, Names::Again]),
             inject: None,
             sabotage: None,
             trace: false,
