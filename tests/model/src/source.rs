@@ -133,7 +133,9 @@ pub struct Source {
     pub effects: Vec<Effect>,
     large_bytes: usize,
     names: Names,
-    sends_altered_early: bool,
+    is_hard: bool,
+    /// By table: the newest transaction that has changed it, and the newest that has altered it.
+    newest: BTreeMap<u32, (u32, u32)>,
     /// As whoever may look at a table sees it.
     shapes: Shapes,
     /// What a reader of the catalog would see now.
@@ -165,7 +167,8 @@ impl Source {
             effects: Vec::new(),
             large_bytes: 0,
             names: Names::New,
-            sends_altered_early: false,
+            is_hard: false,
+            newest: BTreeMap::new(),
             committed_shapes: Arc::clone(&shapes),
             shapes,
             shape_of_value: HashMap::new(),
@@ -189,18 +192,19 @@ impl Source {
         self
     }
 
-    /// Transactions that have altered a table may be streamed, or prepared: then its new columns are described before they
-    /// are in the catalog that others see.
+    /// What the replicator is known to get wrong may happen too: transactions that have altered a table are streamed, or
+    /// prepared, so that its new columns are described before they are in the catalog that others see; a reader comes by
+    /// while a table is locked; and transactions come to a table in another order than their ids tell.
     #[must_use]
-    pub fn with_altered_early(mut self, sends_altered_early: bool) -> Self {
-        self.sends_altered_early = sends_altered_early;
+    pub fn with_hard(mut self, is_hard: bool) -> Self {
+        self.is_hard = is_hard;
         self
     }
 
     /// The transaction of `slot`, if it may be sent before it commits.
     fn to_send_early(&self, slot: u8) -> Option<u32> {
         let may_be = |of: &&Transaction| {
-            of.prepared.is_none() && (self.sends_altered_early || of.altered.is_empty())
+            of.prepared.is_none() && (self.is_hard || of.altered.is_empty())
         };
         self.open.get(&slot).filter(may_be).map(|of| of.xid)
     }
@@ -228,6 +232,11 @@ impl Source {
         let value = format!("v{}", self.next_value);
         let large = format!("L{:x<1$}", self.next_value, self.large_bytes);
         let Some(transaction) = self.open.get(&slot).filter(|of| of.prepared.is_none()) else { return };
+        let altered_by = |table: u32| self.newest.get(&table).map_or(0, |newest| newest.1);
+        let comes_late = transaction.xid < TABLES.iter().map(|table| altered_by(table.0)).max().unwrap_or_default();
+        if !self.is_hard && (transaction.xid < altered_by(at.0) || comes_late && what > 252) {
+            return;
+        }
         let to = (at.0, (at.1 + 1) % KEYS);
         let free =
             |row: (u32, u8)| self.others(slot).all(|of| !of.locks.contains(&row) && !of.alters(row.0));
@@ -265,6 +274,7 @@ impl Source {
         let before: Vec<_> =
             touched.iter().map(|row| (subxid, *row, self.current.get(row).cloned())).collect();
         apply(&mut self.current, &change);
+        let touched_tables: BTreeSet<u32> = touched.iter().map(|row| row.0).collect();
         let shapes = Arc::clone(&self.shapes);
         if let Change::Insert { at, value, .. } | Change::Update { at, value, .. } | Change::Move { at, value, .. } =
             &change
@@ -273,10 +283,14 @@ impl Source {
             self.shape_of_value.insert(value.clone(), Arc::clone(shape));
         }
         if let Some(transaction) = self.open.get_mut(&slot) {
-            transaction.tables.extend(touched.iter().map(|row| row.0));
+            transaction.tables.extend(&touched_tables);
             transaction.locks.extend(touched);
             transaction.undo.extend(before);
             transaction.changes.push((subxid, change.clone(), Arc::clone(&shapes)));
+        }
+        for table in touched_tables {
+            let newest = self.newest.entry(table).or_default();
+            newest.0 = newest.0.max(xid);
         }
         self.write(Event::Change { xid, subxid, change, shapes });
     }
@@ -300,10 +314,16 @@ impl Source {
         let Some(transaction) = self.open.get(&slot).filter(|of| of.prepared.is_none() && is_free) else {
             return false;
         };
-        let subxid = transaction.subxid.unwrap_or(transaction.xid);
+        let xid = transaction.xid;
+        let (changed, altered) = self.newest.get(&table).copied().unwrap_or_default();
+        if !self.is_hard && xid < changed.max(altered) {
+            return false;
+        }
+        let subxid = transaction.subxid.unwrap_or(xid);
+        let written_by = if self.is_hard { subxid } else { xid };
         let Some(before) = self.shapes.get(&table).cloned() else { return false };
         self.next_shape += 1;
-        let Some(after) = before.altered(alter, which, self.names, self.next_shape, subxid) else {
+        let Some(after) = before.altered(alter, which, self.names, self.next_shape, written_by) else {
             return false;
         };
         Arc::make_mut(&mut self.shapes).insert(table, Arc::new(after));
@@ -311,6 +331,7 @@ impl Source {
             transaction.tables.insert(table);
             transaction.altered.push((subxid, table, before));
         }
+        self.newest.insert(table, (changed, xid));
         self.write(Event::Alter);
         true
     }
@@ -318,7 +339,7 @@ impl Source {
     /// What the catalog says of a table now; of no position while somebody alters it.
     pub fn catalog(&self, table: u32) -> Option<TableCatalog> {
         let shape = self.committed_shapes.get(&table)?;
-        let is_locked = self.open.values().any(|of| of.alters(table));
+        let is_locked = self.is_hard && self.open.values().any(|of| of.alters(table));
         Some(shape.catalog(table, name(table), if is_locked { 0 } else { self.end() }))
     }
 

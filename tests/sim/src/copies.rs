@@ -79,12 +79,13 @@ impl Notes {
     }
 
     /// How the tables stand when a process begins.
-    pub(crate) fn standings(&self) -> (Vec<(u32, Standing)>, BTreeMap<u32, Copy>) {
+    /// `is_known`: whether the catalog had the third table when it began.
+    pub(crate) fn standings(&self, is_known: bool) -> (Vec<(u32, Standing)>, BTreeMap<u32, Copy>) {
         let mut standings = Vec::new();
         let mut copies = BTreeMap::new();
         for (oid, _) in TABLES {
             let (standing, copy) = match self.of(oid) {
-                Note::Nothing if oid == TABLES[2].0 => (None, Copy::Unknown),
+                Note::Nothing if oid == TABLES[2].0 && !is_known => (None, Copy::Unknown),
                 Note::Nothing => (Some(Standing::Waiting { snapshot: None }), Copy::Waits),
                 Note::Copied(snapshot) => {
                     (Some(Standing::Waiting { snapshot: Some(Lsn(snapshot)) }), Copy::Resumes)

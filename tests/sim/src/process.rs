@@ -8,6 +8,7 @@ use crate::plan::{Kind, Plan, Sabotage};
 use crate::reached::{self, Reached};
 use crate::store::Step;
 use futures_util::FutureExt;
+use replicator_model::source::TABLES;
 use replicator_copy::Versions;
 use replicator_pipeline::{Backoff, BatchLimits, Input, LaneId, Notice, Output, Pipeline, Route, Turns};
 use replicator_sink::{KeyChanges, Lane};
@@ -88,7 +89,8 @@ impl Process {
             messages: sink.kind == Kind::Log,
         };
         let budget = Budget::new(plan.budget_bytes);
-        let (standings, copies) = notes.standings();
+        let is_known = tables.iter().any(|table| table.oid == TABLES[2].0);
+        let (standings, copies) = notes.standings(is_known);
         let routes = plan.sinks.iter().enumerate().map(route).collect();
         let pipeline = Pipeline::new(routes, Lsn(watermark), &budget)
             .with_shelf(shelf)

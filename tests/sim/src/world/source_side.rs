@@ -80,8 +80,14 @@ impl World {
     /// The manager looks at the catalog now and then.
     pub(super) fn poll(&mut self) {
         self.last_looks = if self.is_done() { self.last_looks | 1 } else { 0 };
-        if self.server.is_up {
-            let tables = self.catalog();
+        // A change that the catalog tells of first is not met again behind every crash: none comes from here on.
+        if self.server.is_up && (self.is_calm() || self.plan.is_hard) {
+            let mut tables = self.catalog();
+            // What is new there is met in the stream first.
+            let copies = self.process.iter().flat_map(|process| &process.copies);
+            let unknown: Vec<u32> =
+                copies.filter(|(_, copy)| matches!(copy, Copy::Unknown)).map(|(oid, _)| *oid).collect();
+            tables.retain(|table| !unknown.contains(&table.oid));
             self.input(Input::Catalog(tables));
         }
         let next = self.chance.between(1_000, 400_000);
@@ -100,12 +106,15 @@ impl World {
         self.run += 1;
         self.is_first_connection = true;
         self.drive_due = None;
-        let catalog = self.catalog();
+        let mut catalog = self.catalog();
+        if self.plan.copies && self.kills == 0 {
+            catalog.retain(|table| table.oid != TABLES[2].0);
+        }
         let tables: Vec<Arc<Relation>> = catalog.iter().map(|table| Arc::new(table.relation())).collect();
         let sinks: Vec<Arc<dyn Sink>> =
             self.keepers.iter().map(|keeper| Arc::clone(keeper) as Arc<dyn Sink>).collect();
-        for table in &tables {
-            self.stores.iter_mut().for_each(|store| store.make(table));
+        for table in self.catalog() {
+            self.stores.iter_mut().for_each(|store| store.make(&table.relation()));
         }
         // Nothing in it waits, and all sinks are up.
         let Some(Ok(versions)) = Versions::load(&sinks).now_or_never() else { return };
@@ -115,7 +124,9 @@ impl World {
         let (notes, shelf) = (&self.notes, self.shelf.clone());
         let process = Process::start(&self.plan, from, notes, shelf, &Arc::new(versions), &tables);
         self.process = Some(process);
-        self.input(Input::Catalog(catalog));
+        if self.plan.is_hard {
+            self.input(Input::Catalog(catalog));
+        }
         let poll = self.chance.between(1_000, 400_000);
         self.after(poll, Event::Poll { run: self.run });
         let connect = self.chance.between(100, 20_000);

@@ -47,8 +47,9 @@ impl World {
                 Copy::Copied
             }
             Copy::Waits | Copy::Resumes if self.server.is_up => {
-                let Some(relation) = self.server.source.catalog(table) else { return copy };
+                let Some(mut catalog) = self.server.source.catalog(table) else { return copy };
                 let snapshot = self.server.source.end();
+                catalog.read_at = Lsn(snapshot);
                 let rows = self.server.source.full_rows(Some(table));
                 self.notes.0.insert(table, Note::Nothing);
                 self.input(Input::CopiedAt(table, Lsn(snapshot)));
@@ -58,7 +59,7 @@ impl World {
                 if self.sabotages(Sabotage::NoteTooEarly) {
                     self.notes.0.insert(table, Note::Copied(snapshot));
                 }
-                Copy::Read { snapshot, rows, relation: Arc::new(relation.relation()), sink: 0 }
+                Copy::Read { snapshot, rows, relation: Arc::new(catalog.relation()), sink: 0 }
             }
             Copy::Read { snapshot, sink, .. } if sink == self.stores.len() => {
                 self.notes.0.insert(table, Note::Copied(snapshot));
@@ -83,8 +84,7 @@ impl World {
                 copy
             }
             Copy::CaughtUp { from, .. } => {
-                // A run that copies nothing writes nothing down.
-                if self.plan.copies || !matches!(self.notes.of(table), Note::Done(_)) {
+                if !self.sabotages(Sabotage::ForgetCaughtUp) {
                     self.notes.caught_up(table, from, &mut self.reached);
                 }
                 self.input(Input::Settled(table));
