@@ -138,6 +138,7 @@ impl Plan {
         let sinks = kinds.iter().map(|kind| Self::sink(&mut chance, *kind)).collect();
         // Much more comes at once than may be held.
         let crowds = !spills && chance.percent(5);
+        let copies = chance.percent(60);
         let large_bytes = match (spills, crowds) {
             (true, _) => chance.between(1500, 4000) as usize,
             (false, crowds) => 500 * usize::from(crowds),
@@ -155,9 +156,9 @@ impl Plan {
             fault_interval_us: chance.percent(85).then(|| chance.pick(&[20_000, 100_000, 1_000_000])),
             fail_percent: chance.pick(&[0, 5, 30]),
             write_us: if crowds { 30_000 } else { chance.pick(&[100, 2_000, 30_000]) },
-            copies: chance.percent(60),
+            copies,
             resumes: chance.percent(50),
-            alters: chance.pick(&[0, 2, 6, 20]),
+            alters: if copies { 0 } else { chance.pick(&[0, 2, 6, 20]) },
             is_hard: false,
             inject: None,
             sabotage: None,
@@ -210,7 +211,9 @@ impl Plan {
     /// The same with what the replicator is known to get wrong (`docs/testing.md`).
     #[must_use]
     pub fn with_hard(self, is_hard: bool) -> Self {
-        Self { is_hard, ..self }
+        // Where a table is copied and altered too.
+        let alters = if is_hard { self.alters.max(6) } else { self.alters };
+        Self { is_hard, alters, ..self }
     }
 
     /// The same, told on standard output as it goes.

@@ -80,3 +80,28 @@ fn a_note_that_says_more_than_the_sinks_have_is_found() {
 fn a_subtransaction_that_stays_though_it_was_rolled_back_is_found() {
     is_found(Sabotage::ForgetAbort, "the log has");
 }
+
+#[test]
+fn a_held_table_whose_changes_pass_for_the_streams_is_found() {
+    is_found(Sabotage::CatchUpAsStream, "");
+}
+
+#[test]
+fn acknowledging_what_waits_for_an_alteration_is_found() {
+    is_found(Sabotage::AcknowledgeAltering, "is acknowledged, and");
+}
+
+#[test]
+fn forgetting_the_versions_of_tables_is_found() {
+    is_found(Sabotage::ForgetVersions, "");
+}
+
+#[test]
+fn changes_that_follow_before_the_alteration_are_found() {
+    is_found(Sabotage::ReleaseUnaltered, "comes before the column");
+}
+
+#[test]
+fn letting_the_watermark_go_before_it_is_written_down_that_an_altered_table_has_caught_up_is_found() {
+    is_found(Sabotage::ForgetCaughtUp, "and gets the change at");
+}

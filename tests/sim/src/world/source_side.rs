@@ -58,7 +58,8 @@ impl World {
         let mut done = Vec::new();
         let source = &mut self.server.source;
         for _ in 0..chance.pick(&[1, 1, 2, 3]) {
-            let alter = chance.pick(&[Alter::Add, Alter::Add, Alter::Rename, Alter::Drop, Alter::NotNull]);
+            let drops = if self.plan.is_hard { Alter::Drop } else { Alter::Rename };
+            let alter = chance.pick(&[Alter::Add, Alter::Add, Alter::Rename, drops, Alter::NotNull]);
             let is_altered = source.alter(slot, table, alter, chance.below(256) as u8);
             done.extend(is_altered.then_some((alter, source.end())));
             if is_altered && chance.percent(50) {
