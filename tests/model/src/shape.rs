@@ -103,7 +103,8 @@ impl Shape {
             Alter::Add if shape.columns.len() >= COLUMNS_MAX => return None,
             Alter::Add => {
                 let attnum = self.written_by.keys().last()? + 1;
-                let types = [oid::INT4, oid::NUMERIC, oid::UUID, oid::DATE, oid::JSONB, oid::INET, oid::MONEY];
+                let types =
+                    [oid::INT4, oid::NUMERIC, oid::UUID, oid::DATE, oid::JSONB, oid::INET, oid::MONEY];
                 let type_oid = types[attnum as usize % types.len()];
                 shape.columns.push(ShapeColumn { attnum, name, type_oid, not_null: false });
                 attnum

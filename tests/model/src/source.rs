@@ -203,9 +203,7 @@ impl Source {
 
     /// The transaction of `slot`, if it may be sent before it commits.
     fn to_send_early(&self, slot: u8) -> Option<u32> {
-        let may_be = |of: &&Transaction| {
-            of.prepared.is_none() && (self.is_hard || of.altered.is_empty())
-        };
+        let may_be = |of: &&Transaction| of.prepared.is_none() && (self.is_hard || of.altered.is_empty());
         self.open.get(&slot).filter(may_be).map(|of| of.xid)
     }
 
@@ -233,13 +231,13 @@ impl Source {
         let large = format!("L{:x<1$}", self.next_value, self.large_bytes);
         let Some(transaction) = self.open.get(&slot).filter(|of| of.prepared.is_none()) else { return };
         let altered_by = |table: u32| self.newest.get(&table).map_or(0, |newest| newest.1);
-        let comes_late = transaction.xid < TABLES.iter().map(|table| altered_by(table.0)).max().unwrap_or_default();
+        let comes_late =
+            transaction.xid < TABLES.iter().map(|table| altered_by(table.0)).max().unwrap_or_default();
         if !self.is_hard && (transaction.xid < altered_by(at.0) || comes_late && what > 252) {
             return;
         }
         let to = (at.0, (at.1 + 1) % KEYS);
-        let free =
-            |row: (u32, u8)| self.others(slot).all(|of| !of.locks.contains(&row) && !of.alters(row.0));
+        let free = |row: (u32, u8)| self.others(slot).all(|of| !of.locks.contains(&row) && !of.alters(row.0));
         let is_new = large.clone();
         let large = Some(large).filter(|_| what.is_multiple_of(2));
         let change = match what {
@@ -276,8 +274,9 @@ impl Source {
         apply(&mut self.current, &change);
         let touched_tables: BTreeSet<u32> = touched.iter().map(|row| row.0).collect();
         let shapes = Arc::clone(&self.shapes);
-        if let Change::Insert { at, value, .. } | Change::Update { at, value, .. } | Change::Move { at, value, .. } =
-            &change
+        if let Change::Insert { at, value, .. }
+        | Change::Update { at, value, .. }
+        | Change::Move { at, value, .. } = &change
             && let Some(shape) = shapes.get(&at.0)
         {
             self.shape_of_value.insert(value.clone(), Arc::clone(shape));
@@ -677,7 +676,9 @@ fn send(mut wire: Wire, change: &Change, shapes: &Shapes, described: &mut Descri
     for table in &tables {
         let Some(shape) = shapes.get(table) else { continue };
         if described.insert(*table, shape.id) != Some(shape.id) {
-            let column = |column: &crate::shape::ShapeColumn| (column.name.clone(), column.type_oid, column.attnum == KEY);
+            let column = |column: &crate::shape::ShapeColumn| {
+                (column.name.clone(), column.type_oid, column.attnum == KEY)
+            };
             let columns: Vec<_> = shape.columns.iter().map(column).collect();
             let columns: Vec<_> =
                 columns.iter().map(|(name, type_oid, is_key)| (name.as_str(), *type_oid, *is_key)).collect();

@@ -59,8 +59,9 @@ pub enum Sabotage {
     CatchUpAsStream,
     /// While sinks follow a change of a table's schema, what was handed out is acknowledged.
     AcknowledgeAltering,
-    /// That a table has caught up is not written down, and the watermark let go all the same.
-    ForgetCaughtUp,
+    /// A table that has waited for its sinks gets its changes from the stream again before that has passed what lanes
+    /// got to in an earlier run.
+    HandOverEarly,
     /// A process that starts knows of no version of a table but the one in the catalog.
     ForgetVersions,
     /// A table's changes follow before its sinks have followed the change of its schema.

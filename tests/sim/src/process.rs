@@ -8,8 +8,8 @@ use crate::plan::{Kind, Plan, Sabotage};
 use crate::reached::{self, Reached};
 use crate::store::Step;
 use futures_util::FutureExt;
-use replicator_model::source::TABLES;
 use replicator_copy::Versions;
+use replicator_model::source::TABLES;
 use replicator_pipeline::{Backoff, BatchLimits, Input, LaneId, Notice, Output, Pipeline, Route, Turns};
 use replicator_sink::{KeyChanges, Lane};
 use replicator_spill::Shelf;
@@ -101,7 +101,8 @@ impl Process {
             pipeline.with_relations(versions.to_begin_with(tables))
         };
         let keeper = |sink| move |_| versions.lane(sink, Box::new(Nowhere));
-        let keepers = plan.sinks.iter().enumerate().map(|(sink, of)| (0..of.shards).map(keeper(sink)).collect());
+        let keepers =
+            plan.sinks.iter().enumerate().map(|(sink, of)| (0..of.shards).map(keeper(sink)).collect());
         let shards = |sink: &crate::plan::SinkPlan| sink.shards as usize;
         Self {
             pipeline,

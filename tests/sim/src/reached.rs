@@ -60,4 +60,5 @@ paths! {
 pub(crate) const COPY_INSTEAD: &str = "a table is copied that sinks are altering";
 
 /// Only where a table is copied and altered too.
-pub(crate) const COPY_BEHIND: &str = "a table that catches up with a change of its schema is to be copied behind that";
+pub(crate) const COPY_BEHIND: &str =
+    "a table that catches up with a change of its schema is to be copied behind that";

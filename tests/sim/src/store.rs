@@ -96,7 +96,13 @@ impl State {
     }
 
     /// A row as of that position; in the stream that is a newer one than what is there.
-    fn write(&mut self, at: At, row: Option<FullRow>, position: Position, is_stream: bool) -> Result<(), String> {
+    fn write(
+        &mut self,
+        at: At,
+        row: Option<FullRow>,
+        position: Position,
+        is_stream: bool,
+    ) -> Result<(), String> {
         let before = self.position(at);
         if is_stream && position <= before {
             return Err(format!("row {at:?} is at {before} and gets the change at {position}"));
@@ -308,7 +314,13 @@ impl Store {
     }
 
     /// A table's copy: its rows, instead of what there was. Durable at once.
-    pub(crate) fn copy(&mut self, table: u32, snapshot: u64, rows: &FullRows, columns: &Relation) -> Result<(), String> {
+    pub(crate) fn copy(
+        &mut self,
+        table: u32,
+        snapshot: u64,
+        rows: &FullRows,
+        columns: &Relation,
+    ) -> Result<(), String> {
         if self.kind == Kind::Log {
             return Ok(());
         }
@@ -318,7 +330,9 @@ impl Store {
         self.memory.follow(columns, 0);
         for (at, row) in rows {
             let mut given = Given::new(columns);
-            for column in columns.columns.iter().filter(|column| column.attnum != KEY && column.attnum != LARGE) {
+            for column in
+                columns.columns.iter().filter(|column| column.attnum != KEY && column.attnum != LARGE)
+            {
                 row.get(&column.attnum).into_iter().for_each(|text| given.push(column, text.clone()));
             }
             let row = self.memory.placed(*at, &given, row.get(&LARGE).cloned().unwrap_or_default())?;
@@ -410,7 +424,8 @@ impl Store {
         let mut mine = self.disk.rows();
         for (at, row) in &mut mine {
             let of = self.disk.columns.get(&at.0);
-            let value = |(attnum, name): (i16, String)| Some((attnum, row.remove(&of?.place(attnum, &name)?)?));
+            let value =
+                |(attnum, name): (i16, String)| Some((attnum, row.remove(&of?.place(attnum, &name)?)?));
             *row = columns(at.0).into_iter().filter_map(value).collect();
         }
         for at in rows.keys().chain(mine.keys()) {

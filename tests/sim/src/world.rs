@@ -149,6 +149,8 @@ struct World {
     broken: Option<String>,
     /// Looks at the catalog and keepalives behind them, by turns, when there was nothing else left to do.
     last_looks: u32,
+    /// The end of the log when the process began: no sink has anything from behind it.
+    begun_at: u64,
 }
 
 /// Virtual time in which everything has to come to its end once nothing breaks any more: many times the longest pause.
@@ -179,7 +181,10 @@ pub fn run(plan: &Plan) -> Result<Outcome, Violation> {
 
 impl World {
     fn new(plan: Plan) -> Self {
-        let source = Source::new().with_large_bytes(plan.large_bytes).with_names(if plan.is_hard { Names::Again } else { Names::New }).with_hard(plan.is_hard);
+        let source = Source::new()
+            .with_large_bytes(plan.large_bytes)
+            .with_names(if plan.is_hard { Names::Again } else { Names::New })
+            .with_hard(plan.is_hard);
         let shelf = match plan.waiting_bytes {
             Some(memory_bytes_max) => Shelf::new(&std::env::temp_dir(), memory_bytes_max),
             None => Shelf::in_memory(),
@@ -214,6 +219,7 @@ impl World {
             altered: BTreeSet::new(),
             broken: None,
             last_looks: 0,
+            begun_at: 0,
             plan,
         }
     }

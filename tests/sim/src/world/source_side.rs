@@ -125,6 +125,7 @@ impl World {
         let (notes, shelf) = (&self.notes, self.shelf.clone());
         let process = Process::start(&self.plan, from, notes, shelf, &Arc::new(versions), &tables);
         self.process = Some(process);
+        self.begun_at = self.server.source.end();
         if self.plan.is_hard {
             self.input(Input::Catalog(catalog));
         }
@@ -214,7 +215,8 @@ impl World {
         let mut tables = Vec::new();
         for frame in frames(bytes) {
             // Within a stream block the transaction's id comes first.
-            let oids = [frame.get(31..35), frame.get(35..39)].map(|oid| oid.and_then(|oid| oid.first_chunk::<4>()));
+            let oids =
+                [frame.get(31..35), frame.get(35..39)].map(|oid| oid.and_then(|oid| oid.first_chunk::<4>()));
             if frame.get(5) == Some(&b'w') && frame.get(30) == Some(&b'R') {
                 tables.extend(oids.into_iter().flatten().map(|oid| u32::from_be_bytes(*oid)));
             }

@@ -1,9 +1,9 @@
 //! A batch's way into a sink: prepared, sent, applied, flushed, answered; and what can go wrong on it.
 
 use super::{End, Event, World};
+use crate::copies::Copy;
 use crate::plan::{Kind, Sabotage};
 use crate::reached;
-use crate::copies::Copy;
 use replicator_pipeline::Backoff;
 use replicator_types::{Phase, Position};
 use std::time::Duration;
