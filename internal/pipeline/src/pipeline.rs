@@ -271,7 +271,9 @@ impl Pipeline {
             {
                 let place = Place { since: self.passed, xid: relation.xid.unwrap_or_default() };
                 let relation = self.relations.announce(relation, place);
-                if !self.targets.contains_key(&relation.oid) {
+                // What was passed over before may have described it as it was once.
+                let is_told = self.relations.told(relation.oid).is_some_and(|told| Arc::ptr_eq(told, &relation));
+                if is_told || !self.targets.contains_key(&relation.oid) {
                     self.targets.insert(relation.oid, self.dispatcher.target(&relation));
                 }
             }
