@@ -46,10 +46,20 @@ deny: ## Licences, bans and sources of the dependencies (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources
 
 .PHONY: bench
-bench: ## Streams and copies against pg_recvlogical, COPY and a subscription in the same run (BENCH_ARGS)
+bench: ## Streams, copies, latency and memory, beside pg_recvlogical and a subscription in the same run (BENCH_ARGS)
 	@deploy/dev/setup.sh test
 	$(CARGO) build --release --quiet -p replicator -p replicator-bench
 	$(CARGO) run --release --quiet -p replicator-bench -- $(BENCH_ARGS)
+
+.PHONY: bench-smoke
+bench-smoke: ## All of the benchmark, as small as it can be: whether it works (a part of `make test` too)
+	@deploy/dev/setup.sh test
+	$(CARGO) build --quiet -p replicator -p replicator-bench
+	target/debug/replicator-bench --smoke
+
+.PHONY: micro-bench
+micro-bench: ## Micro-benchmarks of reading, decoding and dispatching messages (FILTER)
+	$(CARGO) bench -p replicator-pipeline --bench stream -- $(FILTER)
 
 .PHONY: chaos
 chaos: ## Faults at random on real servers under load, CHAOS_SECONDS (1800) long, everything compared; SEED= to choose them

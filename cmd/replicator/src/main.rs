@@ -4,6 +4,8 @@
 //! 2 the command line was wrong.
 
 mod check;
+mod feed;
+mod fence;
 mod lake;
 mod resync;
 mod run;
@@ -86,8 +88,9 @@ fn main() -> ExitCode {
         Command::Resync { config, tables } => {
             load(&config).and_then(|config| resync::resync(&config, &tables).map_err(Failure::NotSaid))
         }
-        Command::Lake(command) => load(&command.config().clone())
-            .and_then(|config| lake::lake(&config, command).map_err(Failure::NotSaid)),
+        Command::Lake(command) => {
+            load(command.config()).and_then(|config| lake::lake(&config, command).map_err(Failure::NotSaid))
+        }
         Command::Config => {
             print!("{}", replicator_config::reference());
             Ok(())

@@ -1,5 +1,6 @@
 //! `replicator run`: opens everything, joins it, and ends it in order.
 
+use crate::fence::{Fenced, run_name};
 use crate::signals::Signals;
 use crate::status::{LanesUp, watch_sink, watch_slot};
 use crate::stream::{Connection, Follower};
@@ -9,7 +10,7 @@ use replicator_config::Config;
 use replicator_copy::{CopySink, Outcome, Setup, Versions};
 use replicator_pipeline::{Backoff, Event, Input, Notice, Running, Settings, SinkLanes, start};
 use replicator_sink::{Sink, StreamInfo};
-use replicator_source::{Prepared, Source, SourceError, Streaming};
+use replicator_source::{Prepared, Source, SourceError, Streaming, Term};
 use replicator_spill::Shelf;
 use replicator_telemetry::metrics::{SourceMetrics, install};
 use replicator_types::{Budget, Relation};
@@ -27,15 +28,42 @@ const FAREWELL_MIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// It could not start or go on; one line with the remedy has been logged.
 pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure> {
-    let (logger, _guard) = replicator_telemetry::logger(&config.log);
-    let result = run_logged(config, endpos, &logger);
-    result.map_err(|text| {
-        error!(logger, "{}", crate::one_line(&text));
-        Failure::Said
-    })
+    let (logger, guard) = replicator_telemetry::logger(&config.log);
+    let text = match run_logged(config, endpos, &logger) {
+        Ok(Ended::Over) => return Ok(()),
+        Ok(Ended::SetAside(text)) => {
+            error!(logger, "a sink refused a change of a table; the table is set aside, and all begins again without it";
+                "error" => crate::one_line(&text));
+            drop(guard);
+            // As after a crash, so that nothing of what was under way, on whatever thread, goes on beside the new run.
+            format!("beginning again: {}", begin_again())
+        }
+        Err(text) => {
+            error!(logger, "{}", crate::one_line(&text));
+            return Err(Failure::Said);
+        }
+    };
+    Err(Failure::NotSaid(text))
 }
 
-fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result<(), String> {
+/// How a run came to its end.
+enum Ended {
+    /// It was asked to, or did all there was to do.
+    Over,
+    /// A table was set aside, and the others are to go on.
+    SetAside(String),
+}
+
+/// Puts this program, as it was called, in the place of this process. Comes back only with an error.
+fn begin_again() -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    match std::env::current_exe() {
+        Ok(program) => std::process::Command::new(program).args(std::env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    }
+}
+
+fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result<Ended, String> {
     let metrics = install()?;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
@@ -46,7 +74,7 @@ fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result
             run = Run::open(config, ready, logger.clone(), endpos) => run?,
             signal = signals.next() => {
                 info!(logger, "stopped before it had begun"; "signal" => signal);
-                return Ok(());
+                return Ok(Ended::Over);
             }
         };
         run.follow(signals).await
@@ -76,8 +104,13 @@ async fn serve_admin(
     Ok(())
 }
 
-/// Holds the slot's lease. Ends when another process has it.
-type Keeping = JoinHandle<SourceError>;
+/// Holds the slot's lease.
+struct Keeping {
+    /// Ends when another process has it.
+    task: JoinHandle<SourceError>,
+    /// The right to write that goes with it.
+    term: Term,
+}
 
 /// Everything opened and joined.
 struct Run {
@@ -92,6 +125,8 @@ struct Run {
     notices: mpsc::UnboundedSender<Notice>,
     stop_reading: watch::Sender<bool>,
     grace: Duration,
+    /// What a sink said that refused a change of a table: the pipeline's last word.
+    refused: Option<String>,
     logger: Logger,
 }
 
@@ -108,6 +143,12 @@ impl Run {
             .map_err(|error| error.to_string())?;
         let (lease, prepared) = prepare(&source, &config, &ready, &logger).await?;
         ready.set_source(Ok(()));
+        let run = run_name();
+        let fenced = |sink| {
+            let (term, timelines) = (lease.term.clone(), prepared.timelines.clone());
+            Arc::new(Fenced::new(sink, term, run.clone(), timelines)) as Arc<dyn Sink>
+        };
+        let sinks: Vec<Arc<dyn Sink>> = sinks.into_iter().map(fenced).collect();
         // Before the sinks make tables: changes committed from here on need not be waited for.
         let stop_at = match endpos {
             Some(Endpos::Current) => {
@@ -165,7 +206,9 @@ impl Run {
         for (sink, lanes) in sinks.iter().zip(&lanes_up) {
             tokio::spawn(watch_sink(Arc::clone(sink), lanes.clone(), ready.clone()));
         }
-        tokio::spawn(watch_slot(Arc::clone(&source), pipeline.watermark.subscribe(), logger.clone()));
+        let (unreserved, is_unreserved) = watch::channel(false);
+        let watermark = pipeline.watermark.subscribe();
+        tokio::spawn(watch_slot(Arc::clone(&source), watermark, unreserved, logger.clone()));
         let (stop_reading, stop) = watch::channel(false);
         let follower = Follower {
             source,
@@ -175,6 +218,10 @@ impl Run {
             watermark: pipeline.watermark.subscribe(),
             ready: ready.clone(),
             backoff: backoff(&config),
+            sinks: sinks.clone(),
+            run,
+            term: lease.term.clone(),
+            unreserved: is_unreserved,
             poll: stop_at.is_some(),
             stop,
             metrics: SourceMetrics::new(),
@@ -193,18 +240,19 @@ impl Run {
             notices,
             stop_reading,
             grace,
+            refused: None,
             logger,
         })
     }
 
     /// Until a signal, the end position, or a failure that needs a person.
-    async fn follow(mut self, mut signals: Signals) -> Result<(), String> {
+    async fn follow(mut self, mut signals: Signals) -> Result<Ended, String> {
         loop {
             tokio::select! {
-                event = self.pipeline.events.recv() => match event {
+                event = self.pipeline.events.recv(), if self.refused.is_none() => match event {
                     Some(Event::Drained) => {
                         let grace = self.grace;
-                        return self.finish(grace).await;
+                        return self.finish(grace).await.map(|()| Ended::Over);
                     }
                     event => self.take(event)?,
                 },
@@ -218,12 +266,13 @@ impl Run {
                 ended = &mut self.copying => match ended {
                     Ok(Outcome::Finished) => {
                         info!(self.logger, "everything is copied");
-                        return self.stop().await;
+                        return self.stop().await.map(|()| Ended::Over);
                     }
+                    Ok(Outcome::SetAside(text)) => return Ok(Ended::SetAside(text)),
                     Ok(Outcome::Failed(text)) => return Err(text),
                     Err(error) => return Err(format!("the task that copies tables ended: {error}")),
                 },
-                lost = &mut self.lease => {
+                lost = &mut self.lease.task => {
                     return Err(match lost {
                         Ok(error) => format!("source: {error}"),
                         Err(error) => format!("the task that keeps the lease ended: {error}"),
@@ -232,7 +281,7 @@ impl Run {
                 signal = signals.next() => {
                     info!(self.logger, "stopping"; "signal" => signal, "grace_ms" => self.grace.as_millis() as u64);
                     signals.exit_at_next(self.logger.clone());
-                    return self.stop().await;
+                    return self.stop().await.map(|()| Ended::Over);
                 }
             }
         }
@@ -248,6 +297,9 @@ impl Run {
                 match self.pipeline.events.recv().await {
                     Some(Event::Drained) => return Ok(()),
                     event => self.take(event)?,
+                }
+                if let Some(text) = &self.refused {
+                    return Err(text.clone());
                 }
             }
         };
@@ -294,7 +346,7 @@ impl Run {
         }
     }
 
-    fn take(&self, event: Option<Event>) -> Result<(), String> {
+    fn take(&mut self, event: Option<Event>) -> Result<(), String> {
         match event {
             Some(Event::SinkDown(sink, text)) => {
                 self.lanes_up[sink].set(false);
@@ -307,6 +359,9 @@ impl Run {
                 Ok(())
             }
             Some(Event::Table(notice)) => {
+                if let Notice::Refused { text, .. } = &notice {
+                    self.refused = Some(text.clone());
+                }
                 // Nobody listens when the copying has failed; its error ends the run.
                 let _ = self.notices.send(notice);
                 Ok(())
@@ -354,14 +409,20 @@ async fn try_prepare(
     lease: &mut Option<Keeping>,
 ) -> Result<(Keeping, Prepared), SourceError> {
     // Kept from the first: making a slot can take minutes.
-    let held = match lease.take().filter(|held| !held.is_finished()) {
+    let held = match lease.take().filter(|held| !held.task.is_finished()) {
         Some(held) => held,
-        None => tokio::spawn(source.lease().await?.keep()),
+        None => {
+            let lease = source.lease().await?;
+            Keeping { term: lease.term(), task: tokio::spawn(lease.keep()) }
+        }
     };
     match source.prepare().await {
         Ok(prepared) => Ok((held, prepared)),
         Err(error) => {
             *lease = Some(held);
+            if error.is_busy() {
+                source.end_stale_reader().await?;
+            }
             Err(error)
         }
     }
@@ -411,7 +472,6 @@ async fn open_sinks(
             let lane = sink.open_lane(shard, stream).await.map_err(failed)?;
             lanes.push(versions.lane(number, lane));
         }
-        ready.set_sink(sink.name(), Ok(()));
         opened.push(SinkLanes {
             config: sink_config.clone(),
             key_changes: sink.key_changes(),
@@ -431,6 +491,10 @@ async fn open_sinks(
         logger: logger.new(o!("part" => "copy")),
     };
     let setup = Setup::load(settings, &prepared.tables).await?;
+    // Not before: up to here a sink that goes away ends the start.
+    for sink in sinks {
+        ready.set_sink(sink.name(), Ok(()));
+    }
     Ok((opened, setup, versions))
 }
 

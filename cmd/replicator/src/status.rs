@@ -5,7 +5,7 @@ use replicator_sink::Sink;
 use replicator_source::Source;
 use replicator_telemetry::metrics::{SinkMetrics, SourceMetrics};
 use replicator_types::Lsn;
-use slog::{Logger, debug};
+use slog::{Logger, debug, warn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -50,8 +50,13 @@ pub(crate) async fn watch_sink(sink: Arc<dyn Sink>, lanes: LanesUp, ready: Ready
     }
 }
 
-/// Looks at the slot for ever.
-pub(crate) async fn watch_slot(source: Arc<Source>, watermark: watch::Receiver<Lsn>, logger: Logger) {
+/// Looks at the slot for ever. `unreserved` is told whether WAL that it needs may go with the next checkpoint.
+pub(crate) async fn watch_slot(
+    source: Arc<Source>,
+    watermark: watch::Receiver<Lsn>,
+    unreserved: watch::Sender<bool>,
+    logger: Logger,
+) {
     let metrics = SourceMetrics::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
@@ -59,6 +64,12 @@ pub(crate) async fn watch_slot(source: Arc<Source>, watermark: watch::Receiver<L
             Ok(status) => {
                 metrics.slot_retained_bytes.set(status.retained_bytes as f64);
                 metrics.slot_confirmed_flush_lsn.set(status.confirmed_flush.unwrap_or_default().0 as f64);
+                let is_unreserved = status.wal_status.as_deref() == Some("unreserved");
+                if !unreserved.send_replace(is_unreserved) && is_unreserved {
+                    warn!(logger, "WAL that the slot needs is removed with the source's next checkpoint, and then the slot is \
+                        lost: raise max_slot_wal_keep_size there, and see which sink holds it back";
+                        "retained_bytes" => status.retained_bytes);
+                }
                 // The stream itself does not tell where the server's WAL ends.
                 let durable = *watermark.borrow();
                 metrics.lag_bytes.set(status.wal_end.bytes_since(durable) as f64);

@@ -6,11 +6,13 @@
 //!      └─ pause ◀─┘          (the pipeline is told, and passes over what it has already)
 //! ```
 
+use crate::fence::claim;
 use crossbeam_channel::Sender;
 use replicator_admin::ReadyState;
 use replicator_pgconn::ErrorKind;
 use replicator_pipeline::{Backoff, Input};
-use replicator_source::{Feedback, FeedbackHandle, Prepared, Reader, Source, SourceError};
+use replicator_sink::Sink;
+use replicator_source::{Feedback, FeedbackHandle, Prepared, Reader, Source, SourceError, Term};
 use replicator_telemetry::metrics::SourceMetrics;
 use replicator_types::{Budget, Lsn};
 use slog::{Logger, info, warn};
@@ -22,6 +24,14 @@ use tokio::task::JoinHandle;
 /// How often the server is asked where it is while `--endpos` waits for it: an idle server says so by itself
 /// only now and then.
 const ENDPOS_POLL: Duration = Duration::from_millis(50);
+
+/// A stream that nothing was read of for this long, while the server is about to give its slot up, is closed. A server
+/// that ends the walsender for that waits until it is gone, in the middle of a checkpoint, and the walsender waits until
+/// what it has sent is read: with the buffer full, neither would ever end.
+const UNREAD_MAX: Duration = Duration::from_secs(5);
+
+/// How often that is looked at.
+const UNREAD_POLL: Duration = Duration::from_secs(1);
 
 /// A stream that lasted this long was a good one: the next pause is a short one.
 const GOOD_STREAM: Duration = Duration::from_secs(30);
@@ -35,6 +45,14 @@ pub(crate) struct Follower {
     pub(crate) watermark: watch::Receiver<Lsn>,
     pub(crate) ready: ReadyState,
     pub(crate) backoff: Backoff,
+    /// They are claimed anew when the source has another timeline.
+    pub(crate) sinks: Vec<Arc<dyn Sink>>,
+    /// The run's name.
+    pub(crate) run: String,
+    /// The right to write that the stream needs.
+    pub(crate) term: Term,
+    /// Whether the server is about to give the slot up.
+    pub(crate) unreserved: watch::Receiver<bool>,
     /// Whether the server is to be asked where it is.
     pub(crate) poll: bool,
     /// Turns true when no more is to be read.
@@ -98,13 +116,40 @@ impl Follower {
         }
     }
 
-    async fn open(&self, first: bool) -> Result<(Lsn, Reader, Feedback), SourceError> {
+    async fn open(&mut self, first: bool) -> Result<(Lsn, Reader, Feedback), SourceError> {
         let from = *self.watermark.borrow();
         if !first {
-            self.source.prepare_again(&self.prepared, from).await?;
+            let now = match self.source.prepare_again(&self.prepared, from).await {
+                Ok(now) => now,
+                Err(error) => {
+                    // Only with the lease in hand, which is not waited for here.
+                    let has_lease = tokio::time::timeout(Duration::ZERO, self.term.hold()).await.is_ok();
+                    if error.is_busy() && has_lease {
+                        self.source.end_stale_reader().await?;
+                    }
+                    return Err(error);
+                }
+            };
+            self.term.hold().await;
+            self.follow_to(now).await?;
         }
         let (reader, feedback) = self.source.stream(from, self.budget.clone()).await?;
         Ok((from, reader, feedback))
+    }
+
+    /// Goes on with a server that has all that was read so far, on whatever timeline: the sinks are told which it is
+    /// before anything of it comes to them.
+    async fn follow_to(&mut self, now: Prepared) -> Result<(), SourceError> {
+        let timeline = now.timelines.current();
+        if timeline != self.prepared.timelines.current() {
+            for sink in &self.sinks {
+                let claimed = sink.claim(&claim(&self.run, timeline)).await;
+                claimed.map_err(|error| SourceError::retry(format!("sink {}: {error}", sink.name())))?;
+            }
+            info!(self.logger, "the source is a promoted standby, and has all that was read so far"; "timeline" => timeline);
+        }
+        self.prepared.timelines = now.timelines;
+        Ok(())
     }
 
     /// One stream from its beginning to its end.
@@ -123,10 +168,13 @@ impl Follower {
         self.ready.set_source(Ok(()));
         let mut connection = Connection::open(reader, feedback, self.watermark.clone());
         let mut poll = tokio::time::interval(ENDPOS_POLL);
+        let mut unread = tokio::time::interval(UNREAD_POLL);
+        let mut read_at = Instant::now();
         loop {
             tokio::select! {
                 chunk = connection.reader.next_chunk() => {
                     let chunk = chunk?;
+                    read_at = Instant::now();
                     let input = Input::Chunk { bytes: chunk.bytes, catalogs: chunk.catalogs, charge: chunk.charge };
                     // A pipeline that is gone has said why; its end ends the run.
                     let _ = self.pipeline.send(input);
@@ -137,6 +185,14 @@ impl Follower {
                         Ok(Ok(())) => SourceError::retry("the acknowledging half of the stream has ended"),
                         Err(error) => SourceError::retry(format!("the feedback task ended: {error}")),
                     });
+                }
+                _ = unread.tick() => {
+                    if *self.unreserved.borrow() && read_at.elapsed() >= UNREAD_MAX {
+                        return Err(SourceError::retry(
+                            "the source is about to give the slot up, and the stream cannot be read on, since the buffer \
+                             is full",
+                        ));
+                    }
                 }
                 _ = poll.tick(), if self.poll => connection.handle.request_reply(),
                 () = stopped(&mut self.stop) => return Ok(Some(connection)),

@@ -84,6 +84,10 @@ section! {
         /// `COMMIT PREPARED` either way. Postgres 15.
         #[serde(default)]
         pub two_phase: bool,
+        /// Whether a slot made here is one that standbys keep a copy of (`sync_replication_slots` there), so that the
+        /// stream goes on from a promoted one. Postgres 17, on a primary, without `two_phase`; elsewhere it does nothing.
+        #[serde(default = "defaults::yes")]
+        pub failover: bool,
         /// Whether logical messages (`pg_logical_emit_message`) are read, for the sinks that keep them.
         #[serde(default)]
         pub messages: bool,

@@ -25,6 +25,13 @@ pub(crate) enum Note {
         /// `schema.name`, for people.
         table: String,
     },
+    /// A sink refused a change of it; nothing of it goes to sinks that hold state until somebody asks for it.
+    Aside {
+        /// `schema.name`, for people.
+        table: String,
+        /// What the sink said.
+        reason: String,
+    },
     /// It is being copied.
     Copying(Copying),
     /// The copy is durable, and what waited for it too.
@@ -102,6 +109,11 @@ pub(crate) enum Plan {
         /// The first change that was not caught up with.
         from: Position,
     },
+    /// Nothing until somebody asks for it: a sink refused a change of it.
+    Aside {
+        /// What the sink said.
+        reason: String,
+    },
     /// No sink has begun with it.
     New,
     /// All of them have the same beginning of it.
@@ -173,6 +185,13 @@ impl Ledger {
         if notes.iter().any(|note| matches!(note, Some(Note::Wanted { .. }))) {
             return Plan::Again { empty_first: true };
         }
+        let aside = notes.iter().find_map(|note| match note {
+            Some(Note::Aside { reason, .. }) => Some(reason.clone()),
+            _ => None,
+        });
+        if let Some(reason) = aside {
+            return Plan::Aside { reason };
+        }
         if notes.iter().all(Option::is_none) {
             return if notes.is_empty() { Plan::None { from: Position::ZERO } } else { Plan::New };
         }
@@ -187,7 +206,7 @@ impl Ledger {
                     None => copying = Some(found.clone()),
                     Some(copying) => same &= copying.intersect(found),
                 },
-                Some(Note::Wanted { .. }) => {}
+                Some(Note::Wanted { .. } | Note::Aside { .. }) => {}
                 None => absent = true,
             }
         }
@@ -289,6 +308,16 @@ mod tests {
         assert_eq!(found.parts[0].done, Ranges::from(&[(4, 8)][..]));
         // The note of the end was written to one of them only.
         assert!(matches!(plan(&[Some(done(30)), Some(copying(16, &[(0, 8)]))]), Plan::Resume(_)));
+    }
+
+    #[test]
+    fn a_table_that_was_set_aside_stays_so_until_it_is_asked_for() {
+        let aside = Note::Aside { table: "public.t".into(), reason: "too long".into() };
+        let stays = Plan::Aside { reason: "too long".into() };
+        assert_eq!(plan(&[Some(done(10)), Some(aside.clone())]), stays);
+        assert_eq!(plan(&[Some(copying(16, &[(0, 8)])), Some(aside.clone())]), stays);
+        let wanted = Note::Wanted { table: "public.t".into() };
+        assert_eq!(plan(&[Some(wanted), Some(aside)]), Plan::Again { empty_first: true });
     }
 
     #[test]

@@ -13,6 +13,15 @@
 //! and LSN; rows are read under the snapshot and stand at that position. Meanwhile the stream goes on: a sink that
 //! holds state by key gets a table's changes when the table's rows are durable there (see `replicator_pipeline`).
 //!
+//! Tables that wait for their sinks to follow a change of their schema come the same way, without the rows:
+//!
+//! ```text
+//!   pipeline ─ ToAlter ─▶ sinks follow ─▶ Release ─▶ CaughtUp ─▶ note ─▶ Settled
+//! ```
+//! No note says that they wait. The watermark stays before the change of schema, so after a crash it comes again, is
+//! known again by the versions that sinks keep, and the table waits again; what follows may have been handed on before,
+//! and changes nothing, by its keys.
+//!
 //! # After a crash, or a lost snapshot
 //! Ranges that are durable stay. What is left is read under a new snapshot, and from the durable ranges the rows
 //! that changed since the first one: a row may have moved from a range not yet read into one that was. Then the
@@ -24,13 +33,16 @@
 //! - A note never says more than what is durable in the sink that keeps it.
 //! - A table in error waits by itself and is tried again; others go on.
 
+mod altering;
 mod ledger;
 mod manager;
 mod progress;
 mod ranges;
 mod round;
+mod setup;
+mod shared;
 mod storages;
 mod versions;
 
-pub use manager::{CopySink, Outcome, Settings, Setup};
+pub use setup::{CopySink, Outcome, Settings, Setup};
 pub use versions::Versions;

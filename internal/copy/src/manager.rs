@@ -4,18 +4,18 @@
 //! the first time, when somebody asks for it, or when it was rewritten. It gets off it when the pipeline says that
 //! it has caught up.
 
-use crate::ledger::{Ledger, Note, Plan, key};
+use crate::altering::alter;
+use crate::ledger::{Ledger, Note, Plan};
 use crate::round::{self, Round};
-use crate::storages::{self, Storages};
-use crate::versions::Versions;
-use crossbeam_channel::Sender;
-use replicator_config::{CopyConfig, Snapshot as SnapshotMode, TablePatterns};
-use replicator_pipeline::{Backoff, Input, Notice, Rewrite, Standing, rewrite_of};
-use replicator_sink::{ErrorKind, Lane, Sink, SinkError, StreamInfo, TableCopy};
-use replicator_source::{Source, SourceError};
+use crate::setup::Outcome;
+use crate::shared::Shared;
+use replicator_config::Snapshot as SnapshotMode;
+use replicator_pipeline::{Backoff, Input, Notice, Rewrite, rewrite_of};
+use replicator_sink::Sink;
+use replicator_source::SourceError;
 use replicator_telemetry::metrics::CopyMetrics;
 use replicator_types::{Lsn, Position, Relation, Storage, StorageChange, TableCatalog, TxnId};
-use slog::{Logger, error, info, warn};
+use slog::{error, info, warn};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,165 +25,10 @@ use tokio::task::{AbortHandle, JoinSet};
 /// When a table whose copy failed is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
 
-/// When a sink that refused a change of a table's schema is asked again.
-const REFUSED_PAUSE: Duration = Duration::from_secs(15);
-
 /// So many tables' notes are written at once.
 const NOTES_AT_ONCE_MAX: usize = 16;
 
-/// A sink as copies need it.
-pub struct CopySink {
-    /// The sink, prepared.
-    pub sink: Arc<dyn Sink>,
-    /// What it was prepared with.
-    pub stream: StreamInfo,
-    /// Which tables it takes.
-    pub tables: TablePatterns,
-}
-
-/// What is fixed for a run.
-pub struct Settings {
-    /// The source, prepared.
-    pub source: Arc<Source>,
-    /// The sinks, in the order of the configuration.
-    pub sinks: Vec<CopySink>,
-    /// What these sinks were told of tables.
-    pub versions: Arc<Versions>,
-    /// `[copy]`
-    pub config: CopyConfig,
-    /// `source.snapshot`
-    pub snapshot: SnapshotMode,
-    /// `source.catalog_interval_ms`; none for never.
-    pub catalog_interval: Option<Duration>,
-    /// Shortest and longest pause between attempts.
-    pub backoff: (Duration, Duration),
-    /// Log.
-    pub logger: Logger,
-}
-
-/// What the sinks' notes say, before the stream begins.
-pub struct Setup {
-    settings: Settings,
-    ledger: Ledger,
-    storages: Storages,
-    tables: HashMap<u32, (String, String)>,
-    /// As the catalog had them when the run began.
-    catalog: Vec<TableCatalog>,
-    plans: BTreeMap<u32, Plan>,
-}
-
-/// How the copying came to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// With `snapshot = "only"`: everything is durable.
-    Finished,
-    /// It cannot go on; the text says why and what to do.
-    Failed(String),
-}
-
-pub(crate) struct Shared {
-    source: Arc<Source>,
-    sinks: Vec<CopySink>,
-    pub(crate) config: CopyConfig,
-    pub(crate) backoff: (Duration, Duration),
-    pub(crate) pipeline: Sender<Input>,
-    pub(crate) logger: Logger,
-    pub(crate) versions: Arc<Versions>,
-    pub(crate) storages: Storages,
-}
-
-impl Setup {
-    /// Reads the notes and decides what is to be copied of `tables`.
-    ///
-    /// # Errors
-    /// A sink that does not answer, or whose notes can't be read.
-    pub async fn load(settings: Settings, tables: &[TableCatalog]) -> Result<Self, String> {
-        let sinks: Vec<Arc<dyn Sink>> = settings.sinks.iter().map(|of| Arc::clone(&of.sink)).collect();
-        let ledger = Ledger::load(&sinks).await.map_err(|error| error.to_string())?;
-        let storages = Storages::load(&sinks).await.map_err(|error| error.to_string())?;
-        if let Some(of) = settings.sinks.iter().find(|of| of.stream.slot_is_new)
-            && !ledger.is_empty()
-        {
-            return Err(format!(
-                "slot {slot} was made anew, and the sinks hold tables of an earlier slot of that name: what was committed \
-                 in between never comes. Empty the sinks' tables and name another source.slot: then everything is \
-                 copied anew",
-                slot = of.stream.identity.slot
-            ));
-        }
-        let catalog = tables.to_vec();
-        let (tables_known, plans) = (HashMap::new(), BTreeMap::new());
-        let mut setup = Self { settings, ledger, storages, tables: tables_known, catalog, plans };
-        for table in tables {
-            setup.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
-            let sinks = takers(&setup.settings.sinks, &table.schema, &table.name);
-            let plan = match setup.ledger.plan(table.oid, &sinks) {
-                Plan::New | Plan::Again { empty_first: false }
-                    if setup.settings.snapshot == SnapshotMode::Never =>
-                {
-                    Plan::None { from: Position::ZERO }
-                }
-                plan => plan,
-            };
-            setup.plans.insert(table.oid, plan);
-        }
-        Ok(setup)
-    }
-
-    /// How the tables stand, for the pipeline.
-    pub fn standings(&self) -> Vec<(u32, Standing)> {
-        let standing = |plan: &Plan| match plan {
-            Plan::None { from } => Standing::Live { from: *from },
-            Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
-            Plan::New | Plan::Again { .. } => Standing::Waiting { snapshot: None },
-        };
-        self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()
-    }
-
-    /// Whether tables that were not named wait to be copied.
-    pub fn unknown_wait(&self) -> bool {
-        self.settings.snapshot != SnapshotMode::Never
-    }
-
-    /// Copies what is to be copied, now and whenever something comes up, for as long as the pipeline runs.
-    pub async fn run(self, pipeline: Sender<Input>, notices: mpsc::UnboundedReceiver<Notice>) -> Outcome {
-        let Settings { source, sinks, versions, config, snapshot, catalog_interval, backoff, logger } =
-            self.settings;
-        let storages = self.storages;
-        // What has changed while nobody followed, and no change tells of.
-        let _ = pipeline.send(Input::Catalog(self.catalog));
-        let shared = Shared { source, sinks, config, backoff, pipeline, logger, versions, storages };
-        let shared = Arc::new(shared);
-        let todo = self.plans.into_iter().filter(|(_, plan)| !matches!(plan, Plan::None { .. })).collect();
-        let manager = Manager {
-            shared,
-            ledger: self.ledger,
-            mode: snapshot,
-            tables: self.tables,
-            todo,
-            held: BTreeSet::new(),
-            busy: BTreeSet::new(),
-            deferred: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            later: BTreeMap::new(),
-            altering: HashMap::new(),
-            metrics: CopyMetrics::new(),
-            alterations: JoinSet::new(),
-            pause: Backoff::new(backoff.0, backoff.1),
-        };
-        match manager.run(notices, catalog_interval).await {
-            Ok(()) => Outcome::Finished,
-            Err(text) => Outcome::Failed(text),
-        }
-    }
-}
-
-fn takers(sinks: &[CopySink], schema: &str, table: &str) -> Vec<usize> {
-    let takes = |(number, of): (usize, &CopySink)| of.tables.matches(schema, table).then_some(number);
-    sinks.iter().enumerate().filter_map(takes).collect()
-}
-
-struct Manager {
+pub(crate) struct Manager {
     shared: Arc<Shared>,
     ledger: Ledger,
     mode: SnapshotMode,
@@ -191,6 +36,10 @@ struct Manager {
     tables: HashMap<u32, (String, String)>,
     /// To be copied; their changes wait, unless they are in `held`.
     todo: BTreeMap<u32, Plan>,
+    /// Told last: the table that is to be set aside, and why.
+    refusal: Option<(u32, String)>,
+    /// Set aside, until somebody asks for them; with what a sink said.
+    aside: BTreeMap<u32, String>,
     /// Their changes are to wait, and what came before is not durable yet.
     held: BTreeSet<u32>,
     /// Being copied, or copied while the pipeline hands on what waited.
@@ -208,18 +57,56 @@ struct Manager {
     pause: Backoff,
 }
 
+/// What a manager begins with.
+pub(crate) struct Beginning {
+    pub(crate) ledger: Ledger,
+    pub(crate) mode: SnapshotMode,
+    pub(crate) tables: HashMap<u32, (String, String)>,
+    pub(crate) todo: BTreeMap<u32, Plan>,
+    /// Tables that were set aside, with the reason.
+    pub(crate) aside: BTreeMap<u32, String>,
+}
+
 impl Manager {
-    async fn run(
+    pub(crate) fn new(shared: Arc<Shared>, beginning: Beginning) -> Self {
+        let Beginning { ledger, mode, tables, todo, aside } = beginning;
+        let pause = Backoff::new(shared.backoff.0, shared.backoff.1);
+        Self {
+            shared,
+            ledger,
+            mode,
+            tables,
+            todo,
+            aside,
+            refusal: None,
+            held: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            deferred: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            later: BTreeMap::new(),
+            altering: HashMap::new(),
+            alterations: JoinSet::new(),
+            metrics: CopyMetrics::new(),
+            pause,
+        }
+    }
+
+    pub(crate) async fn run(
         mut self,
         mut notices: mpsc::UnboundedReceiver<Notice>,
         catalog_interval: Option<Duration>,
-    ) -> Result<(), String> {
+    ) -> Result<Outcome, String> {
+        for (oid, reason) in &self.aside {
+            error!(self.shared.logger, "a table is set aside: a sink refused a change of it, and sinks that hold state get nothing \
+                of it until it is copied anew (`replicator resync --table`)"; "table" => self.name(*oid), "error" => reason);
+        }
         let mut poll = tokio::time::interval(catalog_interval.unwrap_or(FAILED_PAUSE));
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         poll.reset();
         let mut rounds: JoinSet<Result<round::Result, String>> = JoinSet::new();
         loop {
             self.metrics.tables_altering.set(self.altering.len() as f64);
+            self.metrics.tables_aside.set(self.aside.len() as f64);
             let now = Instant::now();
             let due: Vec<u32> =
                 self.later.iter().filter(|(_, (at, _))| *at <= now).map(|(oid, _)| *oid).collect();
@@ -245,12 +132,17 @@ impl Manager {
                     && self.busy.is_empty()
                     && self.later.is_empty()
                 {
-                    return Ok(());
+                    return Ok(Outcome::Finished);
                 }
             }
             tokio::select! {
                 notice = notices.recv() => match notice {
-                    Some(notice) => self.notices(notice, &mut notices).await?,
+                    Some(notice) => {
+                        self.notices(notice, &mut notices).await?;
+                        if let Some((oid, text)) = self.refusal.take() {
+                            return self.refused(oid, text).await;
+                        }
+                    }
                     // The pipeline is over, and with it the run.
                     None => return std::future::pending().await,
                 },
@@ -301,6 +193,7 @@ impl Manager {
     /// copied anew.
     async fn left(&mut self, oid: u32) -> Result<(), String> {
         self.stop_altering(oid);
+        self.aside.remove(&oid);
         self.busy.remove(&oid);
         self.held.remove(&oid);
         self.todo.remove(&oid);
@@ -333,6 +226,7 @@ impl Manager {
     fn plan_of(&self, oid: u32) -> Plan {
         match self.ledger.plan(oid, &self.receivers(oid)) {
             Plan::None { .. } => Plan::Again { empty_first: false },
+            Plan::Aside { .. } => Plan::Again { empty_first: true },
             plan => plan,
         }
     }
@@ -458,7 +352,8 @@ impl Manager {
                     self.rewritten(&after, rewrite).await?;
                 }
             }
-            Notice::ToAlter { after, at } => self.to_alter(after, at).await?,
+            Notice::Refused { oid, text } => self.refusal = Some((oid, text)),
+            Notice::ToAlter { after, at } => self.follow_schema(after, at).await?,
             Notice::Rewritten { after, rewrite } => {
                 self.met(&after);
                 let oid = after.oid;
@@ -478,7 +373,7 @@ impl Manager {
     }
 
     /// The sinks are to follow a change of a table's schema, while its changes wait.
-    async fn to_alter(&mut self, after: Arc<Relation>, at: Position) -> Result<(), String> {
+    async fn follow_schema(&mut self, after: Arc<Relation>, at: Position) -> Result<(), String> {
         let oid = after.oid;
         if let Some((plan, _)) = self.deferred.remove(&oid) {
             // It was to be copied again behind the copy that it is catching up with. That need not get any further.
@@ -507,6 +402,17 @@ impl Manager {
             task.abort();
             self.busy.remove(&oid);
         }
+    }
+
+    /// A sink will never take a change of a table. What it was is not acknowledged; it is written down that the table is to
+    /// be left out, so that the others can go on.
+    async fn refused(&mut self, oid: u32, text: String) -> Result<Outcome, String> {
+        if !self.tables.contains_key(&oid) {
+            return Err(text);
+        }
+        let note = Note::Aside { table: self.name(oid), reason: text.clone() };
+        self.remember(oid, note).await?;
+        Ok(Outcome::SetAside(format!("{}: {text}", self.name(oid))))
     }
 
     fn met(&mut self, relation: &Relation) {
@@ -541,6 +447,7 @@ impl Manager {
     /// Puts a table on the list, for what was the matter with it at `since`.
     fn hold(&mut self, oid: u32, plan: Plan, since: Lsn) {
         self.stop_altering(oid);
+        self.aside.remove(&oid);
         if self.busy.contains(&oid) {
             let before = self.deferred.remove(&oid);
             let plan = match &before {
@@ -658,43 +565,6 @@ impl Manager {
     }
 }
 
-/// Has each sink follow a change of a table's schema, and releases the table. Tried until it succeeds: a sink that refuses
-/// needs somebody to look after it, and only this table waits for that.
-async fn alter(shared: Arc<Shared>, sinks: Vec<usize>, after: Arc<Relation>, at: Position) -> u32 {
-    let name = &after.qualified_name();
-    let shared = &shared;
-    let follow = |number: usize, sink: Arc<dyn Sink>| {
-        let after = Arc::clone(&after);
-        async move {
-            // Kept first: what comes again after a crash is told apart by it.
-            shared.versions.keep(number, &after).await?;
-            sink.alter(&after, at).await
-        }
-    };
-    let of_sinks = sinks.iter().filter_map(|&number| Some((number, shared.sink(number)?))).map(|(number, sink)| async move {
-        let mut pause = Backoff::new(shared.backoff.0, shared.backoff.1);
-        while let Err(error) = follow(number, Arc::clone(sink)).await {
-            let pause = match error.kind() {
-                ErrorKind::Retry => {
-                    let pause = pause.pause();
-                    warn!(shared.logger, "a sink can't follow a change of a table's schema now; only the table waits";
-                        "table" => name, "sink" => sink.name(), "error" => %error, "pause_ms" => pause.as_millis() as u64);
-                    pause
-                }
-                _ => {
-                    error!(shared.logger, "a sink can't follow a change of a table's schema; only the table waits, and it                         is tried again"; "table" => name, "sink" => sink.name(), "error" => %error,
-                        "pause_ms" => REFUSED_PAUSE.as_millis() as u64);
-                    REFUSED_PAUSE
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    });
-    futures_util::future::join_all(of_sinks.collect::<Vec<_>>()).await;
-    let _ = shared.pipeline.send(Input::Release(after.oid));
-    after.oid
-}
-
 /// A round from its snapshot on. A snapshot that can't be had, or was lost, is tried again.
 async fn one_round(
     shared: Arc<Shared>,
@@ -722,161 +592,4 @@ async fn one_round(
         tokio::time::sleep(pause).await;
     }
     Ok(result)
-}
-
-impl Shared {
-    /// The sinks that take a table.
-    pub(crate) fn receivers(&self, schema: &str, table: &str) -> Vec<usize> {
-        takers(&self.sinks, schema, table)
-    }
-
-    fn sink(&self, number: usize) -> Option<&Arc<dyn Sink>> {
-        self.sinks.get(number).map(|of| &of.sink)
-    }
-
-    /// A lane of each sink for each worker.
-    pub(crate) async fn open_lanes(
-        &self,
-        workers: usize,
-    ) -> Result<Vec<Vec<(String, Box<dyn Lane>)>>, String> {
-        let mut all = Vec::new();
-        for number in 0..workers {
-            let mut lanes = Vec::new();
-            for CopySink { sink, stream, .. } in &self.sinks {
-                let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-                let lane = loop {
-                    match sink.open_copy_lane(number as u32, stream).await {
-                        Ok(lane) => break lane,
-                        Err(error) => {
-                            let doing = format!("sink {}: opening a lane for the copy", sink.name());
-                            self.retry(&error, &mut pause, &doing).await?;
-                        }
-                    }
-                };
-                lanes.push((sink.name().to_owned(), lane));
-            }
-            all.push(lanes);
-        }
-        Ok(all)
-    }
-
-    /// Waits before the next attempt; an error when there is to be none.
-    async fn retry(&self, error: &SinkError, pause: &mut Backoff, doing: &str) -> Result<(), String> {
-        if error.kind() != ErrorKind::Retry {
-            return Err(format!("{doing}: {error}"));
-        }
-        let pause = pause.pause();
-        warn!(self.logger, "sink failed, trying again"; "doing" => doing, "error" => %error,
-            "pause_ms" => pause.as_millis() as u64);
-        tokio::time::sleep(pause).await;
-        Ok(())
-    }
-
-    /// Makes a table ready in the sinks; whether it is empty in all of them. An error is of this table alone.
-    pub(crate) async fn begin_copy(&self, sinks: &[usize], copy: &TableCopy) -> Result<bool, String> {
-        let of_sinks = self.each(sinks, |sink| async move {
-            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-            loop {
-                match sink.begin_copy(copy).await {
-                    Ok(is_empty) => return Ok(is_empty),
-                    Err(error) => {
-                        let doing = format!("sink {}: making {} ready", sink.name(), copy.relation);
-                        self.retry(&error, &mut pause, &doing).await?;
-                    }
-                }
-            }
-        });
-        Ok(of_sinks.await?.into_iter().all(|is_empty| is_empty))
-    }
-
-    pub(crate) async fn end_copy(&self, sinks: &[usize], copy: &TableCopy) -> Result<(), String> {
-        let of_sinks = self.each(sinks, |sink| async move {
-            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-            while let Err(error) = sink.end_copy(copy).await {
-                let doing = format!("sink {}: ending the copy of {}", sink.name(), copy.relation);
-                self.retry(&error, &mut pause, &doing).await?;
-            }
-            Ok(())
-        });
-        of_sinks.await.map(|_| ())
-    }
-
-    /// Keeps a version in each of the sinks.
-    pub(crate) async fn keep_version(&self, sinks: &[usize], version: &Arc<Relation>) -> Result<(), String> {
-        for number in sinks {
-            let Some(sink) = self.sink(*number) else { continue };
-            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-            while let Err(error) = self.versions.keep(*number, version).await {
-                let doing = format!("sink {}: keeping a version of {version}", sink.name());
-                self.retry(&error, &mut pause, &doing).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes in each of the sinks that a copy is under way, and behind that where the rows lie that it has: until the
-    /// first is durable, what calls for a copy has to show.
-    pub(crate) async fn note_beginning(
-        &self,
-        oid: u32,
-        sinks: &[usize],
-        note: &Note,
-        storage: &Storage,
-    ) -> Result<(), String> {
-        let text =
-            serde_json::to_string(note).map_err(|error| format!("a note can't be written: {error}"))?;
-        let notes = &[(key(oid), text), storages::note(oid, storage)?];
-        let of_sinks = self.each(sinks, |sink| async move {
-            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-            while let Err(error) = sink.put_notes(notes).await {
-                self.retry(&error, &mut pause, &format!("sink {}: keeping a note", sink.name())).await?;
-            }
-            Ok(())
-        });
-        of_sinks.await?;
-        self.storages.set(oid, sinks, storage);
-        Ok(())
-    }
-
-    /// Keeps in a sink where tables' rows lie.
-    pub(crate) async fn keep_storages(
-        &self,
-        number: usize,
-        storages: &[(u32, Storage)],
-    ) -> Result<(), String> {
-        let Some(sink) = self.sink(number) else { return Ok(()) };
-        let notes: Vec<_> =
-            storages.iter().map(|(oid, storage)| storages::note(*oid, storage)).collect::<Result<_, _>>()?;
-        let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-        while let Err(error) = sink.put_notes(&notes).await {
-            self.retry(&error, &mut pause, &format!("sink {}: keeping a note", sink.name())).await?;
-        }
-        storages.iter().for_each(|(oid, storage)| self.storages.set(*oid, &[number], storage));
-        Ok(())
-    }
-
-    /// Keeps a note in each of the sinks.
-    pub(crate) async fn write_note(&self, oid: u32, sinks: &[usize], note: &Note) -> Result<(), String> {
-        let text =
-            &serde_json::to_string(note).map_err(|error| format!("a note can't be written: {error}"))?;
-        let of_sinks = self.each(sinks, |sink| async move {
-            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-            while let Err(error) = sink.put_note(&key(oid), Some(text)).await {
-                let doing = format!("sink {}: keeping a note", sink.name());
-                self.retry(&error, &mut pause, &doing).await?;
-            }
-            Ok(())
-        });
-        of_sinks.await.map(|_| ())
-    }
-
-    /// Asks the sinks all at once.
-    async fn each<'a, T, F: Future<Output = Result<T, String>>>(
-        &'a self,
-        sinks: &[usize],
-        ask: impl Fn(&'a Arc<dyn Sink>) -> F,
-    ) -> Result<Vec<T>, String> {
-        let asked: Vec<F> = sinks.iter().filter_map(|sink| self.sink(*sink)).map(ask).collect();
-        futures_util::future::try_join_all(asked).await
-    }
 }

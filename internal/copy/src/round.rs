@@ -12,8 +12,8 @@
 //! it; then the sinks' notes say so.
 
 use crate::ledger::{Copying, Note, PartDone, Plan};
-use crate::manager::Shared;
 use crate::progress::Progress;
+use crate::shared::Shared;
 use replicator_pipeline::{CopyLanes, CopyReport, Input, Rewrite, rewrite_of};
 use replicator_sink::TableCopy;
 use replicator_source::{CopyLimits, CopyTable, CopyWorker, Snapshot, SourceError};
@@ -168,6 +168,8 @@ pub(crate) struct Round<'a> {
     limits: CopyLimits,
     jobs: Arc<Jobs>,
     next_job: u64,
+    /// The tables that were there under the snapshot.
+    all: Vec<u32>,
     waiting: VecDeque<(CopyTable, Plan)>,
     // Tasks of their own: a sink's lock that one of them holds must not wait for this round to look at it.
     beginning: JoinSet<std::result::Result<Begun, NotBegun>>,
@@ -225,6 +227,7 @@ impl<'a> Round<'a> {
             jobs: Arc::default(),
             next_job: 0,
             progress: Progress::new(&shared.logger, all, done.min(all), tables.len()),
+            all: tables.iter().map(|(table, _)| table.relation.oid).collect(),
             waiting: tables.into(),
             beginning: JoinSet::new(),
             ending: JoinSet::new(),
@@ -285,7 +288,13 @@ impl<'a> Round<'a> {
                         }
                         self.durable(job).await?;
                     }
-                    CopyReport::Failed(text) => return Err(text),
+                    CopyReport::Failed { text, table: Some(oid) } if self.tables.contains_key(&oid) => {
+                        self.refused(oid, text);
+                        // Readers would wait for the memory of what the lane will never send.
+                        reading.abort_all();
+                        break;
+                    }
+                    CopyReport::Failed { text, .. } => return Err(text),
                 },
                 _ = tick.tick() => self.progress.tick(),
             }
@@ -295,7 +304,9 @@ impl<'a> Round<'a> {
         // The readers and their hold on the lanes are gone. What lanes still have, of tables that are to be begun anew,
         // is in the sinks before that: written later it would be there twice.
         while let Some(report) = reports.recv().await {
-            if let CopyReport::Failed(text) = report {
+            if let CopyReport::Failed { text, table } = report
+                && table.is_none()
+            {
                 return Err(text);
             }
         }
@@ -401,6 +412,17 @@ impl<'a> Round<'a> {
         self.result.failed.push((oid, text));
     }
 
+    /// A sink will never take a row of the table: a lane of it has ended, and with it this round. The other tables go on in
+    /// the next.
+    fn refused(&mut self, oid: u32, text: String) {
+        let name = self.tables.remove(&oid).map_or_else(String::new, |table| table.copying.table);
+        self.fail(oid, &name, text);
+        let is_over = |oid: &u32| {
+            self.result.copied.contains(oid) || self.result.failed.iter().any(|(of, _)| of == oid)
+        };
+        self.result.again = self.all.iter().copied().filter(|oid| !is_over(oid)).collect();
+    }
+
     async fn durable(&mut self, job: TxnId) -> std::result::Result<(), String> {
         if !self.ranges.get(&job).is_some_and(|range| range.ended && range.outstanding == 0) {
             return Ok(());
@@ -471,6 +493,7 @@ async fn begin(
         Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
         // Without a key nothing tells rows apart that are there already.
         Plan::Resume(_) => (None, true),
+        Plan::Aside { .. } => (None, true),
         Plan::Again { empty_first } => (None, empty_first || !has_key),
         Plan::New | Plan::None { .. } => (None, false),
     };

@@ -20,7 +20,7 @@
 //! that were deleted in between must not come back, but a fold forgets deletes. So the table is folded from its
 //! changes again: those of `processed/` from the copy's truncate on.
 
-use crate::fold::{FoldInput, FoldOptions, fold, is_of_stream};
+use crate::fold::{FoldInput, FoldOptions, fold, is_of_stream, truncated_at};
 use crate::footer::read_info;
 use crate::info::FileInfo;
 use crate::layout::{SUFFIX, TABLES, TableFolder, first_position};
@@ -123,24 +123,21 @@ pub async fn compact_table(
     for file in &files {
         deltas.push(fetch(store, &file.path, scratch.path()).await?);
     }
-    if let Some(keyless) = deltas.iter().find(|input| !input.info.table.has_key()) {
+    let truncated_at = truncated_at(deltas.iter(), None)
+        .map_err(|why| SinkError::halt(format!("{} at {}: {why}", folder.path(), store.place())))?;
+    let counts = |input: &&FoldInput| !input.info.is_before(truncated_at.as_deref());
+    if let Some(keyless) = deltas.iter().filter(counts).find(|input| !input.info.table.has_key()) {
         let table = format!("{}.{}", keyless.info.table.schema, keyless.info.table.name);
         return Ok(Compacted::LeftAlone(format!("{table} has no key; its deltas stay as they are")));
-    }
-    if let Some(moved) = deltas.iter().find(|input| input.info.moved_incomplete > 0) {
-        return Ok(Compacted::LeftAlone(format!(
-            "{}: an update changed the key of a row with large values that it did not touch. Run ALTER TABLE {}.{} REPLICA \
-             IDENTITY FULL at the source, then `replicator resync`",
-            moved.path.display(),
-            moved.info.table.schema,
-            moved.info.table.name
-        )));
     }
     let base = match &data {
         Some(_) => Some(fetch(store, &folder.data(), scratch.path()).await?),
         None => None,
     };
-    let behind = folded_further(base.as_ref(), &deltas);
+    let removed = deltas.iter().map(|input| &input.info.max_bookmark).filter(|_| options.delete_folded);
+    let removed_before = base.as_ref().and_then(|base| base.info.removed_through.as_ref());
+    let removed_through = removed.chain(removed_before).max().cloned();
+    let behind = folded_further(base.as_ref().map(|base| &base.info), deltas.iter().map(|input| &input.info));
     let (base, again) = match behind {
         Some(from) => (None, processed_since(store, folder, &from, scratch.path()).await?),
         None => (base, Vec::new()),
@@ -148,8 +145,10 @@ pub async fn compact_table(
     let inputs: Vec<FoldInput> = deltas.iter().cloned().chain(again).collect();
 
     let out = scratch.path().join("data");
-    let (fold_options, result) =
-        (FoldOptions { scratch: scratch.path().to_owned(), ..options.fold.clone() }, out.clone());
+    let (fold_options, result) = (
+        FoldOptions { scratch: scratch.path().to_owned(), removed_through, ..options.fold.clone() },
+        out.clone(),
+    );
     let folded = blocking(move || fold(base.as_ref(), &inputs, &fold_options, &result)).await?;
     let info = folded.map_err(|why| {
         SinkError::halt(format!("{} at {} cannot be folded: {why}", folder.path(), store.place()))
@@ -157,12 +156,11 @@ pub async fn compact_table(
 
     let file = File::open(&out).map_err(|error| SinkError::retry(format!("reading a fold: {error}")))?;
     let seen = data.as_ref().map(|found| &found.version);
-    if store.replace_with_file(&folder.data(), file, seen).await? == Put::Exists {
-        return Ok(Compacted::LeftAlone("another compaction was faster".into()));
-    }
+    // Taken for another's, it may still be ours, of a put whose reply was lost: what is there tells.
+    store.replace_with_file(&folder.data(), file, seen).await?;
     let (there, bytes) = read_info(store, &folder.data()).await?;
     if there != info {
-        return Ok(Compacted::LeftAlone("another compaction has replaced what was folded".into()));
+        return Ok(Compacted::LeftAlone("another compaction was faster".into()));
     }
     let seen = manifest.as_ref().map(|(_, version)| version);
     put_manifest(store, folder, &info, bytes, seen).await?;
@@ -182,7 +180,7 @@ async fn delta_files(store: &Store, folder: &str) -> Result<Vec<Found>, SinkErro
     Ok(files)
 }
 
-async fn fetch(store: &Store, path: &str, scratch: &Path) -> Result<FoldInput, SinkError> {
+pub(crate) async fn fetch(store: &Store, path: &str, scratch: &Path) -> Result<FoldInput, SinkError> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let name = if name.ends_with(SUFFIX) { format!("in-{name}") } else { "in".to_owned() };
     let here = scratch.join(name);
@@ -194,17 +192,16 @@ async fn fetch(store: &Store, path: &str, scratch: &Path) -> Result<FoldInput, S
 }
 
 /// From which bookmark on the table has to be folded from its changes again; see the module.
-fn folded_further(base: Option<&FoldInput>, deltas: &[FoldInput]) -> Option<String> {
-    let through = base.and_then(|base| base.info.folded_through.as_ref())?;
-    let begins = deltas
-        .iter()
-        .filter(|input| !is_of_stream(&input.info))
-        .filter(|input| {
-            let known = base.and_then(|base| base.info.copied_through.as_ref());
-            known.is_none_or(|known| input.info.max_bookmark > *known)
-        })
-        .map(|input| &input.info.min_bookmark)
-        .min()?;
+pub(crate) fn folded_further<'a>(
+    base: Option<&FileInfo>,
+    deltas: impl Iterator<Item = &'a FileInfo>,
+) -> Option<String> {
+    let base = base?;
+    let through = base.folded_through.as_ref()?;
+    let is_new = |info: &&FileInfo| {
+        !is_of_stream(info) && base.copied_through.as_ref().is_none_or(|known| info.max_bookmark > *known)
+    };
+    let begins = deltas.filter(is_new).map(|info| &info.min_bookmark).min()?;
     (begins < through).then(|| begins.clone())
 }
 
@@ -236,10 +233,14 @@ async fn put_manifest(
     let body = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
     match store.replace_version(&folder.manifest(), body.into(), seen).await? {
         Put::Done => Ok(()),
-        Put::Exists => Err(SinkError::retry(format!(
-            "{} at {} was replaced meanwhile; compact again",
-            folder.manifest(),
-            store.place()
-        ))),
+        // Ours, of a put whose reply was lost, or one who folded the same; or another's who folded more.
+        Put::Exists => match Manifest::find(store, folder).await? {
+            Some((there, _)) if there.info == *info => Ok(()),
+            _ => Err(SinkError::retry(format!(
+                "{} at {} was replaced meanwhile; compact again",
+                folder.manifest(),
+                store.place()
+            ))),
+        },
     }
 }

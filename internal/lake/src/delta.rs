@@ -400,6 +400,8 @@ impl Counts {
             moved_incomplete: self.moved_incomplete,
             folded_through: None,
             copied_through: None,
+            folded_ts_us: None,
+            removed_through: None,
         }
     }
 }

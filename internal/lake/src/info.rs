@@ -76,9 +76,20 @@ pub struct FileInfo {
     /// Up to where copied rows are in it. Of a table's rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied_through: Option<String>,
+    /// The greatest commit time among the changes that are in it, microseconds since 1970. Of a table's rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folded_ts_us: Option<i64>,
+    /// Up to where changes were removed, or may have been, when they were folded. Of a table's rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_through: Option<String>,
 }
 
 impl FileInfo {
+    /// Whether all that it holds is older than `truncated_at`.
+    pub(crate) fn is_before(&self, truncated_at: Option<&str>) -> bool {
+        truncated_at.is_some_and(|at| self.max_bookmark.as_str() < at)
+    }
+
     /// The position of the last change.
     pub fn last(&self) -> Option<Position> {
         bookmark::parse(&self.max_bookmark)

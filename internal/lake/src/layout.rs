@@ -6,6 +6,8 @@
 //! | `cdc/{schema}/{table}/data.parquet` | the table, as of a bookmark |
 //! | `cdc/{schema}/{table}/manifest.json` | what `data.parquet` holds |
 //! | `cdc/{schema}/{table}/processed/{seq}_{ts}.parquet` | changes that `data.parquet` has |
+//! | `cdc/{schema}/{table}/snapshots/{yyyy-mm-dd}.parquet`, `{yyyy-mm}.parquet` | the table, as of a day or month |
+//! | `cdc/{schema}/{table}/snapshots/manifest.json` | what the snapshots hold |
 //! | `cdc/{schema}/{table}/copy.json` | whether the table is being copied |
 //!
 //! `seq` is the bookmark of a file's first change, `ts` its commit time in milliseconds since 1970, so that names sort
@@ -39,6 +41,13 @@ impl TableFolder {
         Some(Self(format!("{TABLES}/{schema}/{name}")))
     }
 
+    /// `schema.table`, as the source calls them.
+    pub fn table_name(&self) -> String {
+        let names = self.0.strip_prefix(TABLES).unwrap_or(&self.0).trim_start_matches('/');
+        let names: Vec<String> = names.split('/').map(unescaped).collect();
+        names.join(".")
+    }
+
     /// `cdc/{schema}/{table}`
     pub fn path(&self) -> &str {
         &self.0
@@ -57,6 +66,16 @@ impl TableFolder {
     /// The table's state.
     pub fn data(&self) -> String {
         format!("{}/data.parquet", self.0)
+    }
+
+    /// The folder of snapshots.
+    pub fn snapshots(&self) -> String {
+        format!("{}/snapshots", self.0)
+    }
+
+    /// Which snapshots there are.
+    pub fn snapshot_manifest(&self) -> String {
+        format!("{}/snapshots/manifest.json", self.0)
     }
 
     /// What the table's state holds.
@@ -104,6 +123,23 @@ fn escaped(name: &str) -> String {
     out
 }
 
+/// The inverse; what no name was escaped to stays as it is.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = after.split_at_checked(2).filter(|_| first == b'=');
+        let byte = hex.and_then(|(digits, after)| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            Some((u8::from_str_radix(digits, 16).ok()?, after))
+        });
+        let (byte, after) = byte.unwrap_or((first, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +163,9 @@ mod tests {
 
     #[test]
     fn a_name_with_a_slash_or_dots_stays_one_folder() {
-        assert_eq!(TableFolder::of("Ünï", "a/../b").path(), "cdc/=c3=9cn=c3=af/a=2f=2e=2e=2fb");
+        let folder = TableFolder::of("Ünï", "a/../b");
+        assert_eq!(folder.path(), "cdc/=c3=9cn=c3=af/a=2f=2e=2e=2fb");
+        assert_eq!(folder.table_name(), "Ünï.a/../b");
     }
 
     proptest! {

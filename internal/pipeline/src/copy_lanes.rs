@@ -18,7 +18,12 @@ pub enum CopyReport {
     /// A batch under that id is durable in one sink.
     Durable(TxnId),
     /// A lane has stopped; a person is needed. The text says whose.
-    Failed(String),
+    Failed {
+        /// What is the matter, and with which sink.
+        text: String,
+        /// The table that it is the matter with, if it is one alone.
+        table: Option<u32>,
+    },
 }
 
 /// The lanes of one copy: for each worker one of each sink. They end when this is dropped and what they had is
@@ -66,9 +71,10 @@ impl CopyLanes {
                     LaneReport::Durable { transactions, .. } => transactions
                         .into_iter()
                         .try_for_each(|id| copy_reports_out.send(CopyReport::Durable(id))),
-                    LaneReport::Failed(lane, text) => {
+                    LaneReport::Failed { lane, text, table } => {
                         let name = names.get(lane.sink).map_or("?", String::as_str);
-                        copy_reports_out.send(CopyReport::Failed(format!("sink {name}: {text}")))
+                        copy_reports_out
+                            .send(CopyReport::Failed { text: format!("sink {name}: {text}"), table })
                     }
                     // The lane has logged it, and tries again.
                     LaneReport::Up(_) | LaneReport::Down { .. } => Ok(()),

@@ -289,9 +289,14 @@ impl Dispatcher {
         targets.len() as u64
     }
 
+    /// Whether the sink holds state by key.
+    pub(crate) fn holds_state(&self, sink: usize) -> bool {
+        self.routes.get(sink).is_some_and(|route| !route.is_log())
+    }
+
     /// Whether any of the table's sinks holds state by key.
     pub(crate) fn is_state_kept_of(&self, target: &Target) -> bool {
-        target.sinks.iter().any(|&sink| !self.routes[sink].is_log())
+        target.sinks.iter().any(|&sink| self.holds_state(sink))
     }
 
     /// Tells the sinks of a table, behind a fence, what it looks like from here on.

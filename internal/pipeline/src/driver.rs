@@ -11,7 +11,7 @@
 
 use crate::batcher::BatchLimits;
 use crate::dispatcher::{LaneId, Output, Route};
-use crate::pipeline::{Counts, Notice, Pipeline, Standing};
+use crate::pipeline::{Counts, Notice, Pipeline, PipelineError, Standing};
 use crate::worker::{LaneContext, LaneReport, Workers, seconds_since_commit};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
@@ -71,7 +71,7 @@ pub enum Event {
     SinkDown(usize, String),
     /// It answers again.
     SinkUp(usize),
-    /// Something about a table.
+    /// Something about a table. [`Notice::Refused`] is the last event.
     Table(Notice),
     /// After a stop: every complete transaction taken is durable. The last event.
     Drained,
@@ -212,6 +212,22 @@ impl From<BatchConfig> for BatchLimits {
     }
 }
 
+/// Why it can't go on.
+enum Fatal {
+    Failed(String),
+    /// A sink refuses changes of one table.
+    Refused {
+        oid: u32,
+        text: String,
+    },
+}
+
+impl From<PipelineError> for Fatal {
+    fn from(error: PipelineError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 struct Driver {
     pipeline: Pipeline,
     /// Of the chunk that is being worked through.
@@ -265,14 +281,17 @@ impl Driver {
             };
             let step = step.and_then(|()| {
                 if may_hand_on && self.pipeline.is_releasing() {
-                    self.pipeline.release_some(now).map_err(|error| error.to_string())?;
+                    self.pipeline.release_some(now)?;
                 }
                 Ok(())
             });
             // What else is there is taken along before anybody is told.
             let step = step.and_then(|()| reports.try_iter().try_for_each(|report| self.report(report)));
-            if let Err(text) = step {
-                break Event::Failed(text);
+            if let Err(fatal) = step {
+                break match fatal {
+                    Fatal::Failed(text) => Event::Failed(text),
+                    Fatal::Refused { oid, text } => Event::Table(Notice::Refused { oid, text }),
+                };
             }
             self.pipeline.tick(Instant::now());
             self.hand_out();
@@ -289,13 +308,13 @@ impl Driver {
         let _ = self.events.send(outcome);
     }
 
-    fn input(&mut self, input: Input) -> Result<(), String> {
+    fn input(&mut self, input: Input) -> Result<(), Fatal> {
         match input {
             Input::Chunk { bytes, catalogs, charge } => {
                 if !self.stopping {
                     self.charge = Some(charge);
                     let result = self.pipeline.chunk(bytes, catalogs, Instant::now());
-                    result.map_err(|error| error.to_string())?;
+                    result?;
                     self.worked();
                 }
             }
@@ -323,8 +342,8 @@ impl Driver {
         Ok(())
     }
 
-    fn work(&mut self) -> Result<(), String> {
-        self.pipeline.work(Instant::now()).map_err(|error| error.to_string())?;
+    fn work(&mut self) -> Result<(), Fatal> {
+        self.pipeline.work(Instant::now())?;
         self.worked();
         Ok(())
     }
@@ -349,7 +368,7 @@ impl Driver {
         self.pipeline.flush();
     }
 
-    fn report(&mut self, report: LaneReport) -> Result<(), String> {
+    fn report(&mut self, report: LaneReport) -> Result<(), Fatal> {
         match report {
             LaneReport::Durable { transactions, bytes } => {
                 self.out_bytes = self.out_bytes.saturating_sub(bytes);
@@ -370,9 +389,12 @@ impl Driver {
                 self.tell(Event::SinkDown(sink, reason));
                 Ok(())
             }
-            LaneReport::Failed(lane, text) => {
+            LaneReport::Failed { lane, text, table } => {
                 self.sink_metrics[lane.sink].up.set(0.0);
-                Err(text)
+                match table.filter(|oid| self.pipeline.may_set_aside(*oid, lane.sink)) {
+                    Some(oid) => Err(Fatal::Refused { oid, text }),
+                    None => Err(Fatal::Failed(text)),
+                }
             }
         }
     }

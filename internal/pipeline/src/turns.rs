@@ -32,6 +32,8 @@ struct Lane {
     in_flight_max: usize,
     /// What is in flight has to be alone.
     alone: bool,
+    /// It has failed for good.
+    failed: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ impl Turns {
             in_flight: 0,
             in_flight_max: in_flight_max.max(1),
             alone: false,
+            failed: false,
         };
         Self { lanes: in_flight_max.into_iter().map(lane).collect(), fences: 0 }
     }
@@ -95,7 +98,7 @@ impl Turns {
     /// prepared when nothing of the lane is in flight.
     pub fn take(&mut self, shard: usize, needs_drain: impl FnOnce(&Batch) -> bool) -> Option<Arc<Batch>> {
         let lane = self.lanes.get_mut(shard)?;
-        if lane.alone || lane.in_flight >= lane.in_flight_max {
+        if lane.failed || lane.alone || lane.in_flight >= lane.in_flight_max {
             return None;
         }
         let (alone, fence) = match lane.queue.front_mut()? {
@@ -144,9 +147,16 @@ impl Turns {
         }
     }
 
-    /// Whether the lane has nothing queued and nothing in flight.
+    /// The lane has failed for good: it takes nothing more, and what it had in flight stays so.
+    pub fn failed(&mut self, shard: usize) {
+        if let Some(lane) = self.lanes.get_mut(shard) {
+            lane.failed = true;
+        }
+    }
+
+    /// Whether nothing is to be expected of the lane: it has nothing queued and nothing in flight, or has failed.
     pub fn is_idle(&self, shard: usize) -> bool {
-        self.lanes.get(shard).is_none_or(|lane| lane.queue.is_empty() && lane.in_flight == 0)
+        self.lanes.get(shard).is_none_or(|lane| lane.failed || (lane.queue.is_empty() && lane.in_flight == 0))
     }
 }
 

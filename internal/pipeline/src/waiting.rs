@@ -39,6 +39,8 @@ pub(crate) struct Waiting {
     pub(crate) group: Option<TxnId>,
     /// The version that state sinks were asked to follow last.
     pub(crate) told: Option<Arc<Relation>>,
+    /// Whether changes are kept. Those of a table that was set aside are not: only a copy will bring it back.
+    pub(crate) keeps: bool,
 }
 
 /// What waited.
@@ -77,7 +79,13 @@ impl Waiting {
             hold: None,
             group: None,
             told: None,
+            keeps: true,
         }
+    }
+
+    /// Of a table that was set aside.
+    pub(crate) fn aside(shelf: &Shelf) -> Self {
+        Self { keeps: false, ..Self::new(shelf, None) }
     }
 
     /// The copy stands at this snapshot.
@@ -161,6 +169,9 @@ impl Waiting {
         old: &[u8],
         new: &[u8],
     ) -> Result<(), SpillError> {
+        if !self.keeps {
+            return Ok(());
+        }
         let is_it = |known: &Target| Arc::ptr_eq(&known.relation, &target.relation);
         let number = match self.targets.iter().rposition(is_it) {
             Some(number) => number,

@@ -96,8 +96,8 @@ pub(crate) enum LaneReport {
     /// A write does not get through; it is tried again. Said once (`first`), and again with each new reason;
     /// an `Up` follows it.
     Down { sink: usize, reason: String, first: bool },
-    /// The lane has stopped; a person is needed.
-    Failed(LaneId, String),
+    /// The lane has stopped; a person is needed. `table` is the one that it is the matter with, if it is one alone.
+    Failed { lane: LaneId, text: String, table: Option<u32> },
 }
 
 /// How many attempts fail before a sink counts as down. One lost connection is not an outage.
@@ -127,7 +127,8 @@ impl Drop for Watch<'_> {
                  is on stderr)",
                 self.context.id.shard
             );
-            let _ = self.context.reports.send(LaneReport::Failed(self.context.id, text));
+            let _ =
+                self.context.reports.send(LaneReport::Failed { lane: self.context.id, text, table: None });
         }
     }
 }
@@ -165,7 +166,10 @@ fn submit(
             Ok(write) => break write,
             Err(error) => match attempts.failed(&error) {
                 Some(pause) => std::thread::sleep(pause),
-                None => return false,
+                None => {
+                    desk.change(|turns| turns.0.failed(shard));
+                    return false;
+                }
             },
         }
     };
@@ -234,7 +238,7 @@ impl Delivery {
         while let Err(error) = self.write.send().await {
             match attempts.failed(&error) {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => return,
+                None => return self.desk.change(|turns| turns.0.failed(self.shard)),
             }
         }
         attempts.succeeded();
@@ -299,7 +303,8 @@ impl<'a> Attempts<'a> {
                 let failure = if kind == ErrorKind::Halt { Failure::Halt } else { Failure::Reject };
                 context.metrics.failures(failure).increment(1);
                 error!(context.logger, "sink failed for good"; "error" => &text);
-                let _ = context.reports.send(LaneReport::Failed(context.id, text));
+                let _ =
+                    context.reports.send(LaneReport::Failed { lane: context.id, text, table: error.table() });
                 None
             }
         }

@@ -247,11 +247,15 @@ fn a_change_of_the_table_waits_in_its_place() {
     assert!(run.lines(STATE).is_empty());
     assert_eq!(run.lines(LOG), ["insert t 10+0 1,NULL", "| schema t 20+0 k,v,w", "insert t 20+0 2,NULL,w"]);
     run.release(T);
-    assert_eq!(
-        run.lines(STATE),
-        ["~ insert t 10+0 1,NULL", "~| schema t 20+0 k,v,w", "~ insert t 20+0 2,NULL,w"]
-    );
+    assert_eq!(run.lines(STATE), ["~ insert t 10+0 1,NULL"], "what comes next is of another version");
+    run.told();
     run.durable();
+    assert_eq!(run.told(), ["to alter t to 3 columns at 20+0"]);
+    run.release(T);
+    assert_eq!(run.lines(STATE), ["~ insert t 20+0 2,NULL,w"]);
+    run.durable();
+    assert_eq!(run.told(), ["caught up 100 21+0"]);
+    assert_eq!(run.watermark(), 0);
     run.pipeline.settled(T);
     assert_eq!(run.watermark(), 28);
 }

@@ -86,6 +86,7 @@ fn copy(postgres: &Postgres, way: &str) -> u64 {
         binary: BinaryValues::Auto,
         streaming: StreamingMode::Auto,
         two_phase: false,
+        failover: true,
         messages: false,
         origin: OriginFilter::Any,
         heartbeat_interval_ms: 0,

@@ -189,6 +189,7 @@ fn read(postgres: &Postgres, way: &str, repeat: u64, rows: u64, of: &Backlog<'_>
         binary: BinaryValues::Off,
         streaming: StreamingMode::Off,
         two_phase: false,
+        failover: true,
         messages: false,
         origin: OriginFilter::Any,
         heartbeat_interval_ms: 0,

@@ -103,6 +103,12 @@ impl SourceError {
     }
 }
 
+/// What to do when what the sinks have is not what the source has.
+pub(crate) fn anew_remedy() -> &'static str {
+    "Empty the sinks' tables, give an archive or a lake another url, and name another source.slot: then everything is \
+     copied anew"
+}
+
 /// What to do when the changes after a slot's position can't be had any more.
 pub(crate) fn lost_slot_remedy(slot: &str) -> String {
     format!(

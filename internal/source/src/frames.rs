@@ -60,6 +60,8 @@ pub(crate) struct Splitter {
     relations: Vec<u32>,
     column_types: Vec<u32>,
     reply_requested: bool,
+    /// The last commit or prepare record that was told of (its start).
+    committed: u64,
 }
 
 impl Splitter {
@@ -105,6 +107,18 @@ impl Splitter {
         std::mem::take(&mut self.reply_requested)
     }
 
+    /// The greatest LSN of a commit or prepare record (its start) that was walked over so far; 0 before the first.
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    fn see_commit(&mut self, message: &[u8], at: usize) {
+        // One that is too short is the decoder's to refuse.
+        if let Some(lsn) = message.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            self.committed = self.committed.max(u64::from_be_bytes(*lsn));
+        }
+    }
+
     fn look_into(&mut self, body: &[u8]) -> Result<(), FrameError> {
         let kind = *body.first().ok_or(FrameError::Truncated("kind"))?;
         match kind {
@@ -125,6 +139,9 @@ impl Splitter {
                     }
                     Some(b'S') => self.in_stream = true,
                     Some(b'E') => self.in_stream = false,
+                    // Flags, then the record's start; a streamed transaction's commit has its id first.
+                    Some(b'C' | b'K' | b'P' | b'p') => self.see_commit(message, 2),
+                    Some(b'c') => self.see_commit(message, 6),
                     _ => {}
                 }
             }
@@ -288,6 +305,24 @@ mod tests {
         let stream = [keepalive(0), data(b"B"), keepalive(1), data(b"C"), keepalive(0)].concat();
         for size in [1, 7, 1000] {
             assert_eq!(run(&stream, &vec![size; 1000]).replies, 1, "reads of {size}");
+        }
+    }
+
+    #[test]
+    fn the_last_commit_or_prepare_record_is_told_by_its_beginning() {
+        let commit = |tag: &[u8], lsn: u64| data(&[tag, &lsn.to_be_bytes(), &[0; 16]].concat());
+        let mut splitter = Splitter::default();
+        for (message, committed) in [
+            (commit(b"C\0", 100), 100),
+            (commit(b"c\0\0\0\x07\0", 300), 300),
+            (commit(b"P\0", 200), 300),
+            (commit(b"K\0", 400), 400),
+            (commit(b"p\0", 500), 500),
+            (commit(b"I\0", 600), 500),
+            (data(b"C\0"), 500),
+        ] {
+            assert!(matches!(splitter.step(&message), Ok(Step::Data(_))));
+            assert_eq!(splitter.committed(), committed);
         }
     }
 

@@ -6,6 +6,17 @@
 //! [`BEAT_INTERVAL`]; one that was silent for [`SILENCE_MAX`] – stopped, or cut off without a word – is ended by whoever
 //! waits for the lease.
 //!
+//! ```text
+//!   holder  beat ──answer──┐ a Term: sinks are written to              │ they are not
+//!           t0             └──────────────────────────────── t0 + 2.5 s │
+//!   waiter                    silent since t0 or later ──────────────────────▶ t0 + 4 s: ended, taken
+//! ```
+//!
+//! # Invariants
+//! - A [`Term`] that the holder counts from before its beat is over before the server, which counts the silence from the
+//!   beat's end, lets another have the lease. Only that the two clocks run alike is relied upon.
+//! - A holder that had to take the lease again says so by another number: another process may have had it meanwhile.
+//!
 //! Sources: <https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS>, and for the columns
 //! <https://www.postgresql.org/docs/current/view-pg-locks.html>.
 
@@ -14,6 +25,8 @@ use crate::sql::{Sql, column};
 use slog::{Logger, info, warn};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -21,7 +34,11 @@ use tokio_postgres::types::Type;
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a holder may say nothing before another takes the lease from it.
-const SILENCE_MAX: Duration = Duration::from_millis(4500);
+const SILENCE_MAX: Duration = Duration::from_secs(4);
+
+/// For how long an answered beat gives the right to write: less than [`SILENCE_MAX`] by what a request needs that has
+/// just been let go.
+const TERM: Duration = Duration::from_millis(2500);
 
 /// How long an answer may take. A server that is slower than this is no reason to give anything up.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -48,6 +65,35 @@ pub struct Lease {
     sql: Arc<Sql>,
     slot: String,
     log: Logger,
+    term: watch::Sender<Until>,
+}
+
+/// The right to write to the sinks, as long as it lasts.
+#[derive(Clone, Debug)]
+pub struct Term(watch::Receiver<Until>);
+
+#[derive(Clone, Copy, Debug)]
+struct Until {
+    /// How often the lease was taken.
+    number: u64,
+    until: Instant,
+}
+
+impl Term {
+    /// Waits until the lease is held for certain, and tells how often it was taken by now: where that is more than
+    /// before, another process may have had it in between. Waits for ever once it is lost.
+    pub async fn hold(&self) -> u64 {
+        let mut receiver = self.0.clone();
+        loop {
+            let Until { number, until } = *receiver.borrow_and_update();
+            if Instant::now() < until {
+                return number;
+            }
+            if receiver.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }
 
 impl Lease {
@@ -56,12 +102,29 @@ impl Lease {
     /// # Errors
     /// Another process has it ([`SourceError::is_busy`]); the connection.
     pub(crate) async fn take(sql: &Arc<Sql>, slot: &str, log: &Logger) -> Result<Self, SourceError> {
+        let term = watch::channel(Until { number: 0, until: Instant::now() }).0;
+        Self::take_for(term, sql, slot, log).await
+    }
+
+    async fn take_for(
+        term: watch::Sender<Until>,
+        sql: &Arc<Sql>,
+        slot: &str,
+        log: &Logger,
+    ) -> Result<Self, SourceError> {
         let client = sql.session().await?;
-        let lease = Self { client, sql: Arc::clone(sql), slot: slot.to_owned(), log: log.clone() };
-        if lease.try_lock().await? {
-            return Ok(lease);
+        let lease = Self { client, sql: Arc::clone(sql), slot: slot.to_owned(), log: log.clone(), term };
+        let begun = Instant::now();
+        if !lease.try_lock().await? {
+            return Err(lease.why_not().await?);
         }
-        Err(lease.why_not().await?)
+        lease.term.send_modify(|term| *term = Until { number: term.number + 1, until: begun + TERM });
+        Ok(lease)
+    }
+
+    /// The right that goes with it.
+    pub fn term(&self) -> Term {
+        Term(self.term.subscribe())
     }
 
     async fn try_lock(&self) -> Result<bool, SourceError> {
@@ -106,13 +169,18 @@ impl Lease {
     pub async fn keep(mut self) -> SourceError {
         loop {
             tokio::time::sleep(BEAT_INTERVAL).await;
-            // An error that leaves the session as it is, or an answer that takes its time, changes nothing.
-            let _ = tokio::time::timeout(ANSWER_MAX, self.client.simple_query("SELECT 1")).await;
+            let begun = Instant::now();
+            // An error that leaves the session as it is, or an answer that takes its time, gives nothing up: the term
+            // may end, and goes on with the next answer.
+            let answer = tokio::time::timeout(ANSWER_MAX, self.client.simple_query("SELECT 1")).await;
+            if matches!(answer, Ok(Ok(_))) {
+                self.term.send_modify(|term| term.until = begun + TERM);
+            }
             if !self.client.is_closed() {
                 continue;
             }
             // The server went away, or somebody has ended the session. Whoever comes first has it.
-            match Self::take(&self.sql, &self.slot, &self.log).await {
+            match Self::take_for(self.term.clone(), &self.sql, &self.slot, &self.log).await {
                 Ok(again) => {
                     info!(self.log, "lease taken again"; "slot" => &self.slot);
                     self = again;
@@ -126,5 +194,23 @@ impl Lease {
                 Err(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_term_is_over_before_silence_costs_the_lease_and_goes_on_with_the_next_answer() {
+        assert!(TERM > BEAT_INTERVAL * 2 && TERM + BEAT_INTERVAL < SILENCE_MAX);
+        let (sender, receiver) = watch::channel(Until { number: 1, until: Instant::now() + TERM });
+        let term = Term(receiver);
+        assert_eq!(term.hold().await, 1);
+        sender.send_modify(|term| term.until = Instant::now());
+        let held = tokio::time::timeout(Duration::from_millis(50), term.hold());
+        assert!(held.await.is_err(), "it holds on to what is over");
+        sender.send_modify(|term| *term = Until { number: 2, until: Instant::now() + TERM });
+        assert_eq!(term.hold().await, 2);
     }
 }

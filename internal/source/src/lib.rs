@@ -39,13 +39,15 @@ mod signals;
 mod slot;
 mod source;
 mod sql;
+mod timeline;
 
 pub use command::{Origin, StreamOptions, Streaming};
 pub use copy::{CopyLimits, CopyPart, CopyTable, CopyWorker, Snapshot};
 pub use error::SourceError;
 pub use feedback::{Feedback, FeedbackHandle};
-pub use lease::Lease;
+pub use lease::{Lease, Term};
 pub use reader::{Chunk, Reader};
 pub use replicator_pgconn::ErrorKind;
 pub use slot::SlotStatus;
 pub use source::{Prepared, Source};
+pub use timeline::Timelines;

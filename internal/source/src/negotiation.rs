@@ -28,6 +28,7 @@ use replicator_types::{Column, TableCatalog};
 const TWO_PHASE_SINCE: u32 = 150_000;
 const PARALLEL_SINCE: u32 = 160_000;
 const ORIGIN_SINCE: u32 = 160_000;
+const FAILOVER_SINCE: u32 = 170_000;
 
 /// Whether the server has all that is configured.
 ///
@@ -52,6 +53,12 @@ pub(crate) fn verify_server(config: &SourceConfig, server: &Server) -> Result<()
         return too_old("source.origin = \"none\"", ORIGIN_SINCE, remedy);
     }
     Ok(())
+}
+
+/// Whether a slot that is made here is to be kept on standbys as well. Only a primary can have one, and, as of 17.5, none
+/// that decodes prepared transactions.
+pub(crate) fn slot_failover(config: &SourceConfig, server: &Server) -> bool {
+    config.failover && !config.two_phase && !server.in_recovery && server.version_num >= FAILOVER_SINCE
 }
 
 /// Whether the slot that is there can do what is configured.
@@ -156,6 +163,7 @@ mod tests {
             binary: BinaryValues::Auto,
             streaming: StreamingMode::Auto,
             two_phase: false,
+            failover: true,
             messages: false,
             origin: OriginFilter::Any,
             heartbeat_interval_ms: 0,

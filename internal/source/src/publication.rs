@@ -153,6 +153,32 @@ impl Plan {
         )
     }
 
+    /// Whether the role may make it: CREATE on the database, and each of the tables its own.
+    pub(crate) async fn verify_rights(&self, sql: &Sql, name: &str) -> Result<(), SourceError> {
+        let doing = format!("looking whether publication {name} may be made");
+        let query = "SELECT current_user::text AS role,
+                            has_database_privilege(current_database(), 'CREATE') AS database,
+                            (SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.oid) FROM pg_class c
+                             WHERE c.oid = ANY ($1) AND NOT pg_has_role(c.relowner, 'USAGE')) AS tables";
+        let oids: Vec<u32> = self.tables.iter().map(|table| table.oid).collect();
+        let row = sql.row(&doing, query, &[(&oids, Type::OID_ARRAY)]).await?;
+        let (role, database): (String, bool) =
+            (column(&row, "role", &doing)?, column(&row, "database", &doing)?);
+        let tables: Option<String> = column(&row, "tables", &doing)?;
+        if database && tables.is_none() {
+            return Ok(());
+        }
+        let statement = self.statement(name);
+        let lacks = match tables {
+            Some(tables) => format!("is not the owner of {tables}"),
+            None => "has no CREATE on the database".to_owned(),
+        };
+        Err(SourceError::halt(format!(
+            "making publication {name}: role {role} {lacks}; have the tables' owner, who needs CREATE on the database (or \
+             a superuser), run: {statement}"
+        )))
+    }
+
     pub(crate) async fn create(&self, sql: &Sql, name: &str) -> Result<(), SourceError> {
         let client = sql.client().await?;
         let statement = self.statement(name);

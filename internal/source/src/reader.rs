@@ -28,7 +28,7 @@ use replicator_pgconn::PgStream;
 use replicator_types::{Budget, Charge, TableCatalog};
 use slog::{Logger, debug, info};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, ReadHalf};
 use tokio::time::Instant;
@@ -77,6 +77,8 @@ pub struct Reader {
     pending: Option<Pending>,
     /// Set where the next stream has to be in text.
     no_binary: Arc<AtomicBool>,
+    /// The greatest LSN of a commit record that was handed on.
+    committed: Arc<AtomicU64>,
     pace: Pace,
     /// What the pace counts time from.
     began: Instant,
@@ -122,6 +124,7 @@ pub(crate) struct ReaderParts {
     pub(crate) log: Logger,
     pub(crate) stream_options: StreamOptions,
     pub(crate) no_binary: Arc<AtomicBool>,
+    pub(crate) committed: Arc<AtomicU64>,
 }
 
 impl Drop for Reader {
@@ -150,6 +153,7 @@ impl Reader {
             log: parts.log,
             stream_options: parts.stream_options,
             no_binary: parts.no_binary,
+            committed: parts.committed,
             incoming: Incoming { buffer, splitter: Splitter::default(), grown: false },
             pending: None,
             pace,
@@ -231,6 +235,8 @@ impl Reader {
         if self.incoming.splitter.take_reply_requested() {
             self.signals.reply();
         }
+        // Before what it is the commit of is handed on.
+        self.committed.fetch_max(self.incoming.splitter.committed(), Ordering::Relaxed);
         cut
     }
 

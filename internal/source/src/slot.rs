@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     pub(crate) status: SlotStatus,
     /// Whether it decodes prepared transactions when they are prepared.
     pub(crate) two_phase: bool,
+    /// Whether standbys keep a copy of it.
+    pub(crate) failover: bool,
     plugin: Option<String>,
     database: Option<String>,
     temporary: bool,
@@ -46,7 +48,7 @@ pub(crate) struct Slot {
 
 // Columns that only newer versions have are read by way of JSON, where an absent one is NULL.
 const QUERY: &str = "
-SELECT coalesce((to_jsonb(s) ->> 'two_phase')::bool, false) AS two_phase, s.plugin::text,
+SELECT coalesce((to_jsonb(s) ->> 'two_phase')::bool, false) AS two_phase, coalesce((to_jsonb(s) ->> 'failover')::bool, false) AS failover, s.plugin::text,
        s.database::text AS slot_database, s.temporary, s.active_pid,
        s.restart_lsn::text, s.confirmed_flush_lsn::text, s.wal_status,
        coalesce((to_jsonb(s) ->> 'synced')::bool, false) AND pg_is_in_recovery() AS synced,
@@ -80,6 +82,7 @@ impl Slot {
                 wal_end: lsn(text("wal_end")?.as_deref(), &doing)?.unwrap_or_default(),
             },
             two_phase: column(&row, "two_phase", &doing)?,
+            failover: column(&row, "failover", &doing)?,
             plugin: text("plugin")?,
             database: text("slot_database")?,
             temporary: column(&row, "temporary", &doing)?,
@@ -119,11 +122,10 @@ impl Slot {
             ));
         }
         if self.synced {
-            return wrong(
-                "is a copy that this standby keeps of the primary's slot; it can be read from once the standby is \
-                 promoted, until then name the primary in source.url"
-                    .to_owned(),
-            );
+            return Err(SourceError::busy(format!(
+                "slot {name} is a copy that this standby keeps of the primary's slot: waiting for the primary to be back, or \
+                 for the standby's promotion, after which it can be read from; name the primary in source.url"
+            )));
         }
         Ok(())
     }
@@ -254,6 +256,7 @@ mod tests {
                 wal_end: Lsn(1),
             },
             two_phase: false,
+            failover: false,
             plugin: Some("pgoutput".into()),
             database: Some("shop".into()),
             temporary: false,
@@ -282,7 +285,8 @@ mod tests {
                 .contains("pg_drop_replication_slot")
         );
         assert!(refused(|slot| slot.temporary = true).contains("temporary"));
-        assert!(refused(|slot| slot.synced = true).contains("promoted"));
+        let synced = Slot { synced: true, ..slot() }.verify("s", "shop").unwrap_err();
+        assert!(synced.is_busy() && synced.to_string().contains("promotion"), "{synced}");
     }
 
     #[test]

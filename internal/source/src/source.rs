@@ -14,13 +14,14 @@ use crate::signals::Signals;
 use crate::slot::{self, Slot};
 use crate::sql::{Sql, column, lsn};
 use crate::{
-    Feedback, Lease, Reader, SlotStatus, Snapshot, SourceError, StreamOptions, catalog, copy, negotiation,
+    Feedback, Lease, Reader, SlotStatus, Snapshot, SourceError, StreamOptions, Timelines, catalog, copy,
+    negotiation,
 };
 use replicator_config::{BinaryValues, SourceConfig};
 use replicator_pgconn::ConnectOptions;
 use replicator_types::{Budget, Lsn, SlotIdentity, TableCatalog};
 use slog::{Logger, info, warn};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_postgres::types::Type;
@@ -37,6 +38,8 @@ pub struct Source {
     stream_options: Option<StreamOptions>,
     /// Set by [`Source::without_binary`].
     no_binary: Arc<AtomicBool>,
+    /// The greatest position that anything was handed on from: of a commit record, or of a snapshot.
+    handed_on: Arc<AtomicU64>,
     sql: Arc<Sql>,
     poll: Poll,
     log: Logger,
@@ -48,6 +51,7 @@ pub struct Source {
 #[derive(Clone, Debug)]
 struct StreamBasis {
     identity: SlotIdentity,
+    timeline: u32,
     confirmed_flush: Lsn,
     wal_sender_timeout_ms: u64,
     server_version_num: u32,
@@ -59,8 +63,8 @@ struct StreamBasis {
 pub struct Prepared {
     /// What positions belong to.
     pub identity: SlotIdentity,
-    /// The cluster's timeline. It goes up when a standby is promoted.
-    pub timeline: u32,
+    /// The cluster's timeline, which goes up when a standby is promoted, and its history.
+    pub timelines: Timelines,
     /// The source database.
     pub database: String,
     /// `server_version_num`: 150004 is 15.4.
@@ -88,7 +92,7 @@ struct PreparedSlot {
 /// `IDENTIFY_SYSTEM`.
 struct System {
     identifier: u64,
-    timeline: u32,
+    timelines: Timelines,
     database: String,
 }
 
@@ -118,6 +122,7 @@ impl Source {
             options,
             stream_options: None,
             no_binary: Arc::default(),
+            handed_on: Arc::default(),
             sql,
             poll: Poll::default(),
             log,
@@ -172,9 +177,11 @@ impl Source {
     ///
     /// # Errors
     /// As [`Source::prepare`]; and a cluster or slot that is not the one the run began with.
-    pub async fn prepare_again(&self, first: &Prepared, watermark: Lsn) -> Result<(), SourceError> {
+    pub async fn prepare_again(&self, first: &Prepared, watermark: Lsn) -> Result<Prepared, SourceError> {
         let now = self.prepare_with(false).await?;
-        verify_same(first, &now, watermark)
+        let handed_on = Lsn(self.handed_on.load(Ordering::Relaxed));
+        verify_same(first, &now, watermark, handed_on)?;
+        Ok(now)
     }
 
     async fn prepare_with(&self, create: bool) -> Result<Prepared, SourceError> {
@@ -195,6 +202,7 @@ impl Source {
         let identity = SlotIdentity { system_identifier: system.identifier, slot: self.config.slot.clone() };
         *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(StreamBasis {
             identity: identity.clone(),
+            timeline: system.timelines.current(),
             confirmed_flush: slot.confirmed_flush,
             wal_sender_timeout_ms: server.wal_sender_timeout_ms,
             server_version_num: server.version_num,
@@ -202,7 +210,7 @@ impl Source {
         });
         Ok(Prepared {
             identity,
-            timeline: system.timeline,
+            timelines: system.timelines,
             database: system.database,
             server_version_num: server.version_num,
             confirmed_flush: slot.confirmed_flush,
@@ -258,12 +266,19 @@ impl Source {
     ) -> Result<PreparedSlot, SourceError> {
         let name = &self.config.slot;
         let Some(slot) = Slot::find(&self.sql, name).await? else {
+            if !create && self.config.create && server.in_recovery {
+                return Err(SourceError::busy(format!(
+                    "the source is a standby now, which has no slot {name}: waiting for the primary, or for the \
+                     promotion of a standby that has it"
+                )));
+            }
             if !create {
                 return Err(if self.config.create { gone(name) } else { absent_slot(name) });
             }
             server.verify_room_for_a_slot(name)?;
             let two_phase = self.config.two_phase;
-            let options = SlotOptions { two_phase, ..SlotOptions::default() };
+            let failover = negotiation::slot_failover(&self.config, server);
+            let options = SlotOptions { two_phase, failover, ..SlotOptions::default() };
             let made = slot::create(connection, &self.sql, server, name, options, &self.log).await?;
             return Ok(PreparedSlot { confirmed_flush: made.consistent_point, is_new: true, two_phase });
         };
@@ -301,6 +316,30 @@ impl Source {
         Lease::take(&self.sql, &self.config.slot, &self.log).await
     }
 
+    /// Ends the walsender that still has the slot, if it is of an earlier connection of ours. Only for who has the lease:
+    /// nobody else of ours reads the slot then but a process that has lost it.
+    ///
+    /// To be called again while the slot is in use. A walsender whose peer reads no more, since it was stopped, is stuck
+    /// in telling it that it ends; the second signal makes it end without a word.
+    ///
+    /// Source: `ProcessClientWriteInterrupt` in Postgres' `src/backend/tcop/postgres.c`.
+    ///
+    /// # Errors
+    /// The connection, or the role may not end it.
+    pub async fn end_stale_reader(&self) -> Result<(), SourceError> {
+        let query = "SELECT s.active_pid AS pid, pg_terminate_backend(s.active_pid) AS ended
+                     FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
+                     WHERE s.slot_name = $1 AND a.usename = current_user
+                       AND a.application_name = current_setting('application_name')";
+        let slot = &self.config.slot;
+        let doing = format!("ending the earlier reader of slot {slot}");
+        for row in self.sql.rows(&doing, query, &[(slot, Type::TEXT)]).await? {
+            let pid: i32 = column(&row, "pid", &doing)?;
+            info!(self.log, "an earlier walsender still had the slot, and was told to end"; "slot" => slot, "pid" => pid);
+        }
+        Ok(())
+    }
+
     /// Begins the stream at `from` or at the slot's position, whichever is later. Must come after
     /// [`Source::prepare`].
     ///
@@ -316,6 +355,13 @@ impl Source {
             return Err(SourceError::retry(format!(
                 "the source is cluster {} now, and was {} a moment ago",
                 system.identifier, basis.identity.system_identifier
+            )));
+        }
+        if system.timelines.current() != basis.timeline {
+            return Err(SourceError::retry(format!(
+                "the source is on timeline {} now, and was on {} a moment ago: another server answers",
+                system.timelines.current(),
+                basis.timeline
             )));
         }
         let (slot, publication) = (&self.config.slot, &self.config.publication);
@@ -345,6 +391,7 @@ impl Source {
             log: self.log.clone(),
             stream_options: basis.stream_options,
             no_binary: Arc::clone(&self.no_binary),
+            committed: Arc::clone(&self.handed_on),
         });
         let times = FeedbackTimes::new(self.config.status_interval_ms, basis.wal_sender_timeout_ms);
         Ok((reader, Feedback { writer, signals, times, floor: basis.confirmed_flush }))
@@ -430,7 +477,9 @@ impl Source {
             publication: &self.config.publication,
             log: &self.log,
         };
-        Snapshot::take(origin).await
+        let snapshot = Snapshot::take(origin).await?;
+        self.handed_on.fetch_max(snapshot.lsn().0, Ordering::Relaxed);
+        Ok(snapshot)
     }
 
     /// Where the slot stands.
@@ -461,7 +510,8 @@ impl Source {
                 "{doing}: the answer to IDENTIFY_SYSTEM was not understood"
             )));
         };
-        Ok((connection, System { identifier, timeline, database }))
+        let timelines = Timelines::read(&mut connection, timeline).await?;
+        Ok((connection, System { identifier, timelines, database }))
     }
 }
 
@@ -471,13 +521,24 @@ fn gone(slot: &str) -> SourceError {
 }
 
 /// Whether a run that began with `first` may go on with `now`.
-fn verify_same(first: &Prepared, now: &Prepared, watermark: Lsn) -> Result<(), SourceError> {
+fn verify_same(first: &Prepared, now: &Prepared, watermark: Lsn, handed_on: Lsn) -> Result<(), SourceError> {
     let slot = &first.identity.slot;
     let (was, is) = (first.identity.system_identifier, now.identity.system_identifier);
     if was != is {
         return Err(SourceError::halt(format!(
             "the source is another cluster now ({is}, it was {was}): positions of the two are not comparable; point \
              source.url at the old one, or start anew with empty sinks"
+        )));
+    }
+    let timeline = first.timelines.current();
+    now.timelines.verify(timeline, handed_on, "this run")?;
+    if now.timelines.verify(timeline, Lsn(watermark.0.saturating_sub(1)), "this run").is_err() {
+        // No change lies between: WAL of other databases, or of nothing. But what is committed there now has positions
+        // that this run has passed.
+        return Err(SourceError::halt(format!(
+            "the source is a promoted standby (timeline {}), which parted from timeline {timeline} before {watermark}, where \
+             this run is; nothing was lost, but it has to begin anew from the slot: start it again",
+            now.timelines.current()
         )));
     }
     if now.confirmed_flush > watermark {

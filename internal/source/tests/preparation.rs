@@ -54,7 +54,7 @@ async fn slot_and_publication_are_made_once_and_adopted_after() {
         assert_eq!(names(&first), ["public.orders", "public.parts", "side.log"]);
         assert_eq!(first.server_version_num / 10_000, version.major());
         assert_eq!(first.database, "postgres");
-        assert_eq!(first.timeline, 1);
+        assert_eq!(first.timelines.current(), 1);
         assert_eq!(first.wal_sender_timeout_ms, 60_000);
         let identifier = postgres.sql("postgres", "SELECT system_identifier FROM pg_control_system()");
         assert_eq!(first.identity.system_identifier.to_string(), identifier);

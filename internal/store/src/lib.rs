@@ -23,5 +23,5 @@ mod time;
 
 pub use local::LocalFolder;
 pub use notes::Notes;
-pub use store::{Found, PUT_BYTES_MAX, Put, Store, Version, blocking};
+pub use store::{Found, PUT_BYTES_MAX, Put, Store, Version, blocking, secret_access_key};
 pub use time::{CommitTime, Hour, ULID_CHARS, nearest_lsn, parse_ulid, ulid, ulid_of};

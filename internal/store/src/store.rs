@@ -8,7 +8,7 @@ use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, ClientOptions, Error, GetOptions, GetRange, ObjectMeta, ObjectStore,
+    Attribute, Attributes, ClientOptions, Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore,
     ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
 use replicator_config::StorePlace;
@@ -70,6 +70,23 @@ pub struct Found {
     pub version: Version,
 }
 
+/// Whether the endpoint is a URL, which the library takes for granted, and without credentials, which it shows in its
+/// errors and does not use.
+fn verify_endpoint(config: &StorePlace) -> Result<(), SinkError> {
+    if config.endpoint.is_empty() {
+        return Ok(());
+    }
+    let endpoint = url::Url::parse(&config.endpoint);
+    let wrong = match &endpoint {
+        Err(_) => "is no URL: write http://host:port or https://host:port",
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            "has a user or a password: these belong into access_key_id and secret_access_key"
+        }
+        Ok(_) => return Ok(()),
+    };
+    Err(SinkError::halt(format!("the endpoint of the sink at {} {wrong}", config.url)))
+}
+
 impl Store {
     /// The place that `config` names. Nothing is connected yet.
     ///
@@ -103,6 +120,12 @@ impl Store {
         if bucket.is_empty() {
             return Err(wrong_url("names no bucket"));
         }
+        if bucket.contains('@') {
+            let text = "the url of a sink has something before its bucket: write s3://bucket/prefix, and credentials into \
+                        access_key_id and secret_access_key";
+            return Err(SinkError::halt(text));
+        }
+        verify_endpoint(config)?;
         let base = Path::parse(prefix).map_err(|_| wrong_url("has a prefix that no object can have"))?;
         let store = s3(config, bucket, &secret_key)
             .map_err(|error| explainer.explain("opening the store", &error))?;
@@ -234,7 +257,7 @@ impl Store {
             Ok(found) => {
                 self.settle(path).await?;
                 let version = version_of(&found.meta);
-                found.bytes().await.map(|body| Some((body, version))).map_err(explain)
+                Ok(Some((whole(found).await.map_err(explain)?, version)))
             }
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(explain(error)),
@@ -351,7 +374,7 @@ impl Store {
     pub async fn get(&self, path: &str) -> Result<Bytes, SinkError> {
         let explain = |error| self.explainer.explain(&format!("reading {path}"), &error);
         let found = self.store.get(&self.location(path)?).await.map_err(explain)?;
-        found.bytes().await.map_err(explain)
+        whole(found).await.map_err(explain)
     }
 
     /// Those bytes of the object at `path`.
@@ -363,10 +386,20 @@ impl Store {
     /// The last bytes of the object at `path`, at most so many, and how long it is.
     pub async fn tail(&self, path: &str, bytes_max: u64) -> Result<(Bytes, u64), SinkError> {
         let explain = |error| self.explainer.explain(&format!("reading {path}"), &error);
-        let options = GetOptions { range: Some(GetRange::Suffix(bytes_max)), ..GetOptions::default() };
-        let found = self.store.get_opts(&self.location(path)?, options).await.map_err(explain)?;
+        let of = |range| GetOptions { range: Some(range), ..GetOptions::default() };
+        let location = self.location(path)?;
+        let found = match self.store.get_opts(&location, of(GetRange::Suffix(bytes_max))).await {
+            Ok(found) => found,
+            Err(error @ Error::NotFound { .. }) => return Err(explain(error)),
+            // Some stores fail where that is more than the object has.
+            Err(_) => {
+                let bytes = self.store.head(&location).await.map_err(explain)?.size;
+                let range = GetRange::Bounded(bytes.saturating_sub(bytes_max)..bytes);
+                self.store.get_opts(&location, of(range)).await.map_err(explain)?
+            }
+        };
         let bytes = found.meta.size;
-        Ok((found.bytes().await.map_err(explain)?, bytes))
+        Ok((whole(found).await.map_err(explain)?, bytes))
     }
 
     /// Removes the object at `path`; none is no error.
@@ -379,11 +412,16 @@ impl Store {
 
     /// Moves the object at `from` to `to`, in the place of what is there. If it fails half-way, it is at both.
     pub async fn rename(&self, from: &str, to: &str) -> Result<(), SinkError> {
-        self.ensure(to).await?;
-        let moved = self.store.copy(&self.location(from)?, &self.location(to)?).await;
-        moved.map_err(|error| self.explainer.explain(&format!("moving {from} to {to}"), &error))?;
-        self.settle(to).await?;
+        self.copy(from, to).await?;
         self.delete(from).await
+    }
+
+    /// Copies the object at `from` to `to`, in the place of what is there.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<(), SinkError> {
+        self.ensure(to).await?;
+        let copied = self.store.copy(&self.location(from)?, &self.location(to)?).await;
+        copied.map_err(|error| self.explainer.explain(&format!("copying {from} to {to}"), &error))?;
+        self.settle(to).await
     }
 
     /// Makes what is at `path` durable: the process that wrote it may have died in between.
@@ -412,6 +450,17 @@ impl Store {
     }
 }
 
+/// The bytes of a reply, all that it promised.
+async fn whole(found: GetResult) -> Result<Bytes, Error> {
+    let promised = found.range.end.saturating_sub(found.range.start);
+    let body = found.bytes().await?;
+    if body.len() as u64 == promised {
+        return Ok(body);
+    }
+    let text = format!("the reply ended early: {} of {promised} bytes came", body.len());
+    Err(Error::Generic { store: "store", source: text.into() })
+}
+
 fn version_of(meta: &ObjectMeta) -> Version {
     Version { e_tag: meta.e_tag.clone(), version: meta.version.clone() }
 }
@@ -434,7 +483,11 @@ fn is_unconditional(error: &Error) -> bool {
     }
 }
 
-fn secret_access_key(config: &StorePlace) -> Result<String, SinkError> {
+/// The secret key, from wherever the configuration says.
+///
+/// # Errors
+/// Its file cannot be read.
+pub fn secret_access_key(config: &StorePlace) -> Result<String, SinkError> {
     match &config.secret_access_key_file {
         Some(path) if config.secret_access_key.is_empty() => match std::fs::read_to_string(path) {
             Ok(text) => Ok(text.trim_end().to_owned()),

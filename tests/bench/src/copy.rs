@@ -9,7 +9,9 @@
 //! The replicator's time is that of its process, from start to end; the subscription's is that from
 //! `CREATE SUBSCRIPTION` until the server calls the table's copy finished.
 
-use crate::figures::{Figures, Outcome, W1, insert_rows};
+use crate::drain::target_options;
+use crate::figures::{Figures, Outcome, Target};
+use crate::workload::{W1_TABLE, insert_w1};
 use replicator_harness::{ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Replicator};
 use std::process::Stdio;
 use std::time::Instant;
@@ -33,6 +35,16 @@ impl Way {
             Self::Postgres => "replicator, Postgres",
         }
     }
+
+    /// What is promised.
+    fn target(self) -> Target {
+        let least = match self {
+            Self::ClickHouse => Some((Self::CopyBinary.name(), 0.8)),
+            Self::Postgres => Some((Self::Subscription.name(), 2.0)),
+            Self::CopyBinary | Self::Subscription => None,
+        };
+        Target { least, most: None }
+    }
 }
 
 struct Bench {
@@ -47,7 +59,8 @@ pub(crate) fn run(rows: usize, rounds: usize) -> Outcome {
     let bench = Bench::load(rows);
     let title = format!("{rows} rows, copied over TCP loopback");
     println!("{title}; median of {rounds} rounds\n");
-    let mut outcome = Outcome::new("copy", title, rows, "rows", &Way::ALL.map(Way::name));
+    let mut outcome =
+        Outcome::new("copy", title, rows, "rows", Way::ALL.map(|way| (way.name(), way.target())));
     outcome.yardsticks =
         vec![(Way::CopyBinary.name(), "COPY binary"), (Way::Subscription.name(), "subscription")];
     for round in 0..rounds {
@@ -60,18 +73,17 @@ pub(crate) fn run(rows: usize, rounds: usize) -> Outcome {
 
 impl Bench {
     fn load(rows: usize) -> Self {
-        let options = || PgOptions::default().setting("max_wal_size", "8GB");
-        let source = Postgres::start(PgVersion::V15, &options());
+        let source = Postgres::start(PgVersion::V15, &PgOptions::default().setting("max_wal_size", "8GB"));
         source.createdb("bench");
-        source.sql("bench", W1);
+        source.sql("bench", W1_TABLE);
         let start = Instant::now();
-        source.sql("bench", &insert_rows("1", &rows.to_string()));
+        source.sql("bench", &insert_w1("1", &rows.to_string()));
         source.sql("bench", "CREATE PUBLICATION p FOR TABLE w1");
         // What the first reader of fresh rows does for all others: hint bits. And nothing is to be written meanwhile.
         source.sql("bench", "VACUUM (FREEZE, ANALYZE) w1");
         source.sql("bench", "CHECKPOINT");
         println!("loaded in {:.1} s", start.elapsed().as_secs_f64());
-        let target = Postgres::start(PgVersion::V15, &options());
+        let target = Postgres::start(PgVersion::V15, &target_options());
         let clickhouse = ClickHouse::start(&ClickHouseOptions::default());
         Self { rows, source, target, clickhouse }
     }
@@ -101,7 +113,7 @@ impl Bench {
 
     fn subscription(&self, database: &str) -> Figures {
         self.target.createdb(database);
-        self.target.sql(database, W1);
+        self.target.sql(database, W1_TABLE);
         let start = Instant::now();
         self.target.sql(
             database,

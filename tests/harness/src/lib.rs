@@ -43,7 +43,7 @@ pub use config::Config;
 pub use duckdb::duckdb;
 pub use eventually::{eventually, eventually_blocking};
 pub use metrics::Metrics;
-pub use postgres::{PgOptions, PgVersion, Postgres, RunningTool};
+pub use postgres::{PgOptions, PgVersion, Postgres, RunningTool, STANDBY_SLOT};
 pub use proxy::{Direction, Proxy};
 pub use replicator::{Finished, Replicator, replicator_binary};
 pub use rows::{Column, Kind, Rows, assert_same_rows, difference, source_columns};

@@ -19,6 +19,9 @@ use std::path::Path;
 /// Batches that may be in hand before those that are done with are let go.
 const BATCHES_MAX: usize = 64;
 
+/// Sorted files that are open at once: more are merged into one. A process has some 1,000 files.
+const RUNS_MAX: usize = 128;
+
 fn fault(error: impl std::fmt::Display) -> Fault {
     error.to_string()
 }
@@ -27,6 +30,8 @@ fn fault(error: impl std::fmt::Display) -> Fault {
 pub(super) struct Runs<'a> {
     shaper: &'a Shaper,
     options: &'a FoldOptions,
+    /// Bytes that are sorted at once.
+    pub(super) bytes_max: usize,
     batches: Vec<RecordBatch>,
     bytes: usize,
     runs: Vec<Source<'a>>,
@@ -34,7 +39,14 @@ pub(super) struct Runs<'a> {
 
 impl<'a> Runs<'a> {
     pub(super) fn new(shaper: &'a Shaper, options: &'a FoldOptions) -> Self {
-        Self { shaper, options, batches: Vec::new(), bytes: 0, runs: Vec::new() }
+        Self {
+            shaper,
+            options,
+            bytes_max: options.memory_bytes_max,
+            batches: Vec::new(),
+            bytes: 0,
+            runs: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, batch: RecordBatch) -> Result<(), Fault> {
@@ -44,7 +56,7 @@ impl<'a> Runs<'a> {
         // And a reference to each row, which the sort moves.
         self.bytes += batch.get_array_memory_size() + batch.num_rows() * size_of::<(&[u8], &str, At)>();
         self.batches.push(batch);
-        if self.bytes > self.options.memory_bytes_max { self.spill() } else { Ok(()) }
+        if self.bytes > self.bytes_max { self.spill() } else { Ok(()) }
     }
 
     /// All of them, each sorted, with one row a key.
@@ -56,17 +68,31 @@ impl<'a> Runs<'a> {
     }
 
     fn spill(&mut self) -> Result<(), Fault> {
+        let batches = std::mem::take(&mut self.batches);
+        self.bytes = 0;
+        let run = self.written(|out| sorted(self.shaper, &batches, out))?;
+        self.runs.push(run);
+        if self.runs.len() >= RUNS_MAX {
+            let runs = std::mem::take(&mut self.runs);
+            let run = self.written(|out| Merge::new(self.shaper, runs, true)?.run(out))?;
+            self.runs.push(run);
+        }
+        Ok(())
+    }
+
+    /// The run that `write` puts out.
+    fn written(
+        &self,
+        write: impl FnOnce(&mut dyn FnMut(RecordBatch) -> Result<(), Fault>) -> Result<(), Fault>,
+    ) -> Result<Source<'a>, Fault> {
         let file = tempfile::tempfile_in(&self.options.scratch).map_err(fault)?;
         let mut writer = StreamWriter::try_new(BufWriter::new(file), &self.shaper.schema).map_err(fault)?;
-        sorted(self.shaper, &self.batches, &mut |batch| writer.write(&batch).map_err(fault))?;
+        write(&mut |batch| writer.write(&batch).map_err(fault))?;
         writer.finish().map_err(fault)?;
         let mut file = writer.into_inner().map_err(fault)?.into_inner().map_err(fault)?;
         file.rewind().map_err(fault)?;
         let reader = StreamReader::try_new(BufReader::new(file), None).map_err(fault)?;
-        self.runs.push(Source::new(Box::new(reader.map(|batch| batch.map_err(fault)))));
-        self.batches.clear();
-        self.bytes = 0;
-        Ok(())
+        Ok(Source::new(Box::new(reader.map(|batch| batch.map_err(fault)))))
     }
 }
 
@@ -143,20 +169,26 @@ pub(super) struct Merge<'a> {
     sources: Vec<Source<'a>>,
     /// The batches in hand.
     pool: Vec<RecordBatch>,
+    /// Whether the ends of rows are put out too.
+    keeps_deleted: bool,
 }
 
 impl<'a> Merge<'a> {
-    pub(super) fn new(shaper: &'a Shaper, mut sources: Vec<Source<'a>>) -> Result<Self, Fault> {
+    pub(super) fn new(
+        shaper: &'a Shaper,
+        mut sources: Vec<Source<'a>>,
+        keeps_deleted: bool,
+    ) -> Result<Self, Fault> {
         let mut pool = Vec::new();
         for source in &mut sources {
             source.load(&mut pool)?;
         }
-        Ok(Self { shaper, sources, pool })
+        Ok(Self { shaper, sources, pool, keeps_deleted })
     }
 
-    pub(super) fn run(mut self, out: &mut dyn FnMut(&RecordBatch) -> Result<(), Fault>) -> Result<(), Fault> {
+    pub(super) fn run(mut self, out: &mut dyn FnMut(RecordBatch) -> Result<(), Fault>) -> Result<(), Fault> {
         let system = self.shaper.system();
-        let mut newest = Newest::new(self.shaper, false);
+        let mut newest = Newest::new(self.shaper, self.keeps_deleted);
         let mut versions: Vec<At> = Vec::new();
         let mut of_key: Vec<usize> = Vec::new();
         while self.next_key(&mut of_key) {
@@ -174,13 +206,13 @@ impl<'a> Merge<'a> {
             }
             if newest.is_full() || self.pool.len() > BATCHES_MAX + self.sources.len() {
                 if let Some(batch) = newest.take(&self.pool)? {
-                    out(&batch)?;
+                    out(batch)?;
                 }
                 self.let_go();
             }
         }
         match newest.take(&self.pool)? {
-            Some(batch) => out(&batch),
+            Some(batch) => out(batch),
             None => Ok(()),
         }
     }

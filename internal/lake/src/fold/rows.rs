@@ -51,12 +51,15 @@ pub(super) struct Wanted {
     pub(super) after: Option<String>,
     /// Bookmarks before that one were truncated away.
     pub(super) from: Option<String>,
+    /// Bookmarks behind that one are not asked for.
+    pub(super) until: Option<String>,
 }
 
 impl Wanted {
     fn has(&self, bookmark: &str) -> bool {
         self.after.as_deref().is_none_or(|after| bookmark > after)
             && self.from.as_deref().is_none_or(|from| bookmark >= from)
+            && self.until.as_deref().is_none_or(|until| bookmark <= until)
     }
 }
 
@@ -169,6 +172,19 @@ impl Shaper {
             return Ok(batch.clone());
         }
         filter_record_batch(batch, &mask).map_err(|error| error.to_string())
+    }
+
+    /// Rows in shape, with the keys that they sort by made again.
+    pub(super) fn with_keys(&self, batch: &RecordBatch) -> Result<RecordBatch, Fault> {
+        let fields = self.target.fields().len();
+        let mut columns = batch.columns().to_vec();
+        let own = columns.get(EXTRA..EXTRA + fields).ok_or("a row has too few columns")?;
+        let pk = columns.get(EXTRA + fields).ok_or("a row has no pk")?;
+        let key = self.sort_keys(own, pk, batch.num_rows())?;
+        if let Some(column) = columns.get_mut(KEY) {
+            *column = key;
+        }
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| error.to_string())
     }
 
     fn sort_keys(&self, columns: &[ArrayRef], pk: &ArrayRef, rows: usize) -> Result<ArrayRef, Fault> {

@@ -30,6 +30,9 @@ pub enum Standing {
         /// The first change that was not caught up with.
         from: Position,
     },
+    /// A sink refused a change of it in an earlier run, and nobody has asked for a copy since: state sinks get nothing of
+    /// it, nothing of it is kept, and the watermark stays before its first change.
+    Aside,
     /// It is to be copied: its changes wait.
     Waiting {
         /// What commits before it is in the copy; none while there is no snapshot yet.
@@ -62,6 +65,14 @@ pub enum Notice {
         after: Arc<Relation>,
         /// From here on.
         at: Position,
+    },
+    /// A sink that holds state by key will never take a change of the table, and takes those of others. When that is
+    /// written down, another run goes on without the table ([`Standing::Aside`]).
+    Refused {
+        /// The table.
+        oid: u32,
+        /// What the sink said.
+        text: String,
     },
     /// A table that the run did not know. Its changes wait from its first one on.
     New(Arc<Relation>),
@@ -160,6 +171,9 @@ impl Pipeline {
             match standing {
                 Standing::Live { from } => {
                     self.tables.standings.insert(oid, from);
+                }
+                Standing::Aside => {
+                    self.tables.waiting.insert(oid, Waiting::aside(&self.tables.shelf));
                 }
                 Standing::Waiting { snapshot } => {
                     self.tables.waiting.insert(oid, Waiting::new(&self.tables.shelf, snapshot));
@@ -352,8 +366,9 @@ impl Pipeline {
         let tables = &mut self.tables;
         if let Some(waiting) = tables.waiting.get_mut(&oid) {
             tables.releasing.retain(|releasing| *releasing != oid);
-            // A copy brings what sinks were to be altered to.
+            // A copy brings what sinks were to be altered to, and what was not kept.
             waiting.told = None;
+            waiting.keeps = true;
             let pending = tables.groups.values_mut().find(|pending| pending.is_about_what_waits_of(oid));
             match (waiting.group.take(), pending) {
                 // Some of what waited was handed on already; the rest goes on waiting.
@@ -534,7 +549,14 @@ impl Pipeline {
     /// Tables whose changes wait, or that have caught up and are not settled; and requests that are not answered, since
     /// they may make tables wait.
     pub fn waiting(&self) -> usize {
-        self.tables.waiting.len() + self.tables.holds.len() + self.tables.requests
+        let waiting = self.tables.waiting.values().filter(|waiting| waiting.keeps).count();
+        waiting + self.tables.holds.len() + self.tables.requests
+    }
+
+    /// Whether a run could go on without that table, a change of which that sink refuses.
+    pub(crate) fn may_set_aside(&self, oid: u32, sink: usize) -> bool {
+        let is_known = self.tables.standings.contains_key(&oid) || self.tables.waiting.contains_key(&oid);
+        is_known && self.dispatcher.holds_state(sink)
     }
 
     /// Bytes of changes that wait, of tables and of transactions in progress: in memory, in files.

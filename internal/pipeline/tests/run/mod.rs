@@ -148,6 +148,16 @@ impl Run {
             Notice::Rewritten { after, rewrite } => {
                 format!("rewritten {} to {} columns {rewrite:?}", after.name, after.columns.len())
             }
+            Notice::ToAlter { after, at } => {
+                format!(
+                    "to alter {} to {} columns at {}+{}",
+                    after.name,
+                    after.columns.len(),
+                    at.commit_lsn.0,
+                    at.ordinal
+                )
+            }
+            Notice::Refused { oid, text } => format!("refused {oid} {text}"),
             Notice::New(relation) => format!("new {}", relation.name),
             Notice::Request { content, .. } => format!("request {}", String::from_utf8(content).unwrap()),
             Notice::Altered { before, after } => {

@@ -30,6 +30,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a statement may take that rewrites a table.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(12 * 3600);
+/// How long inserts of an earlier process are waited for before they are ended.
+const EARLIER_INSERTS_MAX: Duration = Duration::from_secs(1);
 /// Pause between looks for queries that are still running.
 const PROCESSES_PAUSE: Duration = Duration::from_millis(50);
 /// A URL has to be shorter than this (`http::Uri` takes 65 534 bytes); a longer INSERT travels in the body.
@@ -267,6 +269,26 @@ impl Client {
             }
             tokio::time::sleep(PROCESSES_PAUSE).await;
         }
+    }
+
+    /// Sees to it that nothing which an earlier process has sent is still at work. An insert whose sender was stopped in
+    /// the middle of it would wait for the rest for long: it is ended, and what it has written is found as that of any
+    /// process that died.
+    pub(crate) async fn end_earlier_queries(&self) -> Result<(), SinkError> {
+        if let Ok(ended) = tokio::time::timeout(EARLIER_INSERTS_MAX, self.wait_for_own_queries()).await {
+            return ended;
+        }
+        let Some(mark) = self.mark.get() else { return Ok(()) };
+        let sql = format!(
+            "KILL QUERY WHERE user = currentUser() AND query_kind = 'Insert' AND Settings['log_comment'] = {} ASYNC",
+            crate::names::literal(mark)
+        );
+        match self.fetch(&sql, "RowBinary", "ending an earlier process' inserts").await {
+            // Not allowed to: they are waited for.
+            Err(error) if error.kind() != replicator_sink::ErrorKind::Halt => return Err(error),
+            _ => {}
+        }
+        self.wait_for_own_queries().await
     }
 
     fn query(&self, sql: &str) -> Query {

@@ -149,7 +149,10 @@ impl Encoder {
                 }
                 continue;
             }
-            self.push(index, &change, copied).map_err(|problem| self.explain(&change, problem))?;
+            self.push(index, &change, copied).map_err(|problem| match self.explain(&change, problem) {
+                EncodeError::Failed(error) => EncodeError::Failed(error.of_table(change.relation.oid)),
+                other => other,
+            })?;
         }
         for table in &mut self.tables {
             table.flush(&mut self.frames, &mut out);

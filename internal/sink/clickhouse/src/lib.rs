@@ -53,6 +53,7 @@ mod names;
 mod native;
 mod notes;
 mod parse;
+mod reach;
 mod rebuild;
 mod record;
 mod sink;

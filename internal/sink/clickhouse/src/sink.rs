@@ -7,7 +7,7 @@ use crate::tables::{Sight, Tables};
 use async_trait::async_trait;
 use replicator_config::{ClickHouseConfig, ClickHouseMode, OutOfRange};
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
-use replicator_types::{CheckItem, Position, Relation};
+use replicator_types::{CheckItem, Lsn, Position, Relation};
 use slog::{Logger, info};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -104,7 +104,7 @@ impl Sink for ClickHouseSink {
             "endpoint" => self.shared.client.endpoint(), "version" => &version);
         check::supported(&version).map_err(SinkError::halt)?;
         self.shared.client.identify(&stream.identity);
-        self.shared.client.wait_for_own_queries().await?;
+        self.shared.client.end_earlier_queries().await?;
         self.shared.notes.identify(&self.shared.name, &stream.identity);
         self.shared.tables.begin(&stream.identity).await?;
         for relation in &stream.tables {
@@ -129,6 +129,10 @@ impl Sink for ClickHouseSink {
     async fn alter(&self, relation: &Arc<Relation>, at: Position) -> Result<(), SinkError> {
         let sight = || Sight { position: at, alone: true, emptied: false };
         self.shared.tables.target(relation, sight).await.map(drop)
+    }
+
+    async fn reach(&self) -> Result<Option<Lsn>, SinkError> {
+        self.shared.tables.reach().await.map(Some)
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {

@@ -85,7 +85,10 @@ async fn send_inserts(
                     .insert(&insert.target.insert, insert.body.bytes.clone(), rows, &token, &what)
                     .await;
                 *done = sent.is_ok();
-                sent
+                sent.map_err(|error| match error.kind() {
+                    ErrorKind::Reject => error.of_table(insert.target.relation.oid),
+                    ErrorKind::Retry | ErrorKind::Halt => error,
+                })
             });
         }
         match running.next().await {

@@ -1,6 +1,6 @@
 use crate::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
 use async_trait::async_trait;
-use replicator_types::{Batch, CheckItem, Relation};
+use replicator_types::{Batch, CheckItem, Lsn, Relation};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,6 +69,10 @@ impl Sink for Blackhole {
             None => notes.remove(key),
         };
         Ok(())
+    }
+
+    async fn reach(&self) -> Result<Option<Lsn>, SinkError> {
+        Ok(Some(Lsn::default()))
     }
 
     async fn begin_copy(&self, _copy: &TableCopy) -> Result<bool, SinkError> {

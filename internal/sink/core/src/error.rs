@@ -17,22 +17,36 @@ pub enum ErrorKind {
 pub struct SinkError {
     kind: ErrorKind,
     text: String,
+    table: Option<u32>,
 }
 
 impl SinkError {
     /// See [`ErrorKind::Retry`].
     pub fn retry(text: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Retry, text: text.into() }
+        Self { kind: ErrorKind::Retry, text: text.into(), table: None }
     }
 
     /// See [`ErrorKind::Halt`].
     pub fn halt(text: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Halt, text: text.into() }
+        Self { kind: ErrorKind::Halt, text: text.into(), table: None }
     }
 
     /// See [`ErrorKind::Reject`].
     pub fn reject(text: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Reject, text: text.into() }
+        Self { kind: ErrorKind::Reject, text: text.into(), table: None }
+    }
+
+    /// Says that it is the matter with one table alone, by the oid of its relation: without that table's changes the
+    /// batch would go through.
+    #[must_use]
+    pub fn of_table(mut self, oid: u32) -> Self {
+        self.table.get_or_insert(oid);
+        self
+    }
+
+    /// The table that it is the matter with, if it is one alone.
+    pub fn table(&self) -> Option<u32> {
+        self.table
     }
 
     /// What is to be done.

@@ -44,6 +44,9 @@ use replicator_types::{Batch, CheckItem, Lsn, Position, Relation, SlotIdentity};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Key of the note that says who writes.
+pub const CLAIM_NOTE: &str = "claim";
+
 /// What of an update that changes the key a sink is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyChanges {
@@ -122,6 +125,24 @@ pub trait Sink: Send + Sync {
 
     /// Keeps a note (`None` removes it). `Ok` means durable. Notes of other slots and clusters are left alone.
     async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError>;
+
+    /// Says in the destination, durably, which process writes to it from now on: `run`, a name that no other process
+    /// has. Called after [`Sink::prepare`], before any lane is opened and before anything else is written.
+    async fn claim(&self, run: &str) -> Result<(), SinkError> {
+        self.put_note(CLAIM_NOTE, Some(run)).await
+    }
+
+    /// Who [`Sink::claim`]ed it last. Read anew from the destination, whatever this process remembers of it.
+    async fn claimant(&self) -> Result<Option<String>, SinkError> {
+        Ok(self.notes().await?.remove(CLAIM_NOTE))
+    }
+
+    /// An LSN that no change of the stream and no copied row in the destination goes beyond, as near as it can be told;
+    /// zero where there is nothing of the stream. `None`: this kind of sink can't tell. Called after [`Sink::prepare`],
+    /// and seldom: it may look at all there is.
+    async fn reach(&self) -> Result<Option<Lsn>, SinkError> {
+        Ok(None)
+    }
 
     /// Keeps several notes, of different keys. `Ok` means that all are durable; after an error any may be.
     async fn put_notes(&self, notes: &[(String, String)]) -> Result<(), SinkError> {

@@ -1,10 +1,10 @@
 //! How far each table's changes are in the lake already.
 
-use replicator_lake::layout::{TableFolder, first_position};
+use replicator_lake::layout::{TABLES, TableFolder, first_position};
 use replicator_lake::{Identity, Manifest, bookmark, read_info};
 use replicator_sink::SinkError;
 use replicator_store::Store;
-use replicator_types::Position;
+use replicator_types::{Lsn, Position};
 use std::collections::HashMap;
 
 /// The position of each table's last change of the stream that is in the lake, or will be when what was prepared is.
@@ -34,6 +34,19 @@ impl Progress {
         let known = self.tables.entry(folder).or_default();
         *known = (*known).max(Some(last));
     }
+}
+
+/// The greatest commit LSN of a change of the stream in any table of the lake; zero when there is none.
+pub(crate) async fn reach(store: &Store, identity: &Identity) -> Result<Lsn, SinkError> {
+    let mut reach = Lsn::ZERO;
+    for schema in store.folders(TABLES).await? {
+        for table in store.folders(&format!("{TABLES}/{schema}")).await? {
+            let Some(folder) = TableFolder::in_path(&format!("{TABLES}/{schema}/{table}")) else { continue };
+            let last = find(store, identity, &folder).await?;
+            reach = reach.max(last.map_or(Lsn::ZERO, |last| last.commit_lsn));
+        }
+    }
+    Ok(reach)
 }
 
 async fn find(

@@ -1,12 +1,13 @@
 use crate::copies;
 use crate::lane::{CopyLane, Shared, StreamLane};
 use crate::metrics::LakeMetrics;
+use crate::progress;
 use async_trait::async_trait;
 use object_store::ObjectStore;
 use replicator_config::{LakeConfig, ParquetCompression};
 use replicator_lake::layout::TABLES;
 use replicator_lake::{Compression, FileOptions, Identity};
-use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
+use replicator_sink::{CLAIM_NOTE, KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
 use replicator_store::{Notes, Store};
 use replicator_types::{CheckItem, Lsn, POSTGRES_EPOCH_UNIX_MICROS, Relation, SlotIdentity};
 use slog::Logger;
@@ -154,6 +155,16 @@ impl Sink for LakeSink {
     async fn put_notes(&self, notes: &[(String, String)]) -> Result<(), SinkError> {
         let notes = notes.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
         self.stream()?.notes.put_all(notes).await
+    }
+
+    async fn claimant(&self) -> Result<Option<String>, SinkError> {
+        // Not what is remembered of them.
+        let notes = Notes::new(Arc::clone(&self.shared.store), &self.stream()?.slot, &self.name);
+        Ok(notes.all().await?.remove(CLAIM_NOTE))
+    }
+
+    async fn reach(&self) -> Result<Option<Lsn>, SinkError> {
+        progress::reach(&self.shared.store, &Identity::of(&self.stream()?.slot)).await.map(Some)
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {

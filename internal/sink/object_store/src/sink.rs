@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use flate2::Compression;
 use object_store::ObjectStore;
 use replicator_config::ObjectStoreConfig;
-use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
+use replicator_sink::{CLAIM_NOTE, KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
 use replicator_store::{Notes, Store};
 use replicator_types::{CheckItem, Lsn, POSTGRES_EPOCH_UNIX_MICROS, Relation, SlotIdentity};
 use slog::Logger;
@@ -164,6 +164,16 @@ impl Sink for ObjectStoreSink {
     async fn put_notes(&self, notes: &[(String, String)]) -> Result<(), SinkError> {
         let notes = notes.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
         self.stream()?.notes.put_all(notes).await
+    }
+
+    async fn claimant(&self) -> Result<Option<String>, SinkError> {
+        // Not what is remembered of them.
+        let notes = Notes::new(Arc::clone(self.archive.store()), &self.stream()?.identity, &self.name);
+        Ok(notes.all().await?.remove(CLAIM_NOTE))
+    }
+
+    async fn reach(&self) -> Result<Option<Lsn>, SinkError> {
+        self.archive.reach(&Naming::of_stream(&self.stream()?.identity)).await.map(Some)
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {

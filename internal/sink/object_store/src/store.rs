@@ -56,6 +56,31 @@ impl Archive {
         Ok(files)
     }
 
+    /// The greatest commit LSN of an event of the stream in the archive; zero when there is none. Lists all of it.
+    pub(crate) async fn reach(&self, naming: &Naming) -> Result<Lsn, SinkError> {
+        let files = self.store.list(EVENTS).await?;
+        let Some(newest) = files.last() else { return Ok(Lsn::ZERO) };
+        let last_of = async |path: &str| -> Result<Lsn, SinkError> {
+            let contents = self.contents(path, naming).await?;
+            Ok(contents.last().map_or(Lsn::ZERO, |last| last.commit_lsn))
+        };
+        let near = last_of(&newest.path).await?;
+        // Commit times go back and forth a little: of the hours at the end, the file that begins last.
+        let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+        let mut hours: Vec<_> = files.iter().filter_map(|file| folder(&file.path)).collect();
+        hours.dedup();
+        let late = hours.get(hours.len().saturating_sub(2)..).unwrap_or_default();
+        let begins_last = files
+            .iter()
+            .filter(|file| folder(&file.path).is_some_and(|of| late.contains(&of)))
+            .filter_map(|file| Some((first_position(file.path.rsplit_once('/')?.1, near)?, &file.path)))
+            .max();
+        match begins_last {
+            Some((_, path)) => Ok(near.max(last_of(path).await?)),
+            None => Ok(near),
+        }
+    }
+
     /// Reads which events the file at `path` has, and sees to it that it is durable: the process that wrote it
     /// may have died in between. Halts when the file is not of this slot.
     pub(crate) async fn contents(&self, path: &str, naming: &Naming) -> Result<Contents, SinkError> {

@@ -11,7 +11,7 @@
 //! back, and the batch goes again the next way:
 //! 1. `Direct`: as above;
 //! 2. `Careful`: new rows are staged and upserted, as rows of which nothing is known;
-//! 3. `Anew`: staged rows are removed before any is written, for values that wander between rows under a unique
+//! 3. `Anew`: staged rows, trimmed ones whole, are removed before any is written, for values that wander between rows under a unique
 //!    index other than the key's, where the order of single updates would matter. Columns that only the target
 //!    has fall back to their defaults in such rows.
 //!
@@ -20,14 +20,14 @@
 //!   where it was left.
 //! - `Ok` only after the server's answer to COMMIT, under `synchronous_commit = on`.
 
-use crate::copy_text::{Format, Rows};
-use crate::enums;
+use crate::copy_text::Rows;
 use crate::failure::Failure;
 use crate::plan::{Keyed, Plan, Progress, Run, Step, Table, Truncate};
 use crate::rowwise;
 use crate::session::{Begun, Session};
 use crate::sql::{Query, Stage};
 use crate::target::Target;
+use crate::{encode, enums};
 use bytes::Bytes;
 use futures_util::SinkExt;
 use replicator_sink::SinkError;
@@ -178,10 +178,11 @@ async fn need_stages(session: &mut Session, plan: &Plan, way: Way) -> Result<(),
             let Table::Keyed(keyed) = table else { continue };
             let stages_inserts =
                 !keyed.inserts.is_empty() && (way > Way::Direct || session.is_careful(&keyed.target));
+            let has_trimmed = !keyed.trimmed.rows.is_empty();
             let needs = [
                 (Stage::Keys, !keyed.deletes.is_empty()),
-                (Stage::Rows, !keyed.upserts.is_empty() || stages_inserts),
-                (Stage::Partials, !keyed.partials.is_empty()),
+                (Stage::Rows, !keyed.upserts.is_empty() || stages_inserts || has_trimmed),
+                (Stage::Partials, !keyed.partials.is_empty() || has_trimmed),
             ];
             for (stage, is_needed) in needs {
                 if is_needed {
@@ -233,16 +234,21 @@ impl Attempt<'_> {
         let target = &keyed.target;
         let stages_inserts = self.way > Way::Direct || self.session.is_careful(target);
         let staged_inserts = if stages_inserts { keyed.inserts.clone() } else { Rows::default() };
-        let staged = keyed.upserts.count + staged_inserts.count;
+        let (trimmed, whole) = match self.way {
+            Way::Direct | Way::Careful => (keyed.trimmed.rows.clone(), Rows::default()),
+            Way::Anew => (Rows::default(), self.untrimmed(keyed)?),
+        };
+        let staged = keyed.upserts.count + staged_inserts.count + whole.count;
         self.stage(target, Stage::Keys, &[&keyed.deletes]).await?;
-        self.stage(target, Stage::Rows, &[&keyed.upserts, &staged_inserts]).await?;
-        self.stage(target, Stage::Partials, &[&keyed.partials]).await?;
+        self.stage(target, Stage::Rows, &[&keyed.upserts, &staged_inserts, &whole]).await?;
+        self.stage(target, Stage::Partials, &[&keyed.partials, &trimmed]).await?;
 
         let rewrites = self.way == Way::Anew && staged > 0;
+        let in_part = keyed.partials.count + trimmed.count;
         let delete = self.statement_if(!keyed.deletes.is_empty(), target, Query::Delete(Stage::Keys)).await?;
         let rewrite = self.statement_if(rewrites, target, Query::Delete(Stage::Rows)).await?;
         let update = self.statement_if(staged > 0 && !rewrites, target, Query::Update).await?;
-        let partial = self.statement_if(!keyed.partials.is_empty(), target, Query::UpdatePartials).await?;
+        let partial = self.statement_if(in_part > 0, target, Query::UpdatePartials).await?;
         let sets_partials = partial.is_some();
 
         // Sent together, run in this order.
@@ -255,13 +261,17 @@ impl Attempt<'_> {
         )
         .await
         .map_err(|error| Failure::of(&error, target))?;
-        if sets_partials {
-            self.noticed.missing(target, keyed.partials.count.saturating_sub(partials));
-        }
         if updated < staged {
-            let insert = self.statement_if(true, target, Query::InsertMissing).await?;
-            let client = self.session.client_in_transaction()?;
-            execute(client, insert).await.map_err(|error| Failure::of(&error, target))?;
+            self.insert_missing(target).await?;
+        }
+        let mut missing = in_part.saturating_sub(partials);
+        if missing > 0 && !trimmed.is_empty() {
+            let whole = self.untrimmed(keyed)?;
+            self.stage(target, Stage::Rows, &[&whole]).await?;
+            missing = missing.saturating_sub(self.insert_missing(target).await?);
+        }
+        if sets_partials {
+            self.noticed.missing(target, missing);
         }
         if !stages_inserts && let Err(failure) = self.copy_new(target, &keyed.inserts).await {
             if failure.is_unique_violation {
@@ -270,6 +280,25 @@ impl Attempt<'_> {
             return Err(failure);
         }
         Ok(())
+    }
+
+    /// Adds the staged rows that the table does not have, and says how many.
+    async fn insert_missing(&mut self, target: &Target) -> Result<u64, Failure> {
+        let insert = self.statement_if(true, target, Query::InsertMissing).await?;
+        let client = self.session.client_in_transaction()?;
+        execute(client, insert).await.map_err(|error| Failure::of(&error, target))
+    }
+
+    /// The trimmed rows as they are at the source.
+    fn untrimmed(&self, keyed: &Keyed) -> Result<Rows, SinkError> {
+        let changes = &keyed.trimmed.changes;
+        match self.batch {
+            Some(batch) if !changes.is_empty() => {
+                let changes = changes.iter().map(|at| batch.change(*at as usize));
+                encode::whole_rows(batch, &keyed.target, changes)
+            }
+            _ => Ok(Rows::default()),
+        }
     }
 
     async fn keyless(&mut self, target: &Target, runs: &[Run]) -> Result<(), Failure> {
@@ -312,27 +341,29 @@ impl Attempt<'_> {
         }
         let statement = self.statement_if(true, target, Query::CopyNew(rows.format)).await?;
         let client = self.session.client_in_transaction()?;
-        copy(client, statement, &[rows]).await.map_err(|error| Failure::of(&error, target))
+        copy(client, statement, rows).await.map_err(|error| Failure::of(&error, target))
     }
 
     async fn stage(&mut self, target: &Target, stage: Stage, rows: &[&Rows]) -> Result<(), Failure> {
         if rows.iter().all(|rows| rows.is_empty()) {
             return Ok(());
         }
-        // Only copied rows come in binary, and one set of them at a time.
-        let format = rows.iter().find(|rows| !rows.is_empty()).map_or(Format::Text, |rows| rows.format);
-        let statement = self.statement_if(true, target, Query::CopyTo(stage, format)).await?;
-        let clearing = self.session.clearing(target, stage, rows.iter().map(|rows| rows.count).sum());
-        let client = self.session.client_in_transaction()?;
-        let clear = async {
-            match &clearing {
-                Some(sql) => client.batch_execute(sql).await,
-                None => Ok(()),
-            }
-        };
-        // Sent together, run in this order.
-        let done = futures_util::future::try_join(clear, copy(client, statement, rows)).await;
-        done.map(drop).map_err(|error| Failure::of(&error, target))
+        let mut clearing = self.session.clearing(target, stage, rows.iter().map(|rows| rows.count).sum());
+        for rows in rows.iter().filter(|rows| !rows.is_empty()) {
+            let statement = self.statement_if(true, target, Query::CopyTo(stage, rows.format)).await?;
+            let client = self.session.client_in_transaction()?;
+            let clearing = clearing.take();
+            let clear = async {
+                match &clearing {
+                    Some(sql) => client.batch_execute(sql).await,
+                    None => Ok(()),
+                }
+            };
+            // Sent together, run in this order.
+            let done = futures_util::future::try_join(clear, copy(client, statement, rows)).await;
+            done.map_err(|error| Failure::of(&error, target))?;
+        }
+        Ok(())
     }
 
     async fn statement_if(
@@ -371,16 +402,14 @@ async fn execute(client: &Client, statement: Option<Statement>) -> Result<u64, t
 async fn copy(
     client: &Client,
     statement: Option<Statement>,
-    rows: &[&Rows],
+    rows: &Rows,
 ) -> Result<(), tokio_postgres::Error> {
     let Some(statement) = statement else { return Ok(()) };
     let mut sink = pin!(client.copy_in::<_, Bytes>(&statement).await?);
-    for rows in rows {
-        let mut rest = rows.lines.clone();
-        while !rest.is_empty() {
-            let chunk = rest.split_to(rest.len().min(COPY_CHUNK_BYTES));
-            sink.feed(chunk).await?;
-        }
+    let mut rest = rows.lines.clone();
+    while !rest.is_empty() {
+        let chunk = rest.split_to(rest.len().min(COPY_CHUNK_BYTES));
+        sink.feed(chunk).await?;
     }
     sink.finish().await.map(drop)
 }

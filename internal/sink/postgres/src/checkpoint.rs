@@ -1,4 +1,5 @@
 use crate::error;
+use crate::own_tables::{OF_STREAM, StreamKey};
 use replicator_sink::SinkError;
 use replicator_types::{Lsn, Position, SlotIdentity, shard_of};
 use std::collections::BTreeMap;
@@ -26,6 +27,16 @@ pub(crate) async fn has_begun(
     let system_identifier = identity.system_identifier.to_string();
     let row = client.query_one(sql, &[&sink, &system_identifier, &identity.slot]).await;
     Ok(row.map_err(|error| error::of_server(&error, "read replicator.checkpoint"))?.get(0))
+}
+
+/// The greatest commit LSN that any row of the stream has.
+pub(crate) async fn reach(client: &Client, key: &StreamKey) -> Result<Lsn, SinkError> {
+    let sql = format!(
+        "SELECT coalesce(pg_catalog.max(commit_lsn), '0/0') FROM replicator.checkpoint WHERE {OF_STREAM}"
+    );
+    let row = client.query_one(&sql, &key.parameters()).await;
+    let row = row.map_err(|error| error::of_server(&error, "read replicator.checkpoint"))?;
+    Ok(Lsn(u64::from(row.get::<_, PgLsn>(0))))
 }
 
 /// Other slots whose changes a sink of this name has applied here.

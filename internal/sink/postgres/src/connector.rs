@@ -1,8 +1,10 @@
 use crate::error;
+use crate::fence::Fence;
 use replicator_pgconn::ConnectOptions;
 use replicator_sink::SinkError;
 use slog::{Logger, warn};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -35,11 +37,18 @@ pub(crate) struct Connector {
     options: ConnectOptions,
     logger: Logger,
     has_warned: AtomicBool,
+    /// What sessions have to join that write for the stream; none before [`Connector::fence_in`].
+    fence: Mutex<Option<Fence>>,
 }
 
 impl Connector {
     pub(crate) fn new(options: ConnectOptions, logger: Logger) -> Self {
-        Self { options, logger, has_warned: AtomicBool::new(false) }
+        Self { options, logger, has_warned: AtomicBool::new(false), fence: Mutex::default() }
+    }
+
+    /// From now on sessions write only as long as the fence's claim stands.
+    pub(crate) fn fence_in(&self, fence: Fence) {
+        *self.fence.lock().unwrap_or_else(PoisonError::into_inner) = Some(fence);
     }
 
     pub(crate) fn logger(&self) -> &Logger {
@@ -64,6 +73,10 @@ impl Connector {
                 }
             }
             Err(error) => return Err(error::of_server(&error, doing)),
+        }
+        let fence = self.fence.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(fence) = fence {
+            fence.join(&client).await?;
         }
         Ok(client)
     }

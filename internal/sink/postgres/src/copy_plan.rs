@@ -1,14 +1,12 @@
-//! What a batch of copied rows comes to: one table's rows, in the format that costs the target least.
+//! What a batch of copied rows comes to: one table's rows, in the format that costs the target least (`encode`).
 //!
-//! Fresh rows go straight into the table. Where every column takes the bytes as they came (`passage`), that is a
-//! binary COPY, and a value is moved twice here and parsed nowhere. Rows that may be there already are staged, and
-//! replace those that have their keys.
+//! Fresh rows go straight into the table. Rows that may be there already are staged, and replace those that have their
+//! keys.
 
 use crate::copied::Mark;
-use crate::copy_binary::CopyBinary;
-use crate::copy_text::{CopyText, Rows};
-use crate::passage::Passage;
-use crate::plan::{Keyed, Plan, Progress, Run, Step, Table, text_row};
+use crate::copy_text::Rows;
+use crate::encode;
+use crate::plan::{Keyed, Plan, Progress, Run, Step, Table, Trimmed};
 use crate::target::Target;
 use replicator_sink::SinkError;
 use replicator_types::{Batch, Op};
@@ -35,16 +33,14 @@ impl Plan {
         if let Some(text) = target.key_is_missing.as_ref().filter(|_| relation.has_key()) {
             return Err(SinkError::halt(text.clone()));
         }
-        let rows = match binary_rows(batch, target) {
-            Some(rows) => rows,
-            None => text_rows(batch, target)?,
-        };
+        let rows = encode::whole_rows(batch, target, (0..batch.len()).map(|at| batch.change(at)))?;
         let first = batch.first_position().unwrap_or_default();
         let mark = fresh.then_some(Mark { relation_oid: relation.oid, first });
         let table = if relation.has_key() {
             let (upserts, inserts) = if fresh { (Rows::default(), rows) } else { (rows, Rows::default()) };
-            let (deletes, partials) = (Rows::default(), Rows::default());
-            Table::Keyed(Keyed { target: Arc::clone(target), deletes, upserts, partials, inserts })
+            let (deletes, partials, trimmed) = (Rows::default(), Rows::default(), Trimmed::default());
+            let target = Arc::clone(target);
+            Table::Keyed(Box::new(Keyed { target, deletes, upserts, partials, trimmed, inserts }))
         } else {
             Table::Keyless(Arc::clone(target), vec![Run::Insert(rows)])
         };
@@ -56,40 +52,4 @@ impl Plan {
             orphans: 0,
         })
     }
-}
-
-/// None where a value is not in the form that its column takes.
-fn binary_rows(batch: &Batch, target: &Target) -> Option<Rows> {
-    let columns = &target.columns;
-    if columns.is_empty() || columns.iter().any(|column| column.passage == Passage::Closed) {
-        return None;
-    }
-    // A value's length takes no more here than with its kind in a tuple; a row begins with two bytes in both.
-    let mut rows = CopyBinary::new(columns.len(), batch.data_bytes() + 2);
-    for change in batch.changes() {
-        rows.begin_row();
-        let mut columns = columns.iter();
-        for (value, is_written) in change.new?.values().zip(&target.is_written) {
-            if !is_written {
-                continue;
-            }
-            if !columns.next()?.passage.takes(value) {
-                return None;
-            }
-            rows.value(value);
-        }
-        // A row that is cut short would be taken for one with other columns.
-        if columns.next().is_some() {
-            return None;
-        }
-    }
-    Some(rows.finish())
-}
-
-fn text_rows(batch: &Batch, target: &Target) -> Result<Rows, SinkError> {
-    let mut rows = CopyText::default();
-    for change in batch.changes() {
-        text_row(&mut rows, target, &change)?;
-    }
-    Ok(rows.finish())
 }

@@ -93,8 +93,19 @@ impl CopyText {
 
     #[inline]
     fn escape(&mut self, text: &[u8]) {
-        let mut rest = text;
-        while let Some(at) = rest.iter().position(|&byte| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t')) {
+        for block in text.chunks(ESCAPE_BLOCK_BYTES) {
+            // Without a way out half-way this is a few vector instructions, and nearly always the answer is no.
+            if block.iter().fold(false, |found, &byte| found | is_special(byte)) {
+                self.escape_block(block);
+            } else {
+                self.bytes.extend_from_slice(block);
+            }
+        }
+    }
+
+    fn escape_block(&mut self, block: &[u8]) {
+        let mut rest = block;
+        while let Some(at) = rest.iter().position(|&byte| is_special(byte)) {
             let (plain, special) = rest.split_at(at);
             self.bytes.extend_from_slice(plain);
             let Some((&byte, after)) = special.split_first() else { return };
@@ -109,6 +120,14 @@ impl CopyText {
         }
         self.bytes.extend_from_slice(rest);
     }
+}
+
+/// How much is looked through at once. A special byte costs a second look at so many.
+const ESCAPE_BLOCK_BYTES: usize = 256;
+
+fn is_special(byte: u8) -> bool {
+    // Without branches, so that many are looked at together.
+    (byte == b'\\') | (byte == b'\n') | (byte == b'\r') | (byte == b'\t')
 }
 
 #[cfg(test)]
@@ -172,6 +191,15 @@ mod tests {
         text.end_row();
         assert_eq!(text.finish().lines, b"-7\ta\\tb\n"[..]);
         assert!(CopyText::default().value(&int4, Value::Binary(&[1])).is_err());
+    }
+
+    #[test]
+    fn a_long_text_is_escaped_wherever_the_byte_is() {
+        for at in [0, 255, 256, 257, 511, 700] {
+            let mut text = vec![b'x'; 701];
+            text[at] = b'\t';
+            assert_eq!(read(&row(&[Value::Text(&text)])), [Some(text)]);
+        }
     }
 
     proptest! {

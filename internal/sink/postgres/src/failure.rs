@@ -23,16 +23,18 @@ impl Failure {
     /// Of a statement for the whole of a table's rows.
     pub(crate) fn of(error: &tokio_postgres::Error, target: &Target) -> Self {
         Self {
-            error: error::of_server(error, &format!("write to {}", target.relation)),
+            error: error::of_server(error, &format!("write to {}", target.relation))
+                .of_table(target.relation.oid),
             is_unique_violation: error.code() == Some(&SqlState::UNIQUE_VIOLATION),
             is_invalid_text: is_invalid_text(error),
         }
     }
 
     /// Of a statement for one change, which no other order of statements makes any better.
-    pub(crate) fn of_one(error: &tokio_postgres::Error, doing: &str) -> Self {
+    pub(crate) fn of_one(error: &tokio_postgres::Error, target: &Target, doing: &str) -> Self {
         let is_invalid_text = is_invalid_text(error);
-        Self { error: error::of_server(error, doing), is_unique_violation: false, is_invalid_text }
+        let error = error::of_server(error, doing).of_table(target.relation.oid);
+        Self { error, is_unique_violation: false, is_invalid_text }
     }
 }
 

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!               Insert      Update (whole)   Update (TOAST missing)    Delete
-//!   nothing     Insert      Upsert           Partial                   Delete
+//!   nothing     Insert      Upsert, Trimmed  Partial                   Delete
 //!   Insert      Upsert      Insert           Insert, merged            Delete
 //!   Upsert      Upsert      Upsert           Upsert, merged            Delete
+//!   Trimmed     Upsert      Upsert           Upsert, merged            Delete
 //!   Partial     Upsert      Upsert           Partial or Upsert, merged Delete
 //!   Delete      Upsert      Upsert           Delete (an orphan)        Delete
 //! ```
 //! `Insert` is a row that was not in the table before the run; `Upsert` one of which nothing is known;
-//! `Partial` one with columns that only the table itself knows.
+//! `Partial` one with columns that only the table itself knows; `Trimmed` one update whose unchanged large values the
+//! source sent with the old row (REPLICA IDENTITY FULL), so that they need not be written where the row is there.
 //!
 //! # Invariants
 //! - A key has one outcome, so that the statements of a run touch each row once, and their order among
@@ -41,6 +43,8 @@ pub(crate) enum Outcome {
     Insert(Row),
     /// Make the row so, whether or not there is one.
     Upsert(Row),
+    /// Make the row so: where there is one, what is `Unchanged` in the new values of this change is as it was there.
+    Trimmed(u32),
     /// Set what the row has, leave what is `Unchanged`.
     Partial(Row),
     /// Remove the row.
@@ -129,6 +133,7 @@ impl Fold {
         let after = match (before, change.unresolved) {
             (None, false) if change.op == Op::Insert => Outcome::Insert(new),
             (Some(Outcome::Insert(_)), false) if change.op == Op::Update => Outcome::Insert(new),
+            (None, false) if is_trimmed(change) => Outcome::Trimmed(at),
             (_, false) => Outcome::Upsert(new),
             (None, true) => Outcome::Partial(new),
             (Some(Outcome::Delete), true) => {
@@ -137,6 +142,9 @@ impl Fold {
             }
             (Some(Outcome::Insert(row)), true) => Outcome::Insert(self.merge(batch, row, change).0),
             (Some(Outcome::Upsert(row)), true) => Outcome::Upsert(self.merge(batch, row, change).0),
+            (Some(Outcome::Trimmed(at)), true) => {
+                Outcome::Upsert(self.merge(batch, Row::Change(at), change).0)
+            }
             (Some(Outcome::Partial(row)), true) => match self.merge(batch, row, change) {
                 (row, true) => Outcome::Upsert(row),
                 (row, false) => Outcome::Partial(row),
@@ -244,6 +252,14 @@ impl Fold {
             self.index[place] = number as u32;
         }
     }
+}
+
+/// Whether it is an update that did not touch a value which the old row has.
+fn is_trimmed(change: &Change<'_>) -> bool {
+    change.op == Op::Update
+        && change.old_is_full
+        && !change.key_changed
+        && change.new.is_some_and(Tuple::has_unchanged)
 }
 
 /// Adds a value of a key as text, and hashes it.

@@ -1,5 +1,6 @@
 use crate::apply;
 use crate::checkpoint::Applied;
+use crate::order::{Come, Order, Turn};
 use crate::plan::Plan;
 use crate::resolve::{Occasion, Resolver};
 use crate::session::Session;
@@ -66,9 +67,10 @@ impl Tables {
         Ok(target)
     }
 
-    fn write(&self, plan: Plan, batch: Arc<Batch>) -> Box<dyn Write> {
+    /// `turn`: where writes are to go in the order in which they were prepared.
+    fn write(&self, plan: Plan, batch: Arc<Batch>, turn: Option<Turn>) -> Box<dyn Write> {
         let batch = plan.needs_batch().then_some(batch);
-        Box::new(PostgresWrite { session: Arc::clone(&self.session), plan, batch })
+        Box::new(PostgresWrite { session: Arc::clone(&self.session), plan, batch, turn })
     }
 }
 
@@ -83,10 +85,11 @@ fn is_version(known: &Arc<Relation>, relation: &Arc<Relation>) -> bool {
     Arc::ptr_eq(known, relation) || (known.oid == relation.oid && known == relation)
 }
 
-/// One shard of the sink: one connection, one batch at a time.
+/// One shard of the sink: one connection, one transaction at a time. While it runs, the next batch is encoded.
 #[derive(Debug)]
 pub(crate) struct PostgresLane {
     tables: Tables,
+    order: Order,
     /// What the checkpoint rows covered when the lane was opened.
     applied: Applied,
     /// End of the last batch prepared. What begins beyond it can't be applied yet, nor be on its way.
@@ -96,7 +99,8 @@ pub(crate) struct PostgresLane {
 impl PostgresLane {
     pub(crate) fn new(session: Session, applied: Applied, resolver: Arc<Resolver>) -> Self {
         let prepared = session.committed();
-        Self { tables: Tables::new(session, resolver, Occasion::Stream), applied, prepared }
+        let tables = Tables::new(session, resolver, Occasion::Stream);
+        Self { tables, order: Order::default(), applied, prepared }
     }
 
     /// Whether some of the batch may be applied, or be on its way.
@@ -124,6 +128,10 @@ impl PostgresLane {
 
 #[async_trait]
 impl Lane for PostgresLane {
+    fn in_flight_max(&self) -> usize {
+        2
+    }
+
     fn needs_drain(&self, batch: &Batch) -> bool {
         batch.phase() == Phase::Stream && self.is_old(batch)
     }
@@ -136,7 +144,7 @@ impl Lane for PostgresLane {
             Phase::CatchUp => Plan::of(&batch, &targets, |_| false)?,
             Phase::Copy { .. } => return Err(wrong_lane("copied rows", "the stream")),
         };
-        Ok(self.tables.write(plan, batch))
+        Ok(self.tables.write(plan, batch, Some(self.order.next())))
     }
 }
 
@@ -165,7 +173,7 @@ impl Lane for PostgresCopyLane {
         let targets = self.tables.targets_of(&batch).await?;
         let Some(target) = targets.first() else { return Err(wrong_lane("nothing", "copied rows")) };
         let plan = Plan::of_copy(&batch, target, fresh)?;
-        Ok(self.tables.write(plan, batch))
+        Ok(self.tables.write(plan, batch, None))
     }
 }
 
@@ -180,6 +188,7 @@ struct PostgresWrite {
     plan: Plan,
     /// Where the plan refers to its rows; it keeps its own charge.
     batch: Option<Arc<Batch>>,
+    turn: Option<Turn>,
 }
 
 #[async_trait]
@@ -189,7 +198,16 @@ impl Write for PostgresWrite {
     }
 
     async fn send(&mut self) -> Result<(), SinkError> {
+        if let Some(turn) = &self.turn
+            && turn.come().await? == Come::Passed
+        {
+            return Ok(());
+        }
         let mut session = self.session.lock().await;
-        Box::pin(apply::apply(&mut session, &self.plan, self.batch.as_deref())).await
+        Box::pin(apply::apply(&mut session, &self.plan, self.batch.as_deref())).await?;
+        if let Some(turn) = &mut self.turn {
+            turn.pass();
+        }
+        Ok(())
     }
 }

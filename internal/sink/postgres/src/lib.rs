@@ -1,7 +1,7 @@
 //! The Postgres sink: every change exactly once, because data and checkpoint are one transaction.
 //!
 //! ```text
-//!   batch ─▶ filter ─▶ fold per key ─▶ COPY text ─▶ Write ─▶ one transaction of the target:
+//!   batch ─▶ filter ─▶ fold per key ─▶ COPY rows ─▶ Write ─▶ one transaction of the target:
 //!           what the    the last word    straight            1. move the checkpoint row, if it is where
 //!           checkpoint  on each row      from the wire          we left it
 //!           covers                                           2. TRUNCATE | DELETE, UPDATE, INSERT by set,
@@ -32,7 +32,7 @@
 //!   is a table without a key, see `rowwise`.
 //!
 //! # Files
-//! `sink`, `lane`, `copying`: the contract's face. `fold`, `plan`, `copy_plan`, `copy_text`, `copy_binary`, `passage`:
+//! `sink`, `lane`, `order`, `copying`: the contract's face. `fold`, `plan`, `encode`, `copy_plan`, `copy_text`, `copy_binary`, `passage`:
 //! bytes in, statements' input out, without I/O. `session`, `checkpoint`, `copied`, `apply`, `rowwise`, `enums`: the
 //! transaction. `resolve`, `record`, `evolve`, `create`, `existing`, `types`, `target`, `check`: the target's tables.
 //! `own_tables`, `notes`: schema `replicator`. `sql`: the text of every statement that applies changes.
@@ -51,15 +51,18 @@ mod copy_plan;
 mod copy_text;
 mod copying;
 mod create;
+mod encode;
 mod enums;
 mod error;
 mod evolve;
 mod existing;
 mod failure;
+mod fence;
 mod fold;
 mod lane;
 mod mapping;
 mod notes;
+mod order;
 mod own_tables;
 mod passage;
 mod plan;

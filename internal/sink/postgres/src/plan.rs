@@ -15,12 +15,13 @@
 //! - What is encoded here is what is sent, at the first attempt and at each later one.
 
 use crate::copied::Mark;
-use crate::copy_text::{CopyText, Rows};
-use crate::fold::{Fold, KeyError, Outcome, Row};
+use crate::copy_text::Rows;
+use crate::encode;
+use crate::fold::{Fold, KeyError};
 use crate::target::Target;
 use pgvalue::ValueError;
 use replicator_sink::SinkError;
-use replicator_types::{Batch, Change, Column, Op, Phase, Position, Relation, Tuple, Value};
+use replicator_types::{Batch, Change, Op, Phase, Position, Relation};
 use std::sync::Arc;
 
 /// A batch, ready to be applied.
@@ -61,7 +62,7 @@ pub(crate) enum Step {
 
 #[derive(Debug)]
 pub(crate) enum Table {
-    Keyed(Keyed),
+    Keyed(Box<Keyed>),
     Keyless(Arc<Target>, Vec<Run>),
 }
 
@@ -75,8 +76,20 @@ pub(crate) struct Keyed {
     pub(crate) upserts: Rows,
     /// Rows and, as a last column, a bit for each that is unchanged.
     pub(crate) partials: Rows,
+    /// The same, of rows that are known whole.
+    pub(crate) trimmed: Trimmed,
     /// Whole rows that were not there before.
     pub(crate) inserts: Rows,
+}
+
+/// Updates that are sent without the large values that they left as they were. Where that is not enough, because the
+/// target lacks the row or it has to be written anew, the batch has the rest.
+#[derive(Debug, Default)]
+pub(crate) struct Trimmed {
+    /// As [`Keyed::partials`].
+    pub(crate) rows: Rows,
+    /// The updates, as indexes of the batch.
+    pub(crate) changes: Vec<u32>,
 }
 
 /// A keyless table's changes, in order.
@@ -145,14 +158,14 @@ impl Plan {
         })
     }
 
-    /// Whether it needs the batch's own rows when it is applied: to go by them one by one, or to look for labels that
-    /// an enum of the target lacks.
+    /// Whether it needs the batch's own rows when it is applied: to go by them one by one, to write whole what was
+    /// trimmed, or to look for labels that an enum of the target lacks.
     pub(crate) fn needs_batch(&self) -> bool {
         let has_rows_in_it = self.steps.iter().any(|step| match step {
             Step::MoveRow(..) | Step::MoveRowIfNotMoved(..) => true,
             Step::Truncate(_) => false,
             Step::Tables(tables) => tables.iter().any(|table| match table {
-                Table::Keyed(_) => false,
+                Table::Keyed(keyed) => !keyed.trimmed.changes.is_empty(),
                 Table::Keyless(_, runs) => runs.iter().any(|run| matches!(run, Run::OneByOne(_))),
             }),
         });
@@ -162,10 +175,11 @@ impl Plan {
     /// Bytes of memory that its rows take.
     pub(crate) fn held_bytes(&self) -> usize {
         let of_table = |table: &Table| match table {
-            Table::Keyed(keyed) => [&keyed.deletes, &keyed.upserts, &keyed.partials, &keyed.inserts]
-                .map(|rows| rows.held_bytes)
-                .iter()
-                .sum(),
+            Table::Keyed(keyed) => {
+                let Keyed { deletes, upserts, partials, trimmed, inserts, .. } = keyed.as_ref();
+                let rows = [deletes, upserts, partials, &trimmed.rows, inserts].map(|rows| rows.held_bytes);
+                rows.iter().sum::<usize>() + trimmed.changes.len() * size_of::<u32>()
+            }
             Table::Keyless(_, runs) => runs
                 .iter()
                 .map(|run| match run {
@@ -200,8 +214,9 @@ enum OpenChanges {
     Keyless(Vec<OpenRun>),
 }
 
+/// Indexes of the batch.
 enum OpenRun {
-    Insert(CopyText),
+    Insert(Vec<u32>),
     OneByOne(Vec<u32>),
 }
 
@@ -234,11 +249,13 @@ impl Planner<'_> {
                 KeyError::Value(error) => bad_value(&target.relation, error),
             }),
             OpenChanges::Keyless(runs) => match (change.op, runs.last_mut()) {
-                (Op::Insert, Some(OpenRun::Insert(rows))) => new_row(rows, target, change),
+                (Op::Insert, _) if change.unresolved => Err(no_key(change)),
+                (Op::Insert, Some(OpenRun::Insert(indexes))) => {
+                    indexes.push(index);
+                    Ok(())
+                }
                 (Op::Insert, _) => {
-                    let mut rows = CopyText::default();
-                    new_row(&mut rows, target, change)?;
-                    runs.push(OpenRun::Insert(rows));
+                    runs.push(OpenRun::Insert(vec![index]));
                     Ok(())
                 }
                 _ if change.old.is_none() || !change.old_is_full => Err(no_key(change)),
@@ -299,14 +316,19 @@ impl Planner<'_> {
             tables.push(match open.changes {
                 OpenChanges::Keyed(fold) => {
                     self.plan.orphans += fold.orphans();
-                    Table::Keyed(keyed(self.batch, &fold, target)?)
+                    Table::Keyed(Box::new(encode::keyed(self.batch, &fold, target)?))
                 }
                 OpenChanges::Keyless(runs) => {
-                    let runs = runs.into_iter().map(|run| match run {
-                        OpenRun::Insert(rows) => Run::Insert(rows.finish()),
-                        OpenRun::OneByOne(indexes) => Run::OneByOne(indexes),
+                    let runs = runs.into_iter().map(|run| {
+                        Ok(match run {
+                            OpenRun::Insert(indexes) => {
+                                let changes = indexes.iter().map(|index| self.batch.change(*index as usize));
+                                Run::Insert(encode::whole_rows(self.batch, target, changes)?)
+                            }
+                            OpenRun::OneByOne(indexes) => Run::OneByOne(indexes),
+                        })
                     });
-                    Table::Keyless(Arc::clone(target), runs.collect())
+                    Table::Keyless(Arc::clone(target), runs.collect::<Result<_, SinkError>>()?)
                 }
             });
         }
@@ -317,138 +339,18 @@ impl Planner<'_> {
     }
 }
 
-fn keyed(batch: &Batch, fold: &Fold, target: &Arc<Target>) -> Result<Keyed, SinkError> {
-    let (mut deletes, mut upserts) = (CopyText::default(), CopyText::default());
-    let (mut partials, mut inserts) = (CopyText::default(), CopyText::default());
-    for (key, outcome) in fold.outcomes() {
-        match outcome {
-            Outcome::Delete => {
-                let columns = target.relation.columns.iter().filter(|column| column.is_key);
-                for (value, column) in key.values().zip(columns) {
-                    add_value(&mut deletes, target, column, value)?;
-                }
-                deletes.end_row();
-            }
-            Outcome::Upsert(row) => whole_row(&mut upserts, batch, fold, target, key, row)?,
-            // A held change may be older than the row that the copy brought.
-            Outcome::Insert(row) if batch.phase() == Phase::CatchUp => {
-                whole_row(&mut upserts, batch, fold, target, key, row)?;
-            }
-            Outcome::Insert(row) => whole_row(&mut inserts, batch, fold, target, key, row)?,
-            Outcome::Partial(row) => match row {
-                Row::Change(at) => {
-                    let values = || batch.change(at as usize).new_values();
-                    partial_row(&mut partials, target, key, values(), values())?;
-                }
-                Row::Merged { start, end } => {
-                    let values = fold.merged_row(start, end).values();
-                    partial_row(&mut partials, target, key, values.clone(), values)?;
-                }
-            },
-        }
-    }
-    Ok(Keyed {
-        target: Arc::clone(target),
-        deletes: deletes.finish(),
-        upserts: upserts.finish(),
-        partials: partials.finish(),
-        inserts: inserts.finish(),
-    })
-}
-
-fn whole_row(
-    rows: &mut CopyText,
-    batch: &Batch,
-    fold: &Fold,
-    target: &Target,
-    key: Tuple<'_>,
-    row: Row,
-) -> Result<(), SinkError> {
-    match row {
-        Row::Change(at) => values(rows, target, key, batch.change(at as usize).new_values())?,
-        Row::Merged { start, end } => values(rows, target, key, fold.merged_row(start, end).values())?,
-    }
-    rows.end_row();
-    Ok(())
-}
-
-fn partial_row<'v>(
-    rows: &mut CopyText,
-    target: &Target,
-    key: Tuple<'_>,
-    row: impl Iterator<Item = Value<'v>>,
-    again: impl Iterator<Item = Value<'v>>,
-) -> Result<(), SinkError> {
-    values(rows, target, key, row)?;
-    let written = again.zip(&target.is_written).filter(|(_, is_written)| **is_written);
-    rows.mask(written.map(|(value, _)| value == Value::Unchanged));
-    rows.end_row();
-    Ok(())
-}
-
-/// A row's values, those that the target takes. A value of the key that the update did not touch, and that
-/// was too large to be sent with it, is in the key.
-fn values<'v>(
-    rows: &mut CopyText,
-    target: &Target,
-    key: Tuple<'_>,
-    row: impl Iterator<Item = Value<'v>>,
-) -> Result<(), SinkError> {
-    let mut key = key.values();
-    for ((value, is_written), column) in row.zip(&target.is_written).zip(&target.relation.columns) {
-        let of_key = if column.is_key { key.next() } else { None };
-        if !is_written {
-            continue;
-        }
-        let value = match (value, of_key) {
-            (Value::Unchanged, Some(of_key)) => of_key,
-            (value, _) => value,
-        };
-        add_value(rows, target, column, value)?;
-    }
-    Ok(())
-}
-
-/// A row of a keyless table.
-fn new_row(rows: &mut CopyText, target: &Target, change: &Change<'_>) -> Result<(), SinkError> {
-    if change.unresolved {
-        return Err(no_key(change));
-    }
-    text_row(rows, target, change)
-}
-
-/// A whole row, all of whose values came with it.
-pub(crate) fn text_row(rows: &mut CopyText, target: &Target, change: &Change<'_>) -> Result<(), SinkError> {
-    let columns = target.is_written.iter().zip(&target.relation.columns);
-    for (value, (is_written, column)) in change.new_values().zip(columns) {
-        if *is_written {
-            add_value(rows, target, column, value)?;
-        }
-    }
-    rows.end_row();
-    Ok(())
-}
-
-#[inline]
-fn add_value(
-    rows: &mut CopyText,
-    target: &Target,
-    column: &Column,
-    value: Value<'_>,
-) -> Result<(), SinkError> {
-    rows.value(column, value).map_err(|error| bad_value(&target.relation, error))
-}
-
 fn no_key(change: &Change<'_>) -> SinkError {
     SinkError::reject(format!(
         "a change of table {} at {} came without the old row's key, so the row cannot be found; give the table a \
          primary key or set REPLICA IDENTITY FULL on it",
         change.relation, change.position
     ))
+    .of_table(change.relation.oid)
 }
 
 pub(crate) fn bad_value(relation: &Relation, error: ValueError) -> SinkError {
     SinkError::reject(format!(
         "a value of table {relation} cannot be read: {error}; set source.binary = \"off\" to have it sent as text"
     ))
+    .of_table(relation.oid)
 }

@@ -198,5 +198,5 @@ fn written<'t, 'v>(
 }
 
 fn failed(error: &tokio_postgres::Error, target: &Target, change: &Change<'_>) -> Failure {
-    Failure::of_one(error, &format!("write to {}, change {}", target.relation, change.position))
+    Failure::of_one(error, target, &format!("write to {}, change {}", target.relation, change.position))
 }

@@ -3,6 +3,7 @@ use crate::checkpoint::{self, Owner};
 use crate::connector::{Connector, SERVER_VERSION_MIN};
 use crate::copying;
 use crate::error;
+use crate::fence::{self, Fence};
 use crate::lane::{PostgresCopyLane, PostgresLane};
 use crate::notes::{self, OWN_PREFIX};
 use crate::own_tables::{self, StreamKey};
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use replicator_config::{PostgresSinkConfig, TypeChanges};
 use replicator_pgconn::ConnectOptions;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
-use replicator_types::{CheckItem, Position, Relation};
+use replicator_types::{CheckItem, Lsn, Position, Relation};
 use slog::{Logger, warn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -114,6 +115,10 @@ impl Sink for PostgresSink {
             return Err(SinkError::halt(check::too_old(version)));
         }
         own_tables::create(&client).await?;
+        let key = StreamKey::new(&self.name, &stream.identity);
+        let fence = Fence::put_up(&client, key, self.connector.logger()).await?;
+        self.connector.fence_in(fence.clone());
+        fence.join(&client).await?;
         if stream.slot_is_new && checkpoint::has_begun(&client, &self.name, &stream.identity).await? {
             return Err(SinkError::halt(format!(
                 "slot {slot} was made anew, and the target already holds changes of an earlier slot of that name; what \
@@ -149,15 +154,16 @@ impl Sink for PostgresSink {
         let mut kept = self.notes.lock().await;
         let client = self.kept_client(&mut kept).await?;
         let mut notes = notes::all(&client, &resolver.key).await?;
-        notes.retain(|key, _| !key.starts_with(OWN_PREFIX));
+        notes.retain(|key, _| !key.starts_with(OWN_PREFIX) && key != fence::CLAIM);
         *kept = Some(client);
         Ok(notes)
     }
 
     async fn put_note(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
-        if key.starts_with(OWN_PREFIX) {
+        if key.starts_with(OWN_PREFIX) || key == fence::CLAIM {
             return Err(SinkError::halt(format!(
-                "note {key}: keys that begin with {OWN_PREFIX} are the sink's own"
+                "note {key}: {} and keys that begin with {OWN_PREFIX} are the sink's own",
+                fence::CLAIM
             )));
         }
         let resolver = self.resolver()?;
@@ -175,6 +181,12 @@ impl Sink for PostgresSink {
         resolver.resolve(&client, relation, ordinal, 0, Occasion::Stream).await?;
         self.keep_copying_client(client);
         Ok(())
+    }
+
+    async fn reach(&self) -> Result<Option<Lsn>, SinkError> {
+        let resolver = self.resolver()?;
+        let client = self.connector.open().await?;
+        checkpoint::reach(&client, &resolver.key).await.map(Some)
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {

@@ -21,6 +21,7 @@ fn source(postgres: &Postgres) -> Source {
         binary: BinaryValues::Auto,
         streaming: StreamingMode::Auto,
         two_phase: false,
+        failover: true,
         messages: false,
         origin: OriginFilter::Any,
         heartbeat_interval_ms: 0,

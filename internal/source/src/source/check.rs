@@ -64,7 +64,8 @@ impl Source {
                 slot.verify_free(name)?;
                 negotiation::verify_slot_two_phase(&self.config, slot.two_phase)?;
                 let at = slot.status.confirmed_flush.unwrap_or_default();
-                Ok(format!("{name} at {at}, keeps {} bytes of WAL", slot.status.retained_bytes))
+                let failover = if slot.failover { ", kept on standbys (failover)" } else { "" };
+                Ok(format!("{name} at {at}, keeps {} bytes of WAL{failover}", slot.status.retained_bytes))
             }
             None if self.config.create => server.verify_room_for_a_slot(name),
             None => Err(absent_slot(name)),
@@ -88,7 +89,8 @@ impl Source {
             None if self.config.create => {
                 let plan = Plan::of(&self.sql, server, name, &self.config.tables).await?;
                 let found = format!("{name} does not exist yet and will be made {}", plan.described());
-                items.push(CheckItem::ok("source publication", found));
+                let may = plan.verify_rights(&self.sql, name).await;
+                items.push(item("source publication", may.map(|()| found)));
                 Ok((plan.tables, true))
             }
             None => Err(absent(name, &self.config.tables)),

@@ -29,6 +29,7 @@ pub fn config(url: impl Into<String>) -> SourceConfig {
         binary: BinaryValues::Auto,
         streaming: StreamingMode::Auto,
         two_phase: false,
+        failover: true,
         messages: false,
         origin: OriginFilter::Any,
         heartbeat_interval_ms: 0,

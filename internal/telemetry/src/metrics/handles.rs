@@ -116,6 +116,8 @@ pub struct CopyMetrics {
     pub eta_seconds: Gauge,
     /// [`TABLES_ALTERING`]
     pub tables_altering: Gauge,
+    /// [`TABLES_ASIDE`]
+    pub tables_aside: Gauge,
 }
 
 impl CopyMetrics {
@@ -126,6 +128,7 @@ impl CopyMetrics {
             done_ratio: gauge!(COPY_DONE_RATIO),
             eta_seconds: gauge!(COPY_ETA_SECONDS),
             tables_altering: gauge!(TABLES_ALTERING),
+            tables_aside: gauge!(TABLES_ASIDE),
         }
     }
 

@@ -4,9 +4,11 @@
 //! identifier, as clusters in the world do, and a copy of a prepared one would not.
 
 mod options;
+mod standby;
 mod tools;
 
 pub use options::{PgOptions, PgVersion};
+pub use standby::STANDBY_SLOT;
 pub use tools::RunningTool;
 
 use crate::process::{Process, Signal, command_as};

@@ -158,7 +158,7 @@ impl World {
                         self.reached.insert(reached::CATALOG_ONLY);
                     }
                 }
-                Notice::Request { .. } => {}
+                Notice::Request { .. } | Notice::Refused { .. } => {}
             }
         }
     }

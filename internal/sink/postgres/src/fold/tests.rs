@@ -202,9 +202,13 @@ fn apply(fold: &Fold, batch: &Batch, table: &mut Table) {
         let number = number(key.value(0).bytes().unwrap());
         match outcome {
             Outcome::Delete => {}
-            Outcome::Partial(row) => {
-                let row = values(row);
-                let stored = table.get_mut(&number).expect("a partial update finds its row");
+            Outcome::Partial(_) | Outcome::Trimmed(_) => {
+                let row = match outcome {
+                    Outcome::Partial(row) => values(row),
+                    Outcome::Trimmed(at) => batch.change(at as usize).new.unwrap().values().collect(),
+                    _ => unreachable!(),
+                };
+                let stored = table.get_mut(&number).expect("an update in part finds its row");
                 for (place, value) in row[1..].iter().enumerate() {
                     if *value != Value::Unchanged {
                         stored.1[place] = text(*value);
@@ -281,6 +285,24 @@ fn an_update_in_part_after_a_delete_is_counted_and_dropped() {
     let (fold, _batch) = folded(source);
     assert_eq!(fold.orphans(), 1);
     assert!(matches!(fold.outcomes().collect::<Vec<_>>()[..], [(_, Outcome::Delete)]));
+}
+
+#[test]
+fn a_value_that_only_the_old_row_has_is_not_written_by_a_single_update_and_is_by_several() {
+    let mut source = source();
+    let (key, big) = (Value::Text(b"1."), Value::Text(b"big"));
+    let old = [key, Value::Null, big];
+    source.send(Op::Update, Some(&old), true, Some(&[key, Value::Text(b"x"), Value::Unchanged]), false);
+    let (fold, batch) = folded(source);
+    assert!(matches!(fold.outcomes().collect::<Vec<_>>()[..], [(_, Outcome::Trimmed(0))]));
+    assert_eq!(batch.change(0).new_values().last(), Some(big));
+
+    let mut source = self::source();
+    source.send(Op::Update, Some(&old), true, Some(&[key, Value::Null, Value::Text(b"y")]), false);
+    let old = [key, Value::Null, Value::Text(b"y")];
+    source.send(Op::Update, Some(&old), true, Some(&[key, Value::Text(b"x"), Value::Unchanged]), false);
+    let (fold, _batch) = folded(source);
+    assert!(matches!(fold.outcomes().collect::<Vec<_>>()[..], [(_, Outcome::Upsert(Row::Change(1)))]));
 }
 
 #[test]

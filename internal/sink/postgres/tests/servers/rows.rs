@@ -82,6 +82,55 @@ async fn an_unchanged_toast_value_keeps_the_targets() {
 }
 
 #[tokio::test]
+async fn a_large_value_that_only_the_old_row_has_stays_where_it_is_and_is_there_where_the_row_was_missing() {
+    for version in VERSIONS {
+        let server = server(version);
+        let mut lane = lane(&server).await;
+        let docs = Arc::new(relation("docs", &[("*id", "bigint"), ("n", "bigint"), ("body", "text")]));
+        let mut feed = Feed::new();
+        for id in ["1", "2", "3"] {
+            feed.insert(&docs, &[Some(id), Some("0"), Some("as sent")]);
+        }
+        send(&mut lane, &mut feed).await;
+        server.sql("target", "UPDATE docs SET body = 'as kept' WHERE id = 1; DELETE FROM docs WHERE id = 2");
+
+        let old = |id| [Some(id), Some("0"), Some("as sent")];
+        for id in ["1", "2"] {
+            feed.update_full(&docs, &old(id), &[Some(id), Some("1"), SAME]);
+        }
+        // Twice, a value of its own, and a row of which nobody knows the rest.
+        feed.update_full(&docs, &old("3"), &[Some("3"), Some("1"), Some("new")]);
+        feed.update_full(&docs, &[Some("3"), Some("1"), Some("new")], &[Some("3"), Some("2"), SAME]);
+        feed.update(&docs, &[Some("9"), Some("9"), SAME]);
+        send(&mut lane, &mut feed).await;
+        assert_eq!(server.sql("target", "TABLE docs ORDER BY id"), "1|1|as kept\n2|1|as sent\n3|2|new");
+    }
+}
+
+#[tokio::test]
+async fn writes_of_a_lane_are_applied_in_the_order_in_which_they_were_prepared() {
+    let server = server(PgVersion::V15);
+    let mut lane = lane(&server).await;
+    let t = Arc::new(relation("t", &[("*id", "bigint"), ("v", "text")]));
+    let mut feed = Feed::new();
+    feed.insert(&t, &[Some("1"), Some("first")]);
+    send(&mut lane, &mut feed).await;
+    feed.update(&t, &[Some("1"), Some("second")]);
+    let mut second = lane.prepare(Arc::new(feed.batch())).await.unwrap();
+    feed.commit();
+    feed.update(&t, &[Some("1"), Some("third")]);
+    let mut third = lane.prepare(Arc::new(feed.batch())).await.unwrap();
+    let third = tokio::spawn(async move { third.send().await });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(!third.is_finished());
+    second.send().await.unwrap();
+    third.await.unwrap().unwrap();
+    // A reply that was lost, and asked for again when the next is in.
+    second.send().await.unwrap();
+    assert_eq!(server.sql("target", "TABLE t"), "1|third");
+}
+
+#[tokio::test]
 async fn a_key_change_leaves_no_row_under_the_old_key_and_keeps_unchanged_values() {
     for version in VERSIONS {
         let server = server(version);
@@ -200,6 +249,14 @@ async fn values_that_change_places_under_another_unique_index_are_applied() {
         feed.insert(&t, &[Some("4"), Some("away"), Some("x")]);
         send(&mut lane, &mut feed).await;
         assert_eq!(server.sql("target", "SELECT id, mail FROM t ORDER BY id"), "1|b\n2|c\n3|a\n4|away");
+        // The same, with a value that came with the old rows alone.
+        let row = |id, mail| [Some(id), Some(mail), Some("x")];
+        feed.update_full(&t, &row("4", "away"), &[Some("4"), Some("d"), SAME]);
+        feed.update_full(&t, &row("1", "b"), &[Some("1"), Some("away"), SAME]);
+        feed.update_full(&t, &row("2", "c"), &[Some("2"), Some("b"), SAME]);
+        feed.update_full(&t, &row("3", "a"), &[Some("3"), Some("c"), SAME]);
+        send(&mut lane, &mut feed).await;
+        assert_eq!(server.sql("target", "SELECT * FROM t ORDER BY id"), "1|away|x\n2|b|x\n3|c|x\n4|d|x");
     }
 }
 

@@ -1,0 +1,152 @@
+//! What is to be copied when a run begins, by the notes of its sinks.
+
+use crate::ledger::{Ledger, Plan};
+use crate::manager::{Beginning, Manager};
+use crate::shared::{Shared, takers};
+use crate::storages::Storages;
+use crate::versions::Versions;
+use crossbeam_channel::Sender;
+use replicator_config::{CopyConfig, Snapshot as SnapshotMode, TablePatterns};
+use replicator_pipeline::{Input, Notice, Standing};
+use replicator_sink::{Sink, StreamInfo};
+use replicator_source::Source;
+use replicator_types::{Position, TableCatalog};
+use slog::Logger;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A sink as copies need it.
+pub struct CopySink {
+    /// The sink, prepared.
+    pub sink: Arc<dyn Sink>,
+    /// What it was prepared with.
+    pub stream: StreamInfo,
+    /// Which tables it takes.
+    pub tables: TablePatterns,
+}
+
+/// What is fixed for a run.
+pub struct Settings {
+    /// The source, prepared.
+    pub source: Arc<Source>,
+    /// The sinks, in the order of the configuration.
+    pub sinks: Vec<CopySink>,
+    /// What these sinks were told of tables.
+    pub versions: Arc<Versions>,
+    /// `[copy]`
+    pub config: CopyConfig,
+    /// `source.snapshot`
+    pub snapshot: SnapshotMode,
+    /// `source.catalog_interval_ms`; none for never.
+    pub catalog_interval: Option<Duration>,
+    /// Shortest and longest pause between attempts.
+    pub backoff: (Duration, Duration),
+    /// Log.
+    pub logger: Logger,
+}
+
+/// What the sinks' notes say, before the stream begins.
+pub struct Setup {
+    settings: Settings,
+    ledger: Ledger,
+    storages: Storages,
+    tables: HashMap<u32, (String, String)>,
+    /// As the catalog had them when the run began.
+    catalog: Vec<TableCatalog>,
+    plans: BTreeMap<u32, Plan>,
+}
+
+/// How the copying came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With `snapshot = "only"`: everything is durable.
+    Finished,
+    /// A sink refused a change of a table, and it is written down that the table is set aside: another run goes on without
+    /// it. The text says what the sink said.
+    SetAside(String),
+    /// It cannot go on; the text says why and what to do.
+    Failed(String),
+}
+
+impl Setup {
+    /// Reads the notes and decides what is to be copied of `tables`.
+    ///
+    /// # Errors
+    /// A sink that does not answer, or whose notes can't be read.
+    pub async fn load(settings: Settings, tables: &[TableCatalog]) -> Result<Self, String> {
+        let sinks: Vec<Arc<dyn Sink>> = settings.sinks.iter().map(|of| Arc::clone(&of.sink)).collect();
+        let ledger = Ledger::load(&sinks).await.map_err(|error| error.to_string())?;
+        let storages = Storages::load(&sinks).await.map_err(|error| error.to_string())?;
+        if let Some(of) = settings.sinks.iter().find(|of| of.stream.slot_is_new)
+            && !ledger.is_empty()
+        {
+            return Err(format!(
+                "slot {slot} was made anew, and the sinks hold tables of an earlier slot of that name: what was committed \
+                 in between never comes. Empty the sinks' tables and name another source.slot: then everything is \
+                 copied anew",
+                slot = of.stream.identity.slot
+            ));
+        }
+        let catalog = tables.to_vec();
+        let (tables_known, plans) = (HashMap::new(), BTreeMap::new());
+        let mut setup = Self { settings, ledger, storages, tables: tables_known, catalog, plans };
+        for table in tables {
+            setup.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
+            let sinks = takers(&setup.settings.sinks, &table.schema, &table.name);
+            let plan = match setup.ledger.plan(table.oid, &sinks) {
+                Plan::New | Plan::Again { empty_first: false }
+                    if setup.settings.snapshot == SnapshotMode::Never =>
+                {
+                    Plan::None { from: Position::ZERO }
+                }
+                plan => plan,
+            };
+            setup.plans.insert(table.oid, plan);
+        }
+        Ok(setup)
+    }
+
+    /// How the tables stand, for the pipeline.
+    pub fn standings(&self) -> Vec<(u32, Standing)> {
+        let standing = |plan: &Plan| match plan {
+            Plan::None { from } => Standing::Live { from: *from },
+            Plan::Aside { .. } => Standing::Aside,
+            Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
+            Plan::New | Plan::Again { .. } => Standing::Waiting { snapshot: None },
+        };
+        self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()
+    }
+
+    /// Whether tables that were not named wait to be copied.
+    pub fn unknown_wait(&self) -> bool {
+        self.settings.snapshot != SnapshotMode::Never
+    }
+
+    /// Copies what is to be copied, now and whenever something comes up, for as long as the pipeline runs.
+    pub async fn run(self, pipeline: Sender<Input>, notices: mpsc::UnboundedReceiver<Notice>) -> Outcome {
+        let Settings { source, sinks, versions, config, snapshot, catalog_interval, backoff, logger } =
+            self.settings;
+        let storages = self.storages;
+        // What has changed while nobody followed, and no change tells of.
+        let _ = pipeline.send(Input::Catalog(self.catalog));
+        let shared = Shared { source, sinks, config, backoff, pipeline, logger, versions, storages };
+        let shared = Arc::new(shared);
+        let mut aside = BTreeMap::new();
+        let mut todo = BTreeMap::new();
+        for (oid, plan) in self.plans {
+            match plan {
+                Plan::None { .. } => {}
+                Plan::Aside { reason } => {
+                    aside.insert(oid, reason);
+                }
+                plan => {
+                    todo.insert(oid, plan);
+                }
+            }
+        }
+        let beginning = Beginning { ledger: self.ledger, mode: snapshot, tables: self.tables, todo, aside };
+        Manager::new(shared, beginning).run(notices, catalog_interval).await.unwrap_or_else(Outcome::Failed)
+    }
+}
