@@ -7,7 +7,7 @@ use crate::stream::{Connection, Follower};
 use crate::{Endpos, Failure, runtime, sinks};
 use replicator_admin::{Endpoints, ReadyState};
 use replicator_config::Config;
-use replicator_copy::{CopySink, Outcome, Setup, Versions};
+use replicator_copy::{Aparts, CopySink, Outcome, Setup, Versions};
 use replicator_pipeline::{Backoff, Event, Input, Notice, Running, Settings, SinkLanes, start};
 use replicator_sink::{Sink, StreamInfo};
 use replicator_source::{Prepared, Source, SourceError, Streaming, Term};
@@ -469,6 +469,7 @@ async fn open_sinks(
     }
     let versions = Versions::load(sinks).await;
     let versions = Arc::new(versions.map_err(|error| error.to_string())?);
+    let aparts = Arc::new(Aparts::load(sinks).await.map_err(|error| error.to_string())?);
     let mut opened = Vec::new();
     for (number, (of, sink_config)) in copy_sinks.iter().zip(&config.sinks).enumerate() {
         let CopySink { sink, stream, .. } = of;
@@ -477,7 +478,7 @@ async fn open_sinks(
         let mut lanes = Vec::new();
         for shard in 0..sink.shards() {
             let lane = sink.open_lane(shard, stream).await.map_err(failed)?;
-            lanes.push(versions.lane(number, lane));
+            lanes.push(versions.lane(number, aparts.lane(number, lane)));
         }
         opened.push(SinkLanes {
             config: sink_config.clone(),
@@ -490,6 +491,7 @@ async fn open_sinks(
         source: Arc::clone(source),
         sinks: copy_sinks,
         versions: Arc::clone(&versions),
+        aparts,
         config: config.copy.clone(),
         snapshot: config.source.snapshot,
         catalog_interval: Some(Duration::from_millis(config.source.catalog_interval_ms))

@@ -16,8 +16,14 @@ use std::time::Duration;
 const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
 /// Has each sink follow a change of a table's schema, and releases the table. Tried until it succeeds: a sink that refuses
-/// needs somebody to look after it, and only this table waits for that.
-pub(crate) async fn alter(shared: Arc<Shared>, sinks: Vec<usize>, after: Arc<Relation>, at: Position) -> u32 {
+/// needs somebody to look after it, and only this table waits for that. With `gives_up` that is an error.
+pub(crate) async fn alter(
+    shared: Arc<Shared>,
+    sinks: Vec<usize>,
+    after: Arc<Relation>,
+    at: Position,
+    gives_up: bool,
+) -> Result<u32, String> {
     let name = &after.qualified_name();
     let shared = &shared;
     let follow = |number: usize, sink: Arc<dyn Sink>| {
@@ -38,6 +44,9 @@ pub(crate) async fn alter(shared: Arc<Shared>, sinks: Vec<usize>, after: Arc<Rel
                         "table" => name, "sink" => sink.name(), "error" => %error, "pause_ms" => pause.as_millis() as u64);
                     pause
                 }
+                _ if gives_up => {
+                    return Err(format!("sink {}: following a change of {name}'s schema: {error}", sink.name()));
+                }
                 _ => {
                     error!(shared.logger, "a sink can't follow a change of a table's schema; only the table waits, and it is tried again"; "table" => name, "sink" => sink.name(), "error" => %error,
                         "pause_ms" => REFUSED_PAUSE.as_millis() as u64);
@@ -46,8 +55,9 @@ pub(crate) async fn alter(shared: Arc<Shared>, sinks: Vec<usize>, after: Arc<Rel
             };
             tokio::time::sleep(pause).await;
         }
+        Ok(())
     });
-    futures_util::future::join_all(of_sinks.collect::<Vec<_>>()).await;
+    futures_util::future::try_join_all(of_sinks.collect::<Vec<_>>()).await?;
     let _ = shared.pipeline.send(Input::Release(after.oid));
-    after.oid
+    Ok(after.oid)
 }

@@ -85,15 +85,15 @@ pub(crate) mod lsn_text {
     }
 }
 
-mod position_text {
+pub(crate) mod position_text {
     use super::*;
     use serde::{Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&position.to_string())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Position, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Position, D::Error> {
         let text = String::deserialize(deserializer)?;
         let (lsn, ordinal) = text.split_once('+').ok_or_else(|| D::Error::custom("no position"))?;
         let commit_lsn = lsn.parse().map_err(D::Error::custom)?;
@@ -109,6 +109,9 @@ pub(crate) enum Plan {
         /// The first change that was not caught up with.
         from: Position,
     },
+    /// It is in all of them, and other tables' changes have gone ahead of its own: those come by themselves. See
+    /// [`apart`](crate::apart).
+    Join,
     /// Nothing until somebody asks for it: a sink refused a change of it.
     Aside {
         /// What the sink said.
@@ -160,6 +163,11 @@ impl Ledger {
 
     pub(crate) fn set(&mut self, oid: u32, sink: usize, note: Note) {
         self.notes.entry(oid).or_default().insert(sink, note);
+    }
+
+    /// Whether any sink knows of the table.
+    pub(crate) fn knows(&self, oid: u32) -> bool {
+        self.notes.contains_key(&oid)
     }
 
     /// The oldest snapshot that rows of the copy under way are from; none where a sink has no such copy.

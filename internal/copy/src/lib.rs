@@ -13,10 +13,10 @@
 //! and LSN; rows are read under the snapshot and stand at that position. Meanwhile the stream goes on: a sink that
 //! holds state by key gets a table's changes when the table's rows are durable there (see `replicator_pipeline`).
 //!
-//! A table whose schema changed meanwhile comes to that change as it catches up, and waits there for its sinks to follow:
+//! A table whose schema changes waits for its sinks to follow. That comes the same way, without the rows:
 //!
 //! ```text
-//!   pipeline ─ ToAlter ─▶ sinks follow ─▶ Release ─▶ … ─▶ CaughtUp
+//!   fence: note "apart" ─▶ pipeline ─ ToAlter ─▶ sinks follow ─▶ Release ─▶ CaughtUp ─▶ note "joined" ─▶ Settled
 //! ```
 //!
 //! # After a crash, or a lost snapshot
@@ -31,6 +31,7 @@
 //! - A table in error waits by itself and is tried again; others go on.
 
 mod altering;
+mod apart;
 mod ledger;
 mod manager;
 mod progress;
@@ -41,5 +42,6 @@ mod shared;
 mod storages;
 mod versions;
 
+pub use apart::{Apartness, Aparts};
 pub use setup::{CopySink, Outcome, Settings, Setup};
 pub use versions::Versions;

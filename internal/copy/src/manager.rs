@@ -42,6 +42,8 @@ pub(crate) struct Manager {
     failures: BTreeMap<u32, String>,
     /// Told last: the table that is to be set aside, and why.
     refusal: Option<(u32, String)>,
+    /// See [`Beginning`].
+    joining: Vec<u32>,
     /// Set aside, until somebody asks for them; with what a sink said.
     aside: BTreeMap<u32, String>,
     /// Their changes are to wait, and what came before is not durable yet.
@@ -57,7 +59,7 @@ pub(crate) struct Manager {
     /// Tables that sinks are changing; of `busy`.
     altering: HashMap<u32, AbortHandle>,
     metrics: CopyMetrics,
-    alterations: JoinSet<u32>,
+    alterations: JoinSet<Result<u32, String>>,
     pause: Backoff,
 }
 
@@ -69,13 +71,15 @@ pub(crate) struct Beginning {
     pub(crate) todo: BTreeMap<u32, Plan>,
     /// Tables that were set aside, with the reason.
     pub(crate) aside: BTreeMap<u32, String>,
+    /// Tables that were apart when the run before ended.
+    pub(crate) joining: Vec<u32>,
     /// See [`Setup::giving_up`](crate::Setup::giving_up).
     pub(crate) gives_up: bool,
 }
 
 impl Manager {
     pub(crate) fn new(shared: Arc<Shared>, beginning: Beginning) -> Self {
-        let Beginning { ledger, mode, tables, todo, aside, gives_up } = beginning;
+        let Beginning { ledger, mode, tables, todo, aside, joining, gives_up } = beginning;
         let pause = Backoff::new(shared.backoff.0, shared.backoff.1);
         Self {
             shared,
@@ -84,6 +88,7 @@ impl Manager {
             tables,
             todo,
             aside,
+            joining,
             refusal: None,
             gives_up,
             failures: BTreeMap::new(),
@@ -108,6 +113,7 @@ impl Manager {
             error!(self.shared.logger, "a table is set aside: a sink refused a change of it, and sinks that hold state get nothing \
                 of it until it is copied anew (`replicator resync --table`)"; "table" => self.name(*oid), "error" => reason);
         }
+        self.join().await?;
         let mut poll = tokio::time::interval(catalog_interval.unwrap_or(FAILED_PAUSE));
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         poll.reset();
@@ -166,8 +172,8 @@ impl Manager {
                     self.round_ended(ended?).await?;
                 }
                 Some(ended) = self.alterations.join_next() => match ended {
-                    Ok(oid) => {
-                        self.altering.remove(&oid);
+                    Ok(ended) => {
+                        self.altering.remove(&ended?);
                     }
                     Err(error) if error.is_cancelled() => {}
                     Err(error) => return Err(format!("the task that alters tables ended: {error}")),
@@ -177,6 +183,32 @@ impl Manager {
                 },
             }
         }
+    }
+
+    /// Tables that were apart stay so until the stream has passed whatever other tables have got to in the run before.
+    async fn join(&mut self) -> Result<(), String> {
+        if self.joining.is_empty() {
+            return Ok(());
+        }
+        let mut pause = Backoff::new(self.shared.backoff.0, self.shared.backoff.1);
+        let end = loop {
+            match self.shared.source.current_lsn().await {
+                Ok(end) => break end,
+                Err(error) if error.kind() == replicator_source::ErrorKind::Halt => {
+                    return Err(format!("source: {error}"));
+                }
+                Err(error) => {
+                    warn!(self.shared.logger, "the source does not answer, trying again"; "error" => %error);
+                    tokio::time::sleep(pause.pause()).await;
+                }
+            }
+        };
+        for oid in std::mem::take(&mut self.joining) {
+            self.busy.insert(oid);
+            let _ = self.shared.pipeline.send(Input::CopiedUntil(oid, end));
+            let _ = self.shared.pipeline.send(Input::Release(oid));
+        }
+        Ok(())
     }
 
     async fn round_ended(&mut self, result: round::Result) -> Result<(), String> {
@@ -308,12 +340,18 @@ impl Manager {
             let table = self.name(oid);
             // At no moment does anybody who starts again find it done.
             let note = if is_wanted(oid) { Note::Wanted { table } } else { Note::Done { table, from } };
-            (oid, self.receivers(oid), note)
+            // With `never` one that sinks followed was not copied, and nothing is to say so.
+            let is_noted = self.mode != SnapshotMode::Never || self.ledger.knows(oid) || is_wanted(oid);
+            (oid, if is_noted { self.receivers(oid) } else { Vec::new() }, note)
         };
+        let joined = tables.clone();
         let notes: Vec<(u32, Vec<usize>, Note)> = tables.into_iter().map(note).collect();
         for some in notes.chunks(NOTES_AT_ONCE_MAX) {
             let written = some.iter().map(|(oid, sinks, note)| self.shared.write_note(*oid, sinks, note));
             futures_util::future::try_join_all(written.collect::<Vec<_>>()).await?;
+        }
+        for (oid, from) in joined {
+            self.shared.join(oid, &self.name(oid), from).await?;
         }
         for (oid, sinks, note) in &notes {
             sinks.iter().for_each(|sink| self.ledger.set(*oid, *sink, note.clone()));
@@ -405,7 +443,7 @@ impl Manager {
         }
         self.busy.insert(oid);
         let sinks = self.receivers(oid);
-        let task = self.alterations.spawn(alter(Arc::clone(&self.shared), sinks, after, at));
+        let task = self.alterations.spawn(alter(Arc::clone(&self.shared), sinks, after, at, self.gives_up));
         self.altering.insert(oid, task);
         Ok(())
     }

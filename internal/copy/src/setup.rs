@@ -1,5 +1,6 @@
 //! What is to be copied when a run begins, by the notes of its sinks.
 
+use crate::apart::{Apartness, Aparts};
 use crate::ledger::{Ledger, Plan};
 use crate::manager::{Beginning, Manager};
 use crate::shared::{Shared, takers};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub sinks: Vec<CopySink>,
     /// What these sinks were told of tables.
     pub versions: Arc<Versions>,
+    /// Tables whose changes wait, as the sinks have noted.
+    pub aparts: Arc<Aparts>,
     /// `[copy]`
     pub config: CopyConfig,
     /// `source.snapshot`
@@ -105,6 +108,15 @@ impl Setup {
                 }
                 plan => plan,
             };
+            let plan = match (plan, setup.settings.aparts.of(table.oid, &sinks)) {
+                // Changes that come again would make rows without a key twice.
+                (Plan::None { .. }, Apartness::Apart) if !table.relation().has_key() => {
+                    Plan::Again { empty_first: true }
+                }
+                (Plan::None { .. }, Apartness::Apart) => Plan::Join,
+                (Plan::None { from }, Apartness::Joined(joined)) => Plan::None { from: from.max(joined) },
+                (plan, _) => plan,
+            };
             setup.plans.insert(table.oid, plan);
         }
         Ok(setup)
@@ -124,7 +136,7 @@ impl Setup {
             Plan::None { from } => Standing::Live { from: *from },
             Plan::Aside { .. } => Standing::Aside,
             Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
-            Plan::New | Plan::Again { .. } => Standing::Waiting { snapshot: None },
+            Plan::New | Plan::Again { .. } | Plan::Join => Standing::Waiting { snapshot: None },
         };
         self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()
     }
@@ -136,18 +148,20 @@ impl Setup {
 
     /// Copies what is to be copied, now and whenever something comes up, for as long as the pipeline runs.
     pub async fn run(self, pipeline: Sender<Input>, notices: mpsc::UnboundedReceiver<Notice>) -> Outcome {
-        let Settings { source, sinks, versions, config, snapshot, catalog_interval, backoff, logger } =
+        let Settings { source, sinks, versions, aparts, config, snapshot, catalog_interval, backoff, logger } =
             self.settings;
         let storages = self.storages;
         // What has changed while nobody followed, and no change tells of.
         let _ = pipeline.send(Input::Catalog(self.catalog));
-        let shared = Shared { source, sinks, config, backoff, pipeline, logger, versions, storages };
+        let shared = Shared { source, sinks, config, backoff, pipeline, logger, versions, aparts, storages };
         let shared = Arc::new(shared);
         let mut aside = BTreeMap::new();
         let mut todo = BTreeMap::new();
+        let mut joining = Vec::new();
         for (oid, plan) in self.plans {
             match plan {
                 Plan::None { .. } => {}
+                Plan::Join => joining.push(oid),
                 Plan::Aside { reason } => {
                     aside.insert(oid, reason);
                 }
@@ -162,6 +176,7 @@ impl Setup {
             tables: self.tables,
             todo,
             aside,
+            joining,
             gives_up: self.gives_up,
         };
         Manager::new(shared, beginning).run(notices, catalog_interval).await.unwrap_or_else(Outcome::Failed)

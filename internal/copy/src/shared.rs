@@ -1,5 +1,6 @@
 //! What everything here has in common: the source, the sinks, and how sinks are asked until they answer.
 
+use crate::apart::Aparts;
 use crate::ledger::{Note, key};
 use crate::setup::CopySink;
 use crate::storages::{self, Storages};
@@ -9,7 +10,7 @@ use replicator_config::CopyConfig;
 use replicator_pipeline::{Backoff, Input};
 use replicator_sink::{ErrorKind, Lane, Sink, SinkError, TableCopy};
 use replicator_source::Source;
-use replicator_types::{Relation, Storage};
+use replicator_types::{Position, Relation, Storage};
 use slog::{Logger, warn};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) pipeline: Sender<Input>,
     pub(crate) logger: Logger,
     pub(crate) versions: Arc<Versions>,
+    pub(crate) aparts: Arc<Aparts>,
     pub(crate) storages: Storages,
 }
 
@@ -181,6 +183,18 @@ impl Shared {
             Ok(())
         });
         of_sinks.await.map(|_| ())
+    }
+
+    /// Notes in the sinks where the table is apart that it is so no longer.
+    pub(crate) async fn join(&self, oid: u32, table: &str, from: Position) -> Result<(), String> {
+        for number in self.aparts.sinks_apart(oid) {
+            let Some(sink) = self.sink(number) else { continue };
+            let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
+            while let Err(error) = self.aparts.join(number, oid, table, from).await {
+                self.retry(&error, &mut pause, &format!("sink {}: keeping a note", sink.name())).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Asks the sinks all at once.

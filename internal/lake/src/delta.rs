@@ -210,7 +210,7 @@ impl DeltaWriter {
                 self.counts.truncated_at = Some(position);
                 self.push_row(change, row(TRUNCATE, None, false))
             }
-            Op::Schema | Op::Message => Ok(()),
+            Op::Schema | Op::Apart | Op::Message => Ok(()),
         }
     }
 

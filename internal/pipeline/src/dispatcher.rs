@@ -309,13 +309,36 @@ impl Dispatcher {
         ordinal: u64,
         now: Instant,
     ) {
+        self.tell(accounts, transaction, target, to, without_row(Op::Schema, ordinal), now);
+    }
+
+    /// Raises a fence in the sinks that hold the table's state, behind which the table waits. It tells that of one with a
+    /// key, whose changes may come again; for one without, it tells once more how it looks.
+    pub(crate) fn apart(
+        &mut self,
+        accounts: &mut Accounts,
+        transaction: &TransactionMeta,
+        target: &Target,
+        now: Instant,
+    ) {
+        let op = if target.relation.has_key() { Op::Apart } else { Op::Schema };
+        self.tell(accounts, transaction, target, To::States, without_row(op, 0), now);
+    }
+
+    fn tell(
+        &mut self,
+        accounts: &mut Accounts,
+        transaction: &TransactionMeta,
+        target: &Target,
+        to: To,
+        change: NewChange<'_>,
+        now: Instant,
+    ) {
         for &sink in target.sinks.iter() {
-            if !to.includes(&self.routes[sink]) {
-                continue;
+            if to.includes(&self.routes[sink]) {
+                let lane = LaneId { sink, shard: 0 };
+                self.fence(accounts, transaction, lane, to.phase(), [(&target.relation, change)], now);
             }
-            let change = without_row(Op::Schema, ordinal);
-            let lane = LaneId { sink, shard: 0 };
-            self.fence(accounts, transaction, lane, to.phase(), [(&target.relation, change)], now);
         }
     }
 

@@ -282,7 +282,7 @@ impl World {
                     *last = change.position;
                 }
             }
-            reached(PATHS[1], fenced && batch.phase() == Phase::CatchUp && batch.change(0).op != Op::Schema);
+            reached(PATHS[1], fenced && batch.phase() == Phase::CatchUp && batch.change(0).op != Op::Apart);
             let mut batch = Some(batch);
             if fenced {
                 self.fences += 1;
@@ -399,7 +399,7 @@ impl World {
     }
 
     fn store(&mut self, shard: usize, phase: Phase, change: &Change<'_>) {
-        if change.op == Op::Schema {
+        if matches!(change.op, Op::Schema | Op::Apart) {
             return;
         }
         let table = change.relation.oid;

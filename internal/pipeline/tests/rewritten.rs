@@ -60,8 +60,8 @@ fn a_table_that_was_rewritten_waits_at_once_and_state_sinks_are_not_told_of_a_ve
     run.feed_with(rewritten(Wire::new()), vec![catalog(3, 25)]);
     assert_eq!(
         run.lines(STATE),
-        ["insert u 20+0 5,NULL", "~| schema t 10+0 k,v"],
-        "a fence at the version that it knows, behind which the copy begins"
+        ["insert u 20+0 5,NULL", "~| apart t 10+0"],
+        "a fence, behind which the copy begins"
     );
     assert_eq!(
         run.lines(LOG),
@@ -88,7 +88,7 @@ fn a_rewrite_that_only_the_catalog_tells_of_holds_the_watermark_before_it_until_
         let mut run = Run::of(live(8, vec![told(2, 5)]));
         run.pipeline.catalog(vec![catalog(3, 12)]);
         run.feed(Wire::new().keepalive(16));
-        assert_eq!(run.lines(STATE), ["~| schema t 0+0 k,v"]);
+        assert_eq!(run.lines(STATE), ["~| apart t 0+0"]);
         assert_eq!(run.lines(LOG), ["| schema t 15+0 k,v,w"]);
         run.feed(Wire::new().keepalive(64));
         run.durable();
@@ -100,7 +100,7 @@ fn a_rewrite_that_only_the_catalog_tells_of_holds_the_watermark_before_it_until_
             run.pipeline.catalog(vec![catalog(3, 70)]);
             run.feed(Wire::new().keepalive(72));
             assert_eq!(run.told(), ["rewritten t to 3 columns Over"]);
-            assert_eq!(run.lines(STATE), ["~| schema t 0+0 k,v"]);
+            assert_eq!(run.lines(STATE), ["~| apart t 0+0"]);
             continue;
         }
         run.release(T);
@@ -117,8 +117,8 @@ fn a_run_begins_with_what_the_sinks_were_told_before_its_watermark_and_tells_the
     let mut run = Run::of(live(40, vec![told(2, 5), told(1, 30)]));
     run.pipeline.catalog(vec![catalog(2, 50)]);
     run.feed(Wire::new().keepalive(56));
-    assert_eq!(run.lines(STATE), ["| schema t 55+0 k,v"]);
-    assert_eq!(run.told(), ["altered t from 1 columns to 2"]);
+    run.durable();
+    assert_eq!(run.told(), ["altered t from 1 columns to 2", "to alter t to 2 columns at 55+0"]);
     let mut run = Run::of(live(40, vec![told(2, 5), told(1, 30)]));
     run.pipeline.catalog(vec![narrower(50)]);
     run.feed(Wire::new().keepalive(56));
@@ -126,20 +126,33 @@ fn a_run_begins_with_what_the_sinks_were_told_before_its_watermark_and_tells_the
 }
 
 #[test]
-fn a_table_that_is_not_copied_is_told_to_all_sinks_whatever_becomes_of_its_rows() {
+fn a_table_that_is_not_copied_is_followed_whatever_becomes_of_its_rows() {
     let live = Standing::Live { from: Position::ZERO };
     let never = pipeline(8).with_relations([told(2, 5)]).with_standings([(T, live)], false);
+    let mut run = Run::of(never);
+    run.pipeline.catalog(vec![catalog(3, 12)]);
+    run.feed(Wire::new().keepalive(16));
+    run.durable();
+    assert_eq!(run.told(), ["altered t from 2 columns to 3", "to alter t to 3 columns at 15+0"]);
+    run.release(T);
+    run.durable();
+    assert_eq!(run.told().len(), 1);
+    run.pipeline.settled(T);
+    assert_eq!(run.watermark(), 16);
+}
+
+#[test]
+fn a_table_that_has_no_standing_is_told_to_all_sinks_whatever_becomes_of_its_rows() {
+    let live = Standing::Live { from: Position::ZERO };
     // Such as a partition whose root is what is published.
     let unknown = pipeline(8).with_relations([told(2, 5)]).with_standings([(U, live)], true);
-    for pipeline in [never, unknown] {
-        let mut run = Run::of(pipeline);
-        run.pipeline.catalog(vec![catalog(3, 12)]);
-        run.feed(Wire::new().keepalive(16));
-        assert_eq!(run.lines(STATE), ["| schema t 15+0 k,v,w"]);
-        assert_eq!(run.told(), ["altered t from 2 columns to 3"]);
-        run.durable();
-        assert_eq!(run.watermark(), 16);
-    }
+    let mut run = Run::of(unknown);
+    run.pipeline.catalog(vec![catalog(3, 12)]);
+    run.feed(Wire::new().keepalive(16));
+    assert_eq!(run.lines(STATE), ["| schema t 15+0 k,v,w"]);
+    assert_eq!(run.told(), ["altered t from 2 columns to 3"]);
+    run.durable();
+    assert_eq!(run.watermark(), 16);
 }
 
 #[test]

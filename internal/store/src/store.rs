@@ -381,7 +381,8 @@ impl Store {
     /// pieces would be of two.
     async fn range(&self, path: &str, range: Range<u64>, seen: &Version) -> Result<Bytes, SinkError> {
         let explain = |error| self.explainer.explain(&format!("reading {path}"), &error);
-        let options = GetOptions { range: Some(range.into()), if_match: seen.e_tag.clone(), ..Default::default() };
+        let options =
+            GetOptions { range: Some(range.into()), if_match: seen.e_tag.clone(), ..Default::default() };
         match self.store.get_opts(&self.location(path)?, options).await {
             Ok(found) => whole(found).await.map_err(explain),
             Err(Error::Precondition { .. }) => {

@@ -17,6 +17,9 @@ pub enum Op {
     /// brings its table into that shape, unless it has met this version or a later one before
     /// ([`Relation::since`]). Its position is that of the change behind it.
     Schema,
+    /// From here on the table's changes wait, and those of other tables go ahead of them. Always fenced, in
+    /// [`Phase::CatchUp`]. It is for whoever keeps notes about that: what a sink holds is not concerned.
+    Apart,
     /// A logical message (`pg_logical_emit_message`). `new` has the columns of [`Relation::message`].
     Message,
 }

@@ -2,6 +2,7 @@
 //! its walsender would send.
 
 mod line;
+pub mod shape;
 pub mod source;
 pub mod wire;
 

@@ -11,6 +11,7 @@ pub fn line(change: &Change<'_>) -> String {
         Op::Delete => "delete",
         Op::Truncate => "truncate",
         Op::Schema => "schema",
+        Op::Apart => "apart",
         Op::Message => "message",
     };
     let (table, position) = (&change.relation.name, change.position);

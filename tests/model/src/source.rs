@@ -9,11 +9,13 @@
 //! a prepared transaction is sent at its PREPARE only, when a table is described, and what a start further on leaves out.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on may panic")]
 
+use crate::shape::{Alter, KEY, LARGE, Names, Shape, Shapes, VALUE, value_of};
 use crate::wire::{Text, UNCHANGED, Wire};
-use replicator_types::oid;
+use replicator_types::TableCatalog;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-/// Tables: oid and name. Each has the columns `k` (bigint, the key), `v` and `l` (text).
+/// Tables: oid and name. Each begins with the columns `k` (bigint, the key), `v` and `l` (text).
 pub const TABLES: [(u32, &str); 3] = [(100, "t"), (101, "u"), (102, "w")];
 /// Keys of each table, from 0.
 pub const KEYS: u8 = 4;
@@ -23,6 +25,9 @@ pub type Rows = BTreeMap<(u32, u8), Row>;
 
 /// A value, and a large one.
 pub type Row = (String, String);
+
+/// A row by the numbers of its columns, without those that are NULL.
+pub type FullRow = BTreeMap<i16, String>;
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -53,7 +58,10 @@ enum Event {
         xid: u32,
         subxid: u32,
         change: Change,
+        shapes: Shapes,
     },
+    /// `ALTER TABLE`: nothing is sent of it.
+    Alter,
     AbortSub {
         xid: u32,
         subxid: u32,
@@ -93,11 +101,21 @@ const RECORD: u64 = 8;
 struct Transaction {
     xid: u32,
     subxid: Option<u32>,
-    changes: Vec<(u32, Change)>,
+    changes: Vec<(u32, Change, Shapes)>,
+    /// Tables that it has to do with: nobody else alters them.
+    tables: BTreeSet<u32>,
+    /// What it has altered and how that was before, newest last, with the subtransaction: nobody else comes near.
+    altered: Vec<(u32, u32, Arc<Shape>)>,
     /// Newest last, with the subtransaction.
     undo: Vec<(u32, (u32, u8), Option<Row>)>,
     locks: BTreeSet<(u32, u8)>,
     prepared: Option<u64>,
+}
+
+impl Transaction {
+    fn alters(&self, table: u32) -> bool {
+        self.altered.iter().any(|(_, altered, _)| *altered == table)
+    }
 }
 
 /// The database: what its clients do, and its log.
@@ -114,6 +132,17 @@ pub struct Source {
     /// What was committed, in order.
     pub effects: Vec<Effect>,
     large_bytes: usize,
+    names: Names,
+    is_hard: bool,
+    /// By table: the newest transaction that has changed it, and the newest that has altered it.
+    newest: BTreeMap<u32, (u32, u32)>,
+    /// As whoever may look at a table sees it.
+    shapes: Shapes,
+    /// What a reader of the catalog would see now.
+    committed_shapes: Shapes,
+    /// How the table looked when a value was written.
+    shape_of_value: HashMap<String, Arc<Shape>>,
+    next_shape: u32,
     next_xid: u32,
     next_value: u32,
 }
@@ -127,6 +156,7 @@ impl Default for Source {
 impl Source {
     /// An empty database.
     pub fn new() -> Self {
+        let shapes: Shapes = Arc::new(TABLES.iter().map(|(oid, _)| (*oid, Arc::default())).collect());
         Self {
             log: Vec::new(),
             open: BTreeMap::new(),
@@ -136,6 +166,13 @@ impl Source {
             ends: Vec::new(),
             effects: Vec::new(),
             large_bytes: 0,
+            names: Names::New,
+            is_hard: false,
+            newest: BTreeMap::new(),
+            committed_shapes: Arc::clone(&shapes),
+            shapes,
+            shape_of_value: HashMap::new(),
+            next_shape: 0,
             next_xid: 1000,
             next_value: 0,
         }
@@ -146,6 +183,28 @@ impl Source {
     pub fn with_large_bytes(mut self, large_bytes: usize) -> Self {
         self.large_bytes = large_bytes;
         self
+    }
+
+    /// What columns are called.
+    #[must_use]
+    pub fn with_names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// What the replicator is known to get wrong may happen too: transactions that have altered a table are streamed, or
+    /// prepared, so that its new columns are described before they are in the catalog that others see; a reader comes by
+    /// while a table is locked; and transactions come to a table in another order than their ids tell.
+    #[must_use]
+    pub fn with_hard(mut self, is_hard: bool) -> Self {
+        self.is_hard = is_hard;
+        self
+    }
+
+    /// The transaction of `slot`, if it may be sent before it commits.
+    fn to_send_early(&self, slot: u8) -> Option<u32> {
+        let may_be = |of: &&Transaction| of.prepared.is_none() && (self.is_hard || of.altered.is_empty());
+        self.open.get(&slot).filter(may_be).map(|of| of.xid)
     }
 
     /// Where the next record begins.
@@ -166,17 +225,19 @@ impl Source {
 
     /// A change in the transaction of `slot`, begun if need be: of the row at `at` if nobody has it locked.
     pub fn change(&mut self, slot: u8, at: (u32, u8), what: u8, may_move_unresolved: bool) {
-        if !self.open.contains_key(&slot) {
-            let xid = self.xid();
-            self.open.insert(slot, Transaction { xid, ..Transaction::default() });
-        }
+        self.begin(slot);
         self.next_value += 1;
         let value = format!("v{}", self.next_value);
         let large = format!("L{:x<1$}", self.next_value, self.large_bytes);
         let Some(transaction) = self.open.get(&slot).filter(|of| of.prepared.is_none()) else { return };
+        let altered_by = |table: u32| self.newest.get(&table).map_or(0, |newest| newest.1);
+        let comes_late =
+            transaction.xid < TABLES.iter().map(|table| altered_by(table.0)).max().unwrap_or_default();
+        if !self.is_hard && (transaction.xid < altered_by(at.0) || comes_late && what > 252) {
+            return;
+        }
         let to = (at.0, (at.1 + 1) % KEYS);
-        let free =
-            |row: (u32, u8)| self.open.iter().all(|(other, of)| *other == slot || !of.locks.contains(&row));
+        let free = |row: (u32, u8)| self.others(slot).all(|of| !of.locks.contains(&row) && !of.alters(row.0));
         let is_new = large.clone();
         let large = Some(large).filter(|_| what.is_multiple_of(2));
         let change = match what {
@@ -211,12 +272,96 @@ impl Source {
         let before: Vec<_> =
             touched.iter().map(|row| (subxid, *row, self.current.get(row).cloned())).collect();
         apply(&mut self.current, &change);
+        let touched_tables: BTreeSet<u32> = touched.iter().map(|row| row.0).collect();
+        let shapes = Arc::clone(&self.shapes);
+        if let Change::Insert { at, value, .. }
+        | Change::Update { at, value, .. }
+        | Change::Move { at, value, .. } = &change
+            && let Some(shape) = shapes.get(&at.0)
+        {
+            self.shape_of_value.insert(value.clone(), Arc::clone(shape));
+        }
         if let Some(transaction) = self.open.get_mut(&slot) {
+            transaction.tables.extend(&touched_tables);
             transaction.locks.extend(touched);
             transaction.undo.extend(before);
-            transaction.changes.push((subxid, change.clone()));
+            transaction.changes.push((subxid, change.clone(), Arc::clone(&shapes)));
         }
-        self.write(Event::Change { xid, subxid, change });
+        for table in touched_tables {
+            let newest = self.newest.entry(table).or_default();
+            newest.0 = newest.0.max(xid);
+        }
+        self.write(Event::Change { xid, subxid, change, shapes });
+    }
+
+    fn begin(&mut self, slot: u8) {
+        if !self.open.contains_key(&slot) {
+            let xid = self.xid();
+            self.open.insert(slot, Transaction { xid, ..Transaction::default() });
+        }
+    }
+
+    fn others(&self, slot: u8) -> impl Iterator<Item = &Transaction> {
+        self.open.iter().filter(move |(other, _)| **other != slot).map(|(_, of)| of)
+    }
+
+    /// `ALTER TABLE` in the transaction of `slot`, begun if need be, unless another one has to do with the table. Returns
+    /// whether anything is altered.
+    pub fn alter(&mut self, slot: u8, table: u32, alter: Alter, which: u8) -> bool {
+        self.begin(slot);
+        let is_free = self.others(slot).all(|of| !of.tables.contains(&table));
+        let Some(transaction) = self.open.get(&slot).filter(|of| of.prepared.is_none() && is_free) else {
+            return false;
+        };
+        let xid = transaction.xid;
+        let (changed, altered) = self.newest.get(&table).copied().unwrap_or_default();
+        if !self.is_hard && xid < changed.max(altered) {
+            return false;
+        }
+        let subxid = transaction.subxid.unwrap_or(xid);
+        let written_by = if self.is_hard { subxid } else { xid };
+        let Some(before) = self.shapes.get(&table).cloned() else { return false };
+        self.next_shape += 1;
+        let Some(after) = before.altered(alter, which, self.names, self.next_shape, written_by) else {
+            return false;
+        };
+        Arc::make_mut(&mut self.shapes).insert(table, Arc::new(after));
+        if let Some(transaction) = self.open.get_mut(&slot) {
+            transaction.tables.insert(table);
+            transaction.altered.push((subxid, table, before));
+        }
+        self.newest.insert(table, (changed, xid));
+        self.write(Event::Alter);
+        true
+    }
+
+    /// What the catalog says of a table now; of no position while somebody alters it.
+    pub fn catalog(&self, table: u32) -> Option<TableCatalog> {
+        let shape = self.committed_shapes.get(&table)?;
+        let is_locked = self.is_hard && self.open.values().any(|of| of.alters(table));
+        Some(shape.catalog(table, name(table), if is_locked { 0 } else { self.end() }))
+    }
+
+    /// What a table looks like that nobody is altering.
+    pub fn shape(&self, table: u32) -> Option<&Arc<Shape>> {
+        self.committed_shapes.get(&table)
+    }
+
+    /// The rows that a reader would see now, of all tables or of one.
+    pub fn full_rows(&self, of: Option<u32>) -> BTreeMap<(u32, u8), FullRow> {
+        let rows = self.committed.iter().filter(|(at, _)| of.is_none_or(|table| at.0 == table));
+        let full = |(at, (value, large)): (&(u32, u8), &Row)| {
+            let first = [(KEY, at.1.to_string()), (VALUE, value.clone()), (LARGE, large.clone())];
+            let had = |attnum: i16| {
+                let shape = self.shape_of_value.get(value);
+                shape.is_some_and(|shape| shape.columns.iter().any(|column| column.attnum == attnum))
+            };
+            let now = self.committed_shapes.get(&at.0).into_iter().flat_map(|shape| shape.added());
+            let added = now.filter(|column| had(column.attnum));
+            let added = added.map(|column| (column.attnum, value_of(value, column.attnum)));
+            (*at, first.into_iter().chain(added).collect())
+        };
+        rows.map(full).collect()
     }
 
     /// What follows in that transaction is of a new subtransaction.
@@ -231,9 +376,12 @@ impl Source {
     pub fn rollback_to_savepoint(&mut self, slot: u8) {
         let Some(transaction) = self.open.get_mut(&slot).filter(|of| of.prepared.is_none()) else { return };
         let Some(subxid) = transaction.subxid.take() else { return };
-        transaction.changes.retain(|(of, _)| *of != subxid);
+        transaction.changes.retain(|(of, ..)| *of != subxid);
         while let Some((_, row, before)) = transaction.undo.pop_if(|(of, ..)| *of == subxid) {
             set(&mut self.current, row, before);
+        }
+        while let Some((_, table, before)) = transaction.altered.pop_if(|(of, ..)| *of == subxid) {
+            Arc::make_mut(&mut self.shapes).insert(table, before);
         }
         let xid = transaction.xid;
         self.write(Event::AbortSub { xid, subxid });
@@ -241,14 +389,14 @@ impl Source {
 
     /// What there is of that transaction is sent before it commits.
     pub fn stream(&mut self, slot: u8) {
-        if let Some(xid) = self.open.get(&slot).filter(|of| of.prepared.is_none()).map(|of| of.xid) {
+        if let Some(xid) = self.to_send_early(slot) {
             self.write(Event::Stream { xid });
         }
     }
 
     /// `PREPARE TRANSACTION`.
     pub fn prepare(&mut self, slot: u8) {
-        if let Some(xid) = self.open.get(&slot).filter(|of| of.prepared.is_none()).map(|of| of.xid) {
+        if let Some(xid) = self.to_send_early(slot) {
             let lsn = self.write(Event::Prepare { xid, gid: format!("g{slot}") });
             self.open.get_mut(&slot).unwrap().prepared = Some(lsn);
         }
@@ -266,16 +414,24 @@ impl Source {
         });
         if commits {
             let mut ordinal = 0;
-            for (_, change) in transaction.changes {
+            for (_, table, _) in &transaction.altered {
+                if let Some(shape) = self.shapes.get(table) {
+                    Arc::make_mut(&mut self.committed_shapes).insert(*table, Arc::clone(shape));
+                }
+            }
+            for (_, change, shapes) in transaction.changes {
                 apply(&mut self.committed, &change);
                 self.effects.extend(effects(&change, lsn, ordinal));
-                for line in lines(&change, lsn, &mut ordinal) {
+                for line in lines(&change, &shapes, lsn, &mut ordinal) {
                     self.expect(line, lsn + RECORD);
                 }
             }
         } else {
             for (_, row, before) in transaction.undo.into_iter().rev() {
                 set(&mut self.current, row, before);
+            }
+            for (_, table, before) in transaction.altered.into_iter().rev() {
+                Arc::make_mut(&mut self.shapes).insert(table, before);
             }
         }
     }
@@ -355,7 +511,11 @@ fn effects(change: &Change, lsn: u64, ordinal: u64) -> Vec<Effect> {
 }
 
 /// What a log says of a change, by position.
-fn lines(change: &Change, lsn: u64, ordinal: &mut u64) -> Vec<((u64, u64), String)> {
+fn lines(change: &Change, shapes: &Shapes, lsn: u64, ordinal: &mut u64) -> Vec<((u64, u64), String)> {
+    let added = |table: u32, value: &str| -> String {
+        let added = shapes.get(&table).into_iter().flat_map(|shape| shape.added());
+        added.map(|column| format!(",{}", value_of(value, column.attnum))).collect()
+    };
     let mut line = |op: &str, table: &str, takes: u64, rest: String| {
         let position = (lsn, *ordinal);
         *ordinal += takes;
@@ -364,13 +524,15 @@ fn lines(change: &Change, lsn: u64, ordinal: &mut u64) -> Vec<((u64, u64), Strin
     let sent = |large: &Option<String>| large.clone().unwrap_or_else(|| "UNCHANGED".into());
     match change {
         Change::Insert { at, value, large } => {
-            vec![line("insert", name(at.0), 1, format!(" {},{value},{large}", at.1))]
+            vec![line("insert", name(at.0), 1, format!(" {},{value},{large}{}", at.1, added(at.0, value)))]
         }
         Change::Update { at, value, large } => {
-            vec![line("update", name(at.0), 1, format!(" {},{value},{}", at.1, sent(large)))]
+            let added = added(at.0, value);
+            vec![line("update", name(at.0), 1, format!(" {},{value},{}{added}", at.1, sent(large)))]
         }
         Change::Move { at, to, value, large } => {
-            vec![line("update", name(at.0), 2, format!(" {}>{to},{value},{}", at.1, sent(large)))]
+            let added = added(at.0, value);
+            vec![line("update", name(at.0), 2, format!(" {}>{to},{value},{}{added}", at.1, sent(large)))]
         }
         Change::Delete { at } => vec![line("delete", name(at.0), 1, format!(" {}", at.1))],
         Change::Truncate { tables } => {
@@ -386,12 +548,15 @@ pub struct Walsender {
     from: u64,
     read: usize,
     /// Of each transaction in progress: what was not sent.
-    unsent: HashMap<u32, Vec<(u32, Change)>>,
+    unsent: HashMap<u32, Vec<(u32, Change, Shapes)>>,
     /// With the subtransactions of which anything was.
     streamed: HashMap<u32, HashSet<u32>>,
-    described: HashSet<u32>,
-    described_in: HashMap<u32, HashSet<u32>>,
+    described: Described,
+    described_in: HashMap<u32, Described>,
 }
+
+/// As what a table was described last. A change of its schema invalidates that (`rel_sync_cache_relation_cb` of `pgoutput.c`).
+type Described = HashMap<u32, u32>;
 
 impl Walsender {
     /// What ends before `from` is not sent.
@@ -406,12 +571,13 @@ impl Walsender {
         let wanted = lsn >= self.from;
         let wire = Wire::new();
         Some(match event {
-            Event::Change { xid, subxid, change } => {
-                self.unsent.entry(xid).or_default().push((subxid, change));
+            Event::Change { xid, subxid, change, shapes } => {
+                self.unsent.entry(xid).or_default().push((subxid, change, shapes));
                 wire
             }
+            Event::Alter => wire,
             Event::AbortSub { xid, subxid } => {
-                self.unsent.entry(xid).or_default().retain(|(of, _)| *of != subxid);
+                self.unsent.entry(xid).or_default().retain(|(of, ..)| *of != subxid);
                 if self.streamed.get(&xid).is_some_and(|subs| subs.contains(&subxid)) {
                     self.described_in.remove(&xid);
                     wire.stream_abort(xid, subxid)
@@ -480,20 +646,23 @@ impl Walsender {
     fn block(&mut self, wire: Wire, xid: u32) -> Wire {
         let changes = std::mem::take(self.unsent.entry(xid).or_default());
         let first = !self.streamed.contains_key(&xid);
-        self.streamed.entry(xid).or_default().extend(changes.iter().map(|(subxid, _)| *subxid));
+        self.streamed.entry(xid).or_default().extend(changes.iter().map(|(subxid, ..)| *subxid));
         let described = self.described_in.entry(xid).or_default();
         wire.block(xid, first, |wire| {
-            changes.iter().fold(wire, |wire, (subxid, change)| send(wire.within(*subxid), change, described))
+            let send = |wire: Wire, (subxid, change, shapes): &(u32, Change, Shapes)| {
+                send(wire.within(*subxid), change, shapes, described)
+            };
+            changes.iter().fold(wire, send)
         })
     }
 
     fn whole(&mut self, wire: Wire, xid: u32) -> Wire {
         let changes = self.unsent.remove(&xid).unwrap_or_default();
-        changes.iter().fold(wire, |wire, (_, change)| send(wire, change, &mut self.described))
+        changes.iter().fold(wire, |wire, (_, change, shapes)| send(wire, change, shapes, &mut self.described))
     }
 }
 
-fn send(mut wire: Wire, change: &Change, described: &mut HashSet<u32>) -> Wire {
+fn send(mut wire: Wire, change: &Change, shapes: &Shapes, described: &mut Described) -> Wire {
     let tables = match change {
         Change::Truncate { tables } => tables.clone(),
         Change::Message { .. } => Vec::new(),
@@ -505,30 +674,45 @@ fn send(mut wire: Wire, change: &Change, described: &mut HashSet<u32>) -> Wire {
         }
     };
     for table in &tables {
-        if described.insert(*table) {
-            let columns = [("k", oid::INT8, true), ("v", oid::TEXT, false), ("l", oid::TEXT, false)];
+        let Some(shape) = shapes.get(table) else { continue };
+        if described.insert(*table, shape.id) != Some(shape.id) {
+            let column = |column: &crate::shape::ShapeColumn| {
+                (column.name.clone(), column.type_oid, column.attnum == KEY)
+            };
+            let columns: Vec<_> = shape.columns.iter().map(column).collect();
+            let columns: Vec<_> =
+                columns.iter().map(|(name, type_oid, is_key)| (name.as_str(), *type_oid, *is_key)).collect();
             wire = wire.relation(*table, name(*table), b'd', &columns);
         }
     }
-    fn text(large: &Option<String>) -> Text<'_> {
-        large.as_deref().or(UNCHANGED)
+    // A row as the table looks; without a value only its key.
+    let row = |table: u32, key: u8, value: Option<(&str, Option<&str>)>| -> Vec<Option<String>> {
+        let columns = shapes.get(&table).map_or(&[][..], |shape| &shape.columns);
+        let of = |attnum: i16| match (attnum, value) {
+            (KEY, _) => Some(key.to_string()),
+            (_, None) => None,
+            (VALUE, Some((value, _))) => Some(value.to_owned()),
+            (LARGE, Some((_, large))) => large.or(UNCHANGED).map(str::to_owned),
+            (attnum, Some((value, _))) => Some(value_of(value, attnum)),
+        };
+        columns.iter().map(|column| of(column.attnum)).collect()
+    };
+    fn texts(row: &[Option<String>]) -> Vec<Text<'_>> {
+        row.iter().map(Option::as_deref).collect()
     }
     match change {
         Change::Insert { at, value, large } => {
-            wire.insert(at.0, &[Some(&at.1.to_string()), Some(value), Some(large)])
+            wire.insert(at.0, &texts(&row(at.0, at.1, Some((value, Some(large))))))
         }
         Change::Update { at, value, large } => {
-            wire.update(at.0, None, &[Some(&at.1.to_string()), Some(value), text(large)])
+            wire.update(at.0, None, &texts(&row(at.0, at.1, Some((value, large.as_deref())))))
         }
-        Change::Move { at, to, value, large } => {
-            let (from, to) = (at.1.to_string(), to.to_string());
-            wire.update(
-                at.0,
-                Some((b'K', &[Some(&from), None, None])),
-                &[Some(&to), Some(value), text(large)],
-            )
-        }
-        Change::Delete { at } => wire.delete(at.0, b'K', &[Some(&at.1.to_string()), None, None]),
+        Change::Move { at, to, value, large } => wire.update(
+            at.0,
+            Some((b'K', &texts(&row(at.0, at.1, None)))),
+            &texts(&row(at.0, *to, Some((value, large.as_deref())))),
+        ),
+        Change::Delete { at } => wire.delete(at.0, b'K', &texts(&row(at.0, at.1, None))),
         Change::Truncate { .. } => wire.truncate(&tables),
         Change::Message { content } => wire.logical(content),
     }

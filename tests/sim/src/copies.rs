@@ -2,10 +2,13 @@
 //! `internal/copy`, without its ranges and workers: a copy's rows come to a sink all at once.
 
 use crate::reached::{self, Reached};
-use replicator_model::source::{Rows, TABLES};
+use crate::store::FullRows;
+use replicator_copy::Apartness;
+use replicator_model::source::TABLES;
 use replicator_pipeline::Standing;
-use replicator_types::{Lsn, Position};
+use replicator_types::{Lsn, Position, Relation};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What is written down of a table.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -29,16 +32,37 @@ pub(crate) enum Copy {
     Waits,
     /// Its rows are in the sinks, and it goes on from there.
     Resumes,
+    /// It was apart when the process before ended.
+    Joins,
     /// Read from the source, and not in the sinks from `sink` on.
     Read {
         snapshot: u64,
-        rows: Rows,
+        rows: FullRows,
+        relation: Arc<Relation>,
         sink: usize,
     },
     Copied,
+    /// Sinks follow a change of its schema.
+    Altering(Altering),
     Released,
-    /// That is not written down yet.
-    CaughtUp(Position),
+    /// It is to be copied again when it has caught up.
+    Deferred,
+    /// That is not written down yet; and whether it is to be copied again.
+    CaughtUp {
+        from: Position,
+        again: bool,
+    },
+}
+
+/// How far the sinks are with following a change of a table's schema.
+#[derive(Clone, Debug)]
+pub(crate) struct Altering {
+    pub(crate) after: Arc<Relation>,
+    pub(crate) at: Position,
+    /// By sink: nothing, the version is kept, the table is altered.
+    pub(crate) done: Vec<u8>,
+    /// Until then one of them refuses.
+    pub(crate) refused_until_us: u64,
 }
 
 /// By table. Written down with the sinks' data, and as durable.
@@ -58,17 +82,27 @@ impl Notes {
     }
 
     /// How the tables stand when a process begins.
-    pub(crate) fn standings(&self) -> (Vec<(u32, Standing)>, BTreeMap<u32, Copy>) {
+    /// `is_known`: whether the catalog had the third table when it began.
+    pub(crate) fn standings(
+        &self,
+        is_known: bool,
+        apartness: impl Fn(u32) -> Apartness,
+    ) -> (Vec<(u32, Standing)>, BTreeMap<u32, Copy>) {
         let mut standings = Vec::new();
         let mut copies = BTreeMap::new();
         for (oid, _) in TABLES {
             let (standing, copy) = match self.of(oid) {
-                Note::Nothing if oid == TABLES[2].0 => (None, Copy::Unknown),
+                Note::Nothing if oid == TABLES[2].0 && !is_known => (None, Copy::Unknown),
                 Note::Nothing => (Some(Standing::Waiting { snapshot: None }), Copy::Waits),
                 Note::Copied(snapshot) => {
                     (Some(Standing::Waiting { snapshot: Some(Lsn(snapshot)) }), Copy::Resumes)
                 }
-                Note::Done(from) => (Some(Standing::Live { from }), Copy::Live),
+                Note::Done(from) => match apartness(oid) {
+                    Apartness::Apart => (Some(Standing::Waiting { snapshot: None }), Copy::Joins),
+                    Apartness::Joined(joined) => {
+                        (Some(Standing::Live { from: from.max(joined) }), Copy::Live)
+                    }
+                },
             };
             standings.extend(standing.map(|standing| (oid, standing)));
             copies.insert(oid, copy);

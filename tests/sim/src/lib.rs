@@ -22,16 +22,19 @@
 //! And at the end, when nothing fails any more: the watermark comes to the end of the log, within bounded time, and every
 //! sink has what the source has.
 //!
-//! Not simulated: threads, sockets and the sinks' own code (the chaos tests have those), and schema changes.
+//! Not simulated: threads, sockets and the sinks' own code (the chaos tests have those). What the replicator is known to
+//! get wrong with changes of schema is in the schedules of `--hard` only.
 
 mod chance;
 mod copies;
+mod keeper;
 mod many;
 mod plan;
 mod process;
 mod reached;
 mod server;
 mod store;
+mod table;
 mod world;
 
 pub use many::{Report, run_guarded, run_many};

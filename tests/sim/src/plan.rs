@@ -55,6 +55,19 @@ pub enum Sabotage {
     ForgetRetry,
     /// A subtransaction that is rolled back stays.
     ForgetAbort,
+    /// What waited for sinks to follow a change of a table's schema is handed on as if it came from the stream just then.
+    CatchUpAsStream,
+    /// While sinks follow a change of a table's schema, what was handed out is acknowledged.
+    AcknowledgeAltering,
+    /// A process that starts does not look at which tables were apart.
+    ForgetApart,
+    /// A table that was apart gets its changes from the stream again before that has passed what lanes got to in an earlier
+    /// run.
+    JoinEarly,
+    /// A process that starts knows of no version of a table but the one in the catalog.
+    ForgetVersions,
+    /// A table's changes follow before its sinks have followed the change of its schema.
+    ReleaseUnaltered,
 }
 
 /// How a simulated sink keeps what it gets.
@@ -101,6 +114,10 @@ pub struct Plan {
     pub(crate) write_us: u64,
     /// Whether tables are to be copied.
     pub(crate) copies: bool,
+    /// Of 61 and some operations, how many alter a table.
+    pub(crate) alters: u64,
+    /// With what the replicator is known to get wrong.
+    pub(crate) is_hard: bool,
     /// Whether a copy may be taken up where it was, with changes that come a second time.
     pub(crate) resumes: bool,
     /// A fault at a given step, beside the others.
@@ -124,6 +141,7 @@ impl Plan {
         let sinks = kinds.iter().map(|kind| Self::sink(&mut chance, *kind)).collect();
         // Much more comes at once than may be held.
         let crowds = !spills && chance.percent(5);
+        let copies = chance.percent(60);
         let large_bytes = match (spills, crowds) {
             (true, _) => chance.between(1500, 4000) as usize,
             (false, crowds) => 500 * usize::from(crowds),
@@ -141,8 +159,10 @@ impl Plan {
             fault_interval_us: chance.percent(85).then(|| chance.pick(&[20_000, 100_000, 1_000_000])),
             fail_percent: chance.pick(&[0, 5, 30]),
             write_us: if crowds { 30_000 } else { chance.pick(&[100, 2_000, 30_000]) },
-            copies: chance.percent(60),
+            copies,
             resumes: chance.percent(50),
+            alters: if copies { 0 } else { chance.pick(&[0, 2, 6, 20]) },
+            is_hard: false,
             inject: None,
             sabotage: None,
             trace: false,
@@ -189,6 +209,14 @@ impl Plan {
     #[must_use]
     pub fn with_sabotage(self, sabotage: Sabotage) -> Self {
         Self { sabotage: Some(sabotage), ..self }
+    }
+
+    /// The same with what the replicator is known to get wrong (`docs/testing.md`).
+    #[must_use]
+    pub fn with_hard(self, is_hard: bool) -> Self {
+        // Where a table is copied and altered too.
+        let alters = if is_hard { self.alters.max(6) } else { self.alters };
+        Self { is_hard, alters, ..self }
     }
 
     /// The same, told on standard output as it goes.

@@ -3,13 +3,17 @@
 //! threads.
 
 use crate::copies::{Copy, Notes};
+use crate::keeper::Nowhere;
 use crate::plan::{Kind, Plan, Sabotage};
 use crate::reached::{self, Reached};
 use crate::store::Step;
+use futures_util::FutureExt;
+use replicator_copy::{Apartness, Aparts, Versions};
+use replicator_model::source::TABLES;
 use replicator_pipeline::{Backoff, BatchLimits, Input, LaneId, Notice, Output, Pipeline, Route, Turns};
-use replicator_sink::KeyChanges;
+use replicator_sink::{KeyChanges, Lane};
 use replicator_spill::Shelf;
-use replicator_types::{Batch, Budget, Charge, Lsn, Op, Phase, Position, TxnId};
+use replicator_types::{Batch, Budget, Charge, Lsn, Op, Phase, Position, Relation, TxnId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +53,10 @@ pub(crate) struct Process {
     /// As the feedback sees it.
     pub(crate) watermark: u64,
     pub(crate) copies: BTreeMap<u32, Copy>,
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) aparts: Arc<Aparts>,
+    /// By sink and shard: they keep the versions of tables in the sink's notes.
+    keepers: Vec<Vec<Box<dyn Lane>>>,
     /// Of the stream: what each lane was given last, and what each log was.
     last: BTreeMap<(usize, u32), Position>,
     /// Sink, position and lane of removals under a changed key.
@@ -60,7 +68,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(plan: &Plan, watermark: u64, notes: &Notes, shelf: Shelf) -> Self {
+    /// `tables`: as the catalog has them.
+    pub(crate) fn start(
+        plan: &Plan,
+        watermark: u64,
+        notes: &Notes,
+        shelf: Shelf,
+        versions: &Arc<Versions>,
+        aparts: &Arc<Aparts>,
+        tables: &[Arc<Relation>],
+    ) -> Self {
         let route = |(index, sink): (usize, &crate::plan::SinkPlan)| Route {
             name: format!("sink{index}"),
             tables: Default::default(),
@@ -74,11 +91,25 @@ impl Process {
             messages: sink.kind == Kind::Log,
         };
         let budget = Budget::new(plan.budget_bytes);
-        let (standings, copies) = notes.standings();
+        let is_known = tables.iter().any(|table| table.oid == TABLES[2].0);
+        let sinks: Vec<usize> = (0..plan.sinks.len()).collect();
+        let apartness = |oid| match plan.sabotage {
+            Some(Sabotage::ForgetApart) => Apartness::Joined(Position::ZERO),
+            _ => aparts.of(oid, &sinks),
+        };
+        let (standings, copies) = notes.standings(is_known, apartness);
         let routes = plan.sinks.iter().enumerate().map(route).collect();
         let pipeline = Pipeline::new(routes, Lsn(watermark), &budget)
             .with_shelf(shelf)
             .with_standings(standings, plan.copies);
+        let pipeline = if plan.sabotage == Some(Sabotage::ForgetVersions) {
+            pipeline.with_relations(tables.iter().cloned())
+        } else {
+            pipeline.with_relations(versions.to_begin_with(tables))
+        };
+        let keeper = |sink| move |_| versions.lane(sink, aparts.lane(sink, Box::new(Nowhere)));
+        let keepers =
+            plan.sinks.iter().enumerate().map(|(sink, of)| (0..of.shards).map(keeper(sink)).collect());
         let shards = |sink: &crate::plan::SinkPlan| sink.shards as usize;
         Self {
             pipeline,
@@ -98,6 +129,9 @@ impl Process {
             handed_on_bytes: 0,
             watermark,
             copies,
+            versions: Arc::clone(versions),
+            aparts: Arc::clone(aparts),
+            keepers: keepers.collect(),
             last: BTreeMap::new(),
             removals: BTreeMap::new(),
             handed_out: BTreeSet::new(),
@@ -162,6 +196,7 @@ impl Process {
             Input::CopiedUntil(oid, snapshot) => self.pipeline.copied_until(oid, snapshot),
             Input::Release(oid) => self.pipeline.release(oid),
             Input::Settled(oid) => self.pipeline.settled(oid),
+            Input::Catalog(tables) => self.pipeline.catalog(tables),
             other => return Err(format!("the simulation gives no {other:?}")),
         }
         Ok(())
@@ -254,7 +289,10 @@ impl Process {
         let writing = Writing {
             sink,
             shard,
-            phase: batch.phase(),
+            phase: match self.sabotage {
+                Some(Sabotage::CatchUpAsStream) => Phase::Stream,
+                _ => batch.phase(),
+            },
             transactions: batch.transactions().iter().map(|transaction| transaction.id).collect(),
             bytes: batch.charged_bytes(),
             batch: Some(batch),
@@ -265,6 +303,15 @@ impl Process {
         };
         self.writes.insert(number, writing);
         Some(number)
+    }
+
+    /// Whether the sink keeps the versions that a write's batch is of.
+    pub(crate) fn keeps_versions(&mut self, number: u32) -> bool {
+        let Some(write) = self.writes.get(&number) else { return false };
+        let keeper = self.keepers.get_mut(write.sink).and_then(|lanes| lanes.get_mut(write.shard));
+        let (Some(keeper), Some(batch)) = (keeper, &write.batch) else { return false };
+        // Nothing in it waits.
+        matches!(keeper.prepare(Arc::clone(batch)).now_or_never(), Some(Ok(_)))
     }
 
     /// The lane has made a write of its batch.
@@ -302,7 +349,7 @@ fn note_fence(batch: &Batch, reached: &mut Reached) {
     let is_catching_up = batch.phase() == Phase::CatchUp;
     for change in batch.changes() {
         match change.op {
-            Op::Schema => continue,
+            Op::Schema | Op::Apart => continue,
             Op::Truncate => reached.insert(reached::TRUNCATE),
             _ => reached.insert(reached::FENCED_KEY_CHANGE),
         };

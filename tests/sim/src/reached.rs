@@ -44,5 +44,22 @@ paths! {
     LIVE_IN_TRANSACTION: "a table has caught up in the middle of a transaction",
     NEW_TABLE: "a table comes up that was not known",
     HELD: "a live table is copied anew",
+    ALTERED: "sinks follow a change of a table's schema",
+    ALTERED_OVERTAKEN: "other tables' changes overtake those of a table that sinks alter",
+    ALTERED_IN_TRANSACTION: "a table is altered in the middle of a transaction",
+    ALTERED_TWICE: "a table's changes go on waiting for its next version",
+    ALTERED_AGAIN: "a table waits again for a change of its schema behind a restart",
+    JOINED: "a table is apart from its process' beginning on",
+    ALTER_REFUSED: "a sink refuses a change of a table's schema for long",
+    CATALOG_ONLY: "sinks are told of a change of schema that only the catalog shows",
+    KILL_ALTERING: "the process dies while sinks alter a table",
+    KILL_CAUGHT_UP: "the process dies when a table has caught up and that is not written down",
     ACKNOWLEDGED_IN_BETWEEN: "something is acknowledged while later writes are in flight",
 }
+
+/// Only where a table is copied and altered too.
+pub(crate) const COPY_INSTEAD: &str = "a table is copied that sinks are altering";
+
+/// Only where a table is copied and altered too.
+pub(crate) const COPY_BEHIND: &str =
+    "a table that catches up with a change of its schema is to be copied behind that";

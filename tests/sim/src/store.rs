@@ -8,17 +8,23 @@
 //! row's changes is checked, and what is acknowledged.
 
 use crate::plan::Kind;
+use crate::table::{Columns, Given};
 use replicator_model::line;
-use replicator_model::source::{Effect, Row, Rows};
-use replicator_types::{Batch, Change, Lsn, Op, Phase, Position, Value};
+use replicator_model::shape::{KEY, LARGE};
+use replicator_model::source::{Effect, FullRow};
+use replicator_types::{Batch, Change, Lsn, Op, Phase, Position, Relation, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 type At = (u32, u8);
+
+/// By table and key.
+pub(crate) type FullRows = BTreeMap<At, FullRow>;
 
 /// A change, read out of a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
-    position: Position,
+    pub(crate) position: Position,
     what: What,
 }
 
@@ -28,9 +34,11 @@ enum What {
     Put {
         at: At,
         from: Option<At>,
-        value: String,
+        given: Given,
         large: Option<String>,
     },
+    /// The table looks like this.
+    Shape(Arc<Relation>),
     Remove {
         at: At,
     },
@@ -50,12 +58,14 @@ struct State {
     cleared: BTreeMap<u32, Position>,
     /// How far each lane has got.
     lanes: BTreeMap<usize, Position>,
+    /// By table.
+    columns: BTreeMap<u32, Columns>,
 }
 
 #[derive(Clone)]
 struct Entry {
     position: Position,
-    row: Option<Row>,
+    row: Option<FullRow>,
 }
 
 impl State {
@@ -64,12 +74,35 @@ impl State {
         self.rows.get(&at).map_or(cleared, |entry| entry.position.max(cleared))
     }
 
+    fn row(&self, at: At) -> Option<&FullRow> {
+        self.rows.get(&at).and_then(|entry| entry.row.as_ref())
+    }
+
     fn large(&self, at: At) -> Option<String> {
-        self.rows.get(&at).and_then(|entry| entry.row.as_ref()).map(|row| row.1.clone())
+        self.row(at).map(|row| row.get(&LARGE).cloned().unwrap_or_default())
+    }
+
+    /// The row by the columns that the table has here.
+    fn placed(&self, at: At, given: &Given, large: String) -> Result<FullRow, String> {
+        let columns = self.columns.get(&at.0).ok_or_else(|| format!("table {} is not there", at.0))?;
+        let mut row = columns.placed(given).map_err(|text| format!("table {}: {text}", at.0))?;
+        row.insert(KEY, at.1.to_string());
+        row.insert(LARGE, large);
+        Ok(row)
+    }
+
+    fn follow(&mut self, relation: &Relation, ordinal: u64) {
+        self.columns.entry(relation.oid).or_default().follow(relation, ordinal);
     }
 
     /// A row as of that position; in the stream that is a newer one than what is there.
-    fn write(&mut self, at: At, row: Option<Row>, position: Position, is_stream: bool) -> Result<(), String> {
+    fn write(
+        &mut self,
+        at: At,
+        row: Option<FullRow>,
+        position: Position,
+        is_stream: bool,
+    ) -> Result<(), String> {
         let before = self.position(at);
         if is_stream && position <= before {
             return Err(format!("row {at:?} is at {before} and gets the change at {position}"));
@@ -78,7 +111,7 @@ impl State {
         Ok(())
     }
 
-    fn rows(&self) -> Rows {
+    fn rows(&self) -> FullRows {
         self.rows.iter().filter_map(|(at, entry)| Some((*at, entry.row.clone()?))).collect()
     }
 }
@@ -141,18 +174,24 @@ impl Store {
     fn read(&self, change: &Change<'_>) -> Step {
         let table = change.relation.oid;
         let what = match change.op {
-            Op::Schema => What::Nothing,
-            _ if self.kind == Kind::Log => What::Line(line(change)),
-            Op::Message => What::Nothing,
+            _ if self.kind == Kind::Log && change.op != Op::Schema => What::Line(line(change)),
+            Op::Schema => What::Shape(Arc::clone(change.relation)),
+            Op::Message | Op::Apart => What::Nothing,
             Op::Truncate => What::Clear { table },
             Op::Delete => What::Remove { at: (table, key(change.key_values().next())) },
             Op::Insert | Op::Update => {
-                let mut values = change.new_values();
-                let at = (table, key(values.next()));
-                let value = text(values.next()).unwrap_or_default();
-                let large = text(values.next());
+                let mut given = Given::new(change.relation);
+                let mut large = None;
+                for (column, value) in change.relation.columns.iter().zip(change.new_values()) {
+                    match (column.attnum, text(Some(value))) {
+                        (LARGE, text) => large = text,
+                        (KEY, _) | (_, None) => {}
+                        (_, Some(text)) => given.push(column, text),
+                    }
+                }
+                let at = (table, key(change.key_values().next()));
                 let old = change.old_key_values().filter(|_| change.key_changed);
-                What::Put { at, from: old.map(|mut old| (table, key(old.next()))), value, large }
+                What::Put { at, from: old.map(|mut old| (table, key(old.next()))), given, large }
             }
         };
         Step { position: change.position, what }
@@ -172,7 +211,7 @@ impl Store {
         for step in steps.iter().take(count) {
             let is_there = match self.kind {
                 Kind::Log => self.append(step)?,
-                Kind::Versions => self.version(step),
+                Kind::Versions => self.version(step)?,
                 Kind::Transactions => self.transact(shard, phase, step)?,
             };
             passed_over += usize::from(is_there);
@@ -199,19 +238,24 @@ impl Store {
     }
 
     /// The newest version wins, in whatever order they come.
-    fn version(&mut self, step: &Step) -> bool {
+    fn version(&mut self, step: &Step) -> Result<bool, String> {
         let state = &mut self.memory;
-        let mut put = |at: At, row: Option<Row>| {
+        let row = match &step.what {
+            What::Put { at, given, large, .. } => {
+                Some(state.placed(*at, given, large.clone().unwrap_or_else(|| MISSING.into()))?)
+            }
+            _ => None,
+        };
+        let mut put = |at: At, row: Option<FullRow>| {
             let is_there = state.rows.get(&at).is_some_and(|entry| entry.position >= step.position);
             if !is_there {
                 state.rows.insert(at, Entry { position: step.position, row });
             }
             is_there
         };
-        match &step.what {
-            What::Put { at, from, value, large } => {
-                let large = large.clone().unwrap_or_else(|| MISSING.into());
-                let is_there = put(*at, Some((value.clone(), large)));
+        Ok(match &step.what {
+            What::Put { at, from, .. } => {
+                let is_there = put(*at, row);
                 from.filter(|from| from != at).map(|from| put(from, None));
                 is_there
             }
@@ -222,8 +266,12 @@ impl Store {
                 *cleared = step.position.max(*cleared);
                 false
             }
+            What::Shape(relation) => {
+                state.follow(relation, step.position.ordinal);
+                false
+            }
             What::Line(_) | What::Nothing => false,
-        }
+        })
     }
 
     fn transact(&mut self, shard: usize, phase: Phase, step: &Step) -> Result<bool, String> {
@@ -231,7 +279,7 @@ impl Store {
         let (position, is_stream) = (step.position, phase == Phase::Stream);
         if is_stream {
             let lane = state.lanes.entry(shard).or_default();
-            if !matches!(step.what, What::Nothing) {
+            if !matches!(step.what, What::Nothing | What::Shape(_)) {
                 if position <= *lane {
                     return Ok(true);
                 }
@@ -239,15 +287,18 @@ impl Store {
             }
         }
         match &step.what {
-            What::Put { at, from, value, large } => {
+            What::Put { at, from, given, large } => {
                 let origin = from.unwrap_or(*at);
                 // Catching up, a row may have been moved before, by an earlier try.
                 let moved = (!is_stream && origin != *at).then(|| state.large(*at)).flatten();
                 let large = large.clone().or(moved).or_else(|| state.large(origin));
+                // What the change does not say stays: columns that came later than its version.
+                let before = state.row(origin).or_else(|| state.row(*at)).cloned().unwrap_or_default();
                 if let Some(from) = from.filter(|from| from != at) {
                     state.write(from, None, position, is_stream)?;
                 }
-                let row = (value.clone(), large.unwrap_or_else(|| MISSING.into()));
+                let now = state.placed(*at, given, large.unwrap_or_else(|| MISSING.into()))?;
+                let row = before.into_iter().chain(now).collect();
                 state.write(*at, Some(row), position, is_stream)?;
             }
             What::Remove { at } => state.write(*at, None, position, is_stream)?,
@@ -256,22 +307,56 @@ impl Store {
                 let cleared = state.cleared.entry(*table).or_default();
                 *cleared = position.max(*cleared);
             }
+            What::Shape(relation) => state.follow(relation, position.ordinal),
             What::Line(_) | What::Nothing => {}
         }
         Ok(false)
     }
 
     /// A table's copy: its rows, instead of what there was. Durable at once.
-    pub(crate) fn copy(&mut self, table: u32, snapshot: u64, rows: &Rows) {
+    pub(crate) fn copy(
+        &mut self,
+        table: u32,
+        snapshot: u64,
+        rows: &FullRows,
+        columns: &Relation,
+    ) -> Result<(), String> {
         if self.kind == Kind::Log {
-            return;
+            return Ok(());
         }
         let position = Position::copied(Lsn(snapshot), 0);
         self.memory.rows.retain(|at, _| at.0 != table);
         self.memory.cleared.insert(table, position);
-        let entry = |row: &Row| Entry { position, row: Some(row.clone()) };
-        self.memory.rows.extend(rows.iter().map(|(at, row)| (*at, entry(row))));
+        self.memory.follow(columns, 0);
+        for (at, row) in rows {
+            let mut given = Given::new(columns);
+            for column in
+                columns.columns.iter().filter(|column| column.attnum != KEY && column.attnum != LARGE)
+            {
+                row.get(&column.attnum).into_iter().for_each(|text| given.push(column, text.clone()));
+            }
+            let row = self.memory.placed(*at, &given, row.get(&LARGE).cloned().unwrap_or_default())?;
+            self.memory.rows.insert(*at, Entry { position, row: Some(row) });
+        }
         self.flush();
+        Ok(())
+    }
+
+    /// The table is there.
+    pub(crate) fn make(&mut self, relation: &Relation) {
+        for state in [&mut self.memory, &mut self.disk] {
+            if !state.columns.contains_key(&relation.oid) {
+                state.follow(relation, 0);
+            }
+        }
+    }
+
+    /// The table becomes what the version says. Durable at once, together with what there was before.
+    pub(crate) fn alter(&mut self, relation: &Relation, ordinal: u64) {
+        if self.kind != Kind::Log {
+            self.memory.follow(relation, ordinal);
+            self.flush();
+        }
     }
 
     /// What was applied survives from here on.
@@ -313,7 +398,12 @@ impl Store {
     }
 
     /// Compares what is on the disk with what the source has.
-    pub(crate) fn compare(&self, rows: &Rows, log: &BTreeMap<(u64, u64), String>) -> Result<(), String> {
+    pub(crate) fn compare(
+        &self,
+        rows: &FullRows,
+        columns: impl Fn(u32) -> Vec<(i16, String)>,
+        log: &BTreeMap<(u64, u64), String>,
+    ) -> Result<(), String> {
         if self.kind == Kind::Log {
             let both = log.keys().chain(self.log.keys());
             for position in both {
@@ -324,7 +414,20 @@ impl Store {
             }
             return Ok(());
         }
-        let mine = self.disk.rows();
+        for (table, of) in &self.disk.columns {
+            let (has, should) = (of.names(), columns(*table));
+            if has != should {
+                return Err(format!("table {table} has columns {has:?} and should have {should:?}"));
+            }
+        }
+        // What is dropped at the source may stay here.
+        let mut mine = self.disk.rows();
+        for (at, row) in &mut mine {
+            let of = self.disk.columns.get(&at.0);
+            let value =
+                |(attnum, name): (i16, String)| Some((attnum, row.remove(&of?.place(attnum, &name)?)?));
+            *row = columns(at.0).into_iter().filter_map(value).collect();
+        }
         for at in rows.keys().chain(mine.keys()) {
             let (has, should) = (mine.get(at), rows.get(at));
             if has != should {

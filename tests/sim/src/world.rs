@@ -2,17 +2,21 @@
 
 use crate::chance::Chance;
 use crate::copies::{Copy, Notes};
+use crate::keeper::Keeper;
 use crate::plan::{Plan, Sabotage};
 use crate::process::Process;
-use crate::reached::{self, Reached};
+use crate::reached::Reached;
 use crate::server::Server;
 use crate::store::Store;
+use replicator_model::shape::Names;
 use replicator_model::source::Source;
-use replicator_pipeline::{Input, Notice};
+use replicator_pipeline::Input;
 use replicator_spill::Shelf;
-use std::collections::BTreeMap;
+use replicator_types::Position;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod check;
@@ -96,6 +100,7 @@ enum Event {
     Feedback { connection: u32 },
     Drive { run: u32, due: u64 },
     Table { run: u32 },
+    Poll { run: u32 },
     Prepare { run: u32, write: u32 },
     Send { run: u32, write: u32 },
     Arrive { run: u32, write: u32, end: End },
@@ -116,6 +121,8 @@ struct World {
     reached: Reached,
     server: Server,
     stores: Vec<Store>,
+    /// By sink: its notes on versions of tables.
+    keepers: Vec<Arc<Keeper>>,
     notes: Notes,
     process: Option<Process>,
     /// Number of the process.
@@ -136,6 +143,12 @@ struct World {
     over_budget_bytes: usize,
     /// The largest piece that was read or handed on at once.
     largest_bytes: usize,
+    /// Changes of schema that sinks were asked to follow.
+    altered: BTreeSet<(u32, Position)>,
+    /// A promise that was found broken aside from the schedule's steps.
+    broken: Option<String>,
+    /// Looks at the catalog and keepalives behind them, by turns, when there was nothing else left to do.
+    last_looks: u32,
 }
 
 /// Virtual time in which everything has to come to its end once nothing breaks any more: many times the longest pause.
@@ -166,7 +179,10 @@ pub fn run(plan: &Plan) -> Result<Outcome, Violation> {
 
 impl World {
     fn new(plan: Plan) -> Self {
-        let source = Source::new().with_large_bytes(plan.large_bytes);
+        let source = Source::new()
+            .with_large_bytes(plan.large_bytes)
+            .with_names(if plan.is_hard { Names::Again } else { Names::New })
+            .with_hard(plan.is_hard);
         let shelf = match plan.waiting_bytes {
             Some(memory_bytes_max) => Shelf::new(&std::env::temp_dir(), memory_bytes_max),
             None => Shelf::in_memory(),
@@ -182,6 +198,7 @@ impl World {
             reached: Reached::new(),
             server: Server::new(source),
             stores: plan.sinks.iter().map(|sink| Store::new(sink.kind)).collect(),
+            keepers: plan.sinks.iter().map(|_| Arc::default()).collect(),
             notes: Notes::new(plan.copies),
             process: None,
             run: 0,
@@ -197,6 +214,9 @@ impl World {
             passed: 0,
             over_budget_bytes: 0,
             largest_bytes: 0,
+            altered: BTreeSet::new(),
+            broken: None,
+            last_looks: 0,
             plan,
         }
     }
@@ -220,6 +240,9 @@ impl World {
             self.take_turns();
             self.told();
             self.check_bytes()?;
+            if let Some(text) = self.broken.take() {
+                return Err(text);
+            }
             self.step += 1;
             if self.is_over() {
                 return self.check_end();
@@ -240,7 +263,10 @@ impl World {
                 self.after(next, Event::SaveSlot);
             }
             Event::SourceBack => self.server.is_up = true,
-            Event::SinkBack(sink) => self.stores[sink].is_up = true,
+            Event::SinkBack(sink) => {
+                self.stores[sink].is_up = true;
+                self.keepers[sink].set_up(true);
+            }
             Event::Fault => self.next_fault()?,
             Event::Start => self.start(),
             Event::Connect { run } if run == self.run => self.connect(),
@@ -250,6 +276,7 @@ impl World {
             Event::Feedback { connection } if connection == self.server.connection => self.feedback()?,
             Event::Drive { run, due } if run == self.run && self.drive_due == Some(due) => self.drive()?,
             Event::Table { run } if run == self.run => self.table(),
+            Event::Poll { run } if run == self.run => self.poll(),
             Event::Prepare { run, write } if run == self.run => self.prepare(write),
             Event::Send { run, write } if run == self.run => self.send(write),
             Event::Arrive { run, write, end } if run == self.run => self.arrive(write, end)?,
@@ -315,32 +342,12 @@ impl World {
         Ok(())
     }
 
-    fn told(&mut self) {
-        let Some(process) = &mut self.process else { return };
-        for notice in process.notices() {
-            match notice {
-                Notice::Held(oid) => {
-                    process.copies.insert(oid, Copy::Waits);
-                }
-                Notice::New(relation) => {
-                    self.reached.insert(reached::NEW_TABLE);
-                    process.copies.insert(relation.oid, Copy::Waits);
-                }
-                Notice::CaughtUp { oid, from } => {
-                    process.copies.insert(oid, Copy::CaughtUp(from));
-                }
-                // Nobody asks for a table, and none is altered; keys of rows with large values stay while they are copied.
-                Notice::Request { .. }
-                | Notice::ToAlter { .. }
-                | Notice::Refused { .. }
-                | Notice::Altered { .. }
-                | Notice::Rewritten { .. }
-                | Notice::Doubtful(_) => {}
-            }
-        }
+    fn is_over(&self) -> bool {
+        // What only the catalog tells comes to the sinks by then.
+        self.last_looks > 3 && self.is_done()
     }
 
-    fn is_over(&self) -> bool {
+    fn is_done(&self) -> bool {
         let Some(process) = &self.process else { return false };
         self.is_calm()
             && self.server.is_read_out()

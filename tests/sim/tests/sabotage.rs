@@ -2,10 +2,15 @@
 
 use replicator_sim::{Plan, Sabotage, run_many};
 
-/// Whether some schedule of the first few hundred finds the bug, by a promise that says so.
+/// Whether some schedule of the first finds the bug, by a promise that says so.
 #[track_caller]
 fn is_found(sabotage: Sabotage, promise: &str) {
-    let report = run_many(0..600, 2, |seed| Plan::of(seed).with_sabotage(sabotage));
+    is_found_in(600, sabotage, promise);
+}
+
+#[track_caller]
+fn is_found_in(seeds: u64, sabotage: Sabotage, promise: &str) {
+    let report = run_many(0..seeds, 2, |seed| Plan::of(seed).with_sabotage(sabotage));
     assert!(!report.violations.is_empty(), "{sabotage:?} is not found");
     let texts: Vec<_> = report.violations.iter().map(ToString::to_string).collect();
     assert!(texts.iter().any(|text| text.contains(promise)), "{sabotage:?} is found only as {texts:#?}");
@@ -79,4 +84,34 @@ fn a_note_that_says_more_than_the_sinks_have_is_found() {
 #[test]
 fn a_subtransaction_that_stays_though_it_was_rolled_back_is_found() {
     is_found(Sabotage::ForgetAbort, "the log has");
+}
+
+#[test]
+fn a_held_table_whose_changes_pass_for_the_streams_is_found() {
+    is_found(Sabotage::CatchUpAsStream, "");
+}
+
+#[test]
+fn acknowledging_what_waits_for_an_alteration_is_found() {
+    is_found(Sabotage::AcknowledgeAltering, "is acknowledged, and");
+}
+
+#[test]
+fn forgetting_the_versions_of_tables_is_found() {
+    is_found(Sabotage::ForgetVersions, "");
+}
+
+#[test]
+fn changes_that_follow_before_the_alteration_are_found() {
+    is_found(Sabotage::ReleaseUnaltered, "comes before the column");
+}
+
+#[test]
+fn a_table_that_goes_back_to_the_stream_before_what_lanes_have_got_past_is_found() {
+    is_found_in(6_000, Sabotage::JoinEarly, "");
+}
+
+#[test]
+fn forgetting_that_a_table_was_apart_is_found() {
+    is_found_in(6_000, Sabotage::ForgetApart, "");
 }

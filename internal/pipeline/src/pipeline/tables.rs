@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A table that waits keeps its changes, and the watermark before them; logs get them at once. See
-//! [`waiting`](crate::waiting). Where the schema changed while a table waited, its state sinks are asked to follow
-//! ([`Notice::ToAlter`]) when its changes have been handed on up to there; other tables go on.
+//! [`waiting`](crate::waiting). A live table whose schema changes waits too, for its state sinks to follow the change
+//! ([`Notice::ToAlter`]): however long that takes one of them, other tables go on.
 
 use super::{Pipeline, PipelineError, STEP_BYTES};
 use crate::dispatcher::{RowChange, Target, To};
@@ -57,8 +57,8 @@ pub enum Notice {
     /// of a later time: where the row was, another may stand. Only a copy under one snapshot makes that right.
     /// Told before [`Notice::CaughtUp`], once a copy.
     Doubtful(u32),
-    /// A table that catches up has come to a change of its schema. Everything of it that was made under an earlier version
-    /// is durable, and what comes next is of this one: the sinks that hold state by key are to follow it ([`Sink::alter`](replicator_sink::Sink::alter)).
+    /// Everything of the table that was made under an earlier version is durable, and what comes next is of this one:
+    /// the sinks that hold state by key are to follow it ([`Sink::alter`](replicator_sink::Sink::alter)).
     /// [`Pipeline::release`] answers; or a copy does, as after [`Notice::Held`].
     ToAlter {
         /// How the table looks.
@@ -110,6 +110,13 @@ impl Notice {
             _ => false,
         }
     }
+}
+
+/// Where in the stream something happens.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    transaction: TxnId,
+    at: Position,
 }
 
 /// Where tables stand.
@@ -204,7 +211,8 @@ impl Pipeline {
         self.targets.insert(oid, target);
         if let Some(before) = before {
             let open = self.transaction;
-            self.altered(before, relation, open.map(|open| open.meta.id), now);
+            let place = open.map(|open| Turn { transaction: open.meta.id, at: open.position() });
+            self.altered(before, relation, place, now);
             if let Some(open) = open {
                 self.tell_schema(oid, &open.meta, open.ordinal, now)?;
             }
@@ -212,29 +220,44 @@ impl Pipeline {
         Ok(())
     }
 
-    /// A table has another version, which is about to be told. If its rows may have been computed anew it waits from
-    /// here on, and holds the watermark before `transaction`: after a crash it is found out again.
-    fn altered(
-        &mut self,
-        before: Arc<Relation>,
-        after: Arc<Relation>,
-        transaction: Option<TxnId>,
-        now: Instant,
-    ) {
+    /// A table has another version, which is about to be told. If its rows may have been computed anew, or sinks have to
+    /// follow it, it waits from here on, and holds the watermark before `turn`: after a crash it is found out again.
+    fn altered(&mut self, before: Arc<Relation>, after: Arc<Relation>, turn: Option<Turn>, now: Instant) {
         let oid = after.oid;
-        // Partitions are described too where their root is what is published. Nobody would copy them.
-        let is_live = self.tables.unknown_wait && self.tables.standings.contains_key(&oid);
-        let Some(rewrite) = rewrite_of(&before, &after).filter(|_| is_live) else {
-            self.notices.push(Notice::Altered { before, after });
-            return;
-        };
-        self.notices.push(Notice::Rewritten { after, rewrite });
-        self.hold_behind(oid, &before, now);
-        if let Some(transaction) = transaction
+        // Partitions are described too where their root is what is published: they have no standing.
+        let standing = self.tables.standings.get(&oid).copied();
+        let rewrite = rewrite_of(&before, &after).filter(|_| self.tables.unknown_wait && standing.is_some());
+        let alters = turn.filter(|turn| standing.is_some_and(|from| from <= turn.at));
+        match (rewrite, alters) {
+            (Some(rewrite), _) => {
+                self.notices.push(Notice::Rewritten { after, rewrite });
+                self.hold_behind(oid, &before, Notice::Held(oid), now);
+            }
+            (None, Some(turn)) if self.may_wait(&before, &after) => {
+                self.notices.push(Notice::Altered { before: Arc::clone(&before), after: Arc::clone(&after) });
+                let notice = Notice::ToAlter { after: Arc::clone(&after), at: turn.at };
+                self.hold_behind(oid, &before, notice, now);
+                if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+                    waiting.told = Some(after);
+                }
+            }
+            (None, _) => {
+                self.notices.push(Notice::Altered { before, after });
+                return;
+            }
+        }
+        if let Some(turn) = turn
             && let Some(waiting) = self.tables.waiting.get_mut(&oid)
         {
-            waiting.hold_back(&mut self.accounts, transaction);
+            waiting.hold_back(&mut self.accounts, turn.transaction);
         }
+    }
+
+    /// Whether a table may wait for its sinks to follow a change of its schema. What is handed on after a crash may have
+    /// been handed on before, so its rows need keys.
+    fn may_wait(&mut self, before: &Relation, after: &Arc<Relation>) -> bool {
+        let target = self.dispatcher.target(after);
+        after.has_key() && before.has_key() && self.dispatcher.is_state_kept_of(&target)
     }
 
     /// The first change of a table that is not known comes: the table waits for its copy. Its description alone means
@@ -308,7 +331,8 @@ impl Pipeline {
                 commit_time_us: self.last_commit_time_us,
                 xid: 0,
             };
-            self.altered(before, relation, Some(id), now);
+            let at = Position { commit_lsn: meta.commit_lsn, ordinal: 0 };
+            self.altered(before, relation, Some(Turn { transaction: id, at }), now);
             let to = if self.tables.waiting.contains_key(&oid) { To::Logs } else { To::All };
             if let Some(target) = self.targets.get(&oid) {
                 self.dispatcher.schema(&mut self.accounts, &meta, target, to, 0, now);
@@ -321,19 +345,19 @@ impl Pipeline {
     pub fn hold(&mut self, oid: u32, now: Instant) {
         self.tables.unknown.remove(&oid);
         match self.relations.told(oid).cloned() {
-            Some(told) => self.hold_behind(oid, &told, now),
-            None => self.hold_table(oid, None, now),
+            Some(told) => self.hold_behind(oid, &told, Notice::Held(oid), now),
+            None => self.hold_table(oid, None, Notice::Held(oid), now),
         }
     }
 
     /// Behind the table's version `told`, which state sinks know.
-    fn hold_behind(&mut self, oid: u32, told: &Arc<Relation>, now: Instant) {
+    fn hold_behind(&mut self, oid: u32, told: &Arc<Relation>, notice: Notice, now: Instant) {
         let target = self.dispatcher.target(told);
-        self.hold_table(oid, Some(&target), now);
+        self.hold_table(oid, Some(&target), notice, now);
     }
 
-    fn hold_table(&mut self, oid: u32, told: Option<&Target>, now: Instant) {
-        let notice = Notice::Held(oid);
+    /// `notice` is told when what came before is durable.
+    fn hold_table(&mut self, oid: u32, told: Option<&Target>, notice: Notice, now: Instant) {
         let tables = &mut self.tables;
         if let Some(waiting) = tables.waiting.get_mut(&oid) {
             tables.releasing.retain(|releasing| *releasing != oid);
@@ -362,7 +386,7 @@ impl Pipeline {
         tables.groups.insert(group, notice);
         if let Some(target) = told {
             let meta = self.meta_of_group(group);
-            self.dispatcher.schema(&mut self.accounts, &meta, target, To::States, 0, now);
+            self.dispatcher.apart(&mut self.accounts, &meta, target, now);
         }
         self.accounts.seal_group(group);
     }

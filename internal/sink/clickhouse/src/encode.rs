@@ -163,7 +163,7 @@ impl Encoder {
     #[inline]
     fn push(&mut self, index: usize, change: &Change<'_>, copied: bool) -> Result<(), PushError> {
         // The table was brought into that shape when the batch was prepared; no message is asked for.
-        if matches!(change.op, Op::Schema | Op::Message) {
+        if matches!(change.op, Op::Schema | Op::Apart | Op::Message) {
             return Ok(());
         }
         let table = self.tables.get_mut(change.relation_index).ok_or(PushError::NoTable)?;
@@ -197,7 +197,7 @@ impl Encoder {
                         rows.push(values, position, 0)
                     }
                     Op::Delete => rows.push_old(change.position, 1, soft),
-                    Op::Truncate | Op::Schema | Op::Message => Ok(()),
+                    Op::Truncate | Op::Schema | Op::Apart | Op::Message => Ok(()),
                 }
             }
             ClickHouseMode::History => match change.op {
@@ -217,7 +217,7 @@ impl Encoder {
                 }
                 Op::Delete => rows.push_old(change.position, Operation::Delete as u8, true),
                 Op::Truncate => rows.push_nothing(Operation::Truncate as u8),
-                Op::Schema | Op::Message => Ok(()),
+                Op::Schema | Op::Apart | Op::Message => Ok(()),
             },
         }
     }

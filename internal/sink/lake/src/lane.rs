@@ -117,7 +117,7 @@ pub(crate) fn files_of(
     writers.resize_with(batch.relations().len(), || None);
     let mut left_out = 0;
     for change in batch.changes() {
-        if matches!(change.op, Op::Schema | Op::Message) {
+        if matches!(change.op, Op::Schema | Op::Apart | Op::Message) {
             continue;
         }
         let done = known.get(change.relation_index).copied().flatten();

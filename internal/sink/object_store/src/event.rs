@@ -148,7 +148,7 @@ impl EventWriter {
             Op::Delete => b"delete\"",
             Op::Truncate => b"truncate\"",
             Op::Message => b"message\"",
-            Op::Schema => return Ok(()),
+            Op::Schema | Op::Apart => return Ok(()),
         };
         let table_index = self.table_index(change);
         let Some(table) = self.tables.get(table_index) else {

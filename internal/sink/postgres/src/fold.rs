@@ -106,7 +106,7 @@ impl Fold {
                 let slot = self.slot(change.relation, change.old_key_values().ok_or(KeyError::Missing)?)?;
                 self.set(slot, Outcome::Delete);
             }
-            Op::Truncate | Op::Schema | Op::Message => {}
+            Op::Truncate | Op::Schema | Op::Apart | Op::Message => {}
         }
         Ok(())
     }

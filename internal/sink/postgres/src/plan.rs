@@ -121,7 +121,7 @@ impl Plan {
         let mut mark = None;
         for (index, change) in batch.changes().enumerate() {
             // A schema change stands at the position of the change behind it, which is not in yet.
-            if matches!(change.op, Op::Schema | Op::Message) {
+            if matches!(change.op, Op::Schema | Op::Apart | Op::Message) {
                 continue;
             }
             planner.plan.last = change.position;

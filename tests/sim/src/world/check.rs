@@ -65,9 +65,14 @@ impl World {
     /// At the end every sink has what the source has.
     pub(super) fn check_end(&self) -> Result<(), String> {
         let source = &self.server.source;
+        let rows = source.full_rows(None);
+        let columns = |table: u32| {
+            let columns = source.shape(table).into_iter().flat_map(|shape| &shape.columns);
+            columns.map(|column| (column.attnum, column.name.clone())).collect()
+        };
         for (sink, store) in self.stores.iter().enumerate() {
             store
-                .compare(&source.committed, &source.expected)
+                .compare(&rows, columns, &source.expected)
                 .map_err(|text| format!("in the end sink {sink} ({:?}) differs: {text}", store.kind))?;
         }
         let Some(process) = &self.process else { return Ok(()) };

@@ -36,6 +36,7 @@ impl World {
             Fault::SinkCrash => {
                 let sink = self.chance.below(self.stores.len() as u64) as usize;
                 if self.stores[sink].is_up {
+                    self.keepers[sink].set_up(false);
                     if self.stores[sink].crash() {
                         self.reached.insert(reached::SINK_LOST);
                     }
@@ -55,6 +56,13 @@ impl World {
         }
         if process.copies.values().any(|copy| matches!(copy, Copy::Released)) {
             self.reached.insert(reached::KILL_CATCHING_UP);
+        }
+        let any = |of: fn(&Copy) -> bool| process.copies.values().any(of);
+        if any(|copy| matches!(copy, Copy::Altering(_))) {
+            self.reached.insert(reached::KILL_ALTERING);
+        }
+        if any(|copy| matches!(copy, Copy::CaughtUp { .. })) {
+            self.reached.insert(reached::KILL_CAUGHT_UP);
         }
         // What was sent may land all the same; the next process waits for that, or makes it impossible.
         for write in process.writes.values().filter(|write| write.is_sent) {

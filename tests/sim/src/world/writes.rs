@@ -1,9 +1,11 @@
 //! A batch's way into a sink: prepared, sent, applied, flushed, answered; and what can go wrong on it.
 
 use super::{End, Event, World};
+use crate::copies::Copy;
 use crate::plan::{Kind, Sabotage};
 use crate::reached;
 use replicator_pipeline::Backoff;
+use replicator_types::{Phase, Position};
 use std::time::Duration;
 
 impl World {
@@ -49,11 +51,14 @@ impl World {
         let Some(process) = &mut self.process else { return };
         let Some(write) = process.writes.get_mut(&number) else { return };
         let store = &self.stores[write.sink];
-        if fails || !store.is_up {
+        let (sink, is_up) = (write.sink, store.is_up);
+        if fails || !is_up || !process.keeps_versions(number) {
             self.reached.insert(reached::PREPARE_FAILED);
             let pause_us = self.pause_us(number);
             return self.after(pause_us, Event::Prepare { run: self.run, write: number });
         }
+        let Some(write) = process.writes.get_mut(&number) else { return };
+        let store = &self.stores[sink];
         let steps = write.batch.as_ref().map(|batch| store.prepare(batch)).unwrap_or_default();
         write.backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         process.prepared(number, steps);
@@ -76,6 +81,12 @@ impl World {
         }
     }
 
+    /// Whether a table waits since before that position for its sinks to alter it.
+    fn is_altering_before(&self, position: Option<Position>) -> bool {
+        let copies = self.process.iter().flat_map(|process| process.copies.values());
+        copies.into_iter().any(|copy| matches!(copy, Copy::Altering(of) if Some(of.at) < position))
+    }
+
     /// The request comes to the sink's server.
     pub(super) fn arrive(&mut self, number: u32, end: End) -> Result<(), String> {
         let run = self.run;
@@ -87,7 +98,15 @@ impl World {
             return Ok(());
         };
         write.is_sent = false;
-        let (sink, lane, all) = (write.sink, (write.shard, write.phase), write.steps.len());
+        let (sink, phase, all) = (write.sink, write.phase, write.steps.len());
+        let lane = (write.shard, phase);
+        let last = write.steps.last().map(|step| step.position);
+        if phase == Phase::Stream && self.stores[sink].kind != Kind::Log && self.is_altering_before(last) {
+            self.reached.insert(reached::ALTERED_OVERTAKEN);
+        }
+        let Some(write) = self.process.as_ref().and_then(|process| process.writes.get(&number)) else {
+            return Ok(());
+        };
         let store = &mut self.stores[sink];
         let answer = |good| Event::Answer { run, write: number, good };
         if !store.is_up {

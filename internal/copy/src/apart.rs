@@ -1,0 +1,183 @@
+//! Tables whose changes wait while other tables' go ahead, as the sinks' notes have it.
+//!
+//! ```text
+//!   fence ─▶ lane: note "apart" ─▶ other tables go ahead … ─▶ caught up ─▶ note "joined from …"
+//! ```
+//!
+//! A lane that goes ahead gets past changes that wait, and after a crash it leaves out what it has got past. A run that
+//! finds a table apart keeps it so from its beginning, until the stream has passed whatever the run before can have got:
+//! then its changes come by themselves, and what has come before comes again.
+//!
+//! # Invariants
+//! - The note is durable in a sink before the fence lifts there, and so before anything goes ahead.
+//! - It is taken back when everything that waited is durable, and before the watermark is let go.
+
+use crate::ledger::position_text;
+use async_trait::async_trait;
+use replicator_sink::{Lane, Sink, SinkError, Write};
+use replicator_types::{Batch, Op, Position, Relation};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Notes about tables apart have this in front of the table's oid.
+const KEY_PREFIX: &str = "apart/";
+
+/// What a sink knows of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum Note {
+    /// Its changes wait.
+    Apart {
+        /// `schema.name`, for people.
+        table: String,
+    },
+    /// What waited is durable.
+    Joined {
+        /// `schema.name`, for people.
+        table: String,
+        /// The first change that did not wait.
+        #[serde(with = "position_text")]
+        from: Position,
+    },
+}
+
+/// How a table stands, by the notes of the sinks that take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apartness {
+    /// It is apart for one of them.
+    Apart,
+    /// Changes before that position are in all of them; the beginning where it was never apart.
+    Joined(Position),
+}
+
+/// See the module.
+pub struct Aparts {
+    sinks: Vec<Arc<dyn Sink>>,
+    /// By table, then by sink.
+    notes: Mutex<BTreeMap<u32, BTreeMap<usize, Note>>>,
+}
+
+impl Aparts {
+    /// Reads what the sinks have noted.
+    ///
+    /// # Errors
+    /// A sink that does not answer, or a note that can't be read.
+    pub async fn load(sinks: &[Arc<dyn Sink>]) -> Result<Self, SinkError> {
+        let mut notes: BTreeMap<u32, BTreeMap<usize, Note>> = BTreeMap::new();
+        for (number, sink) in sinks.iter().enumerate() {
+            for (key, text) in sink.notes().await? {
+                let Some(oid) = key.strip_prefix(KEY_PREFIX).and_then(|oid| oid.parse().ok()) else {
+                    continue;
+                };
+                let note = serde_json::from_str(&text).map_err(|error| {
+                    SinkError::halt(format!(
+                        "sink {}: its note {key} about changes of a table that waited can't be read ({error}): was it \
+                         written by a later version? Remove the note and have the table copied anew",
+                        sink.name()
+                    ))
+                })?;
+                notes.entry(oid).or_default().insert(number, note);
+            }
+        }
+        Ok(Self { sinks: sinks.to_vec(), notes: Mutex::new(notes) })
+    }
+
+    /// How a table stands in those sinks.
+    pub fn of(&self, oid: u32, sinks: &[usize]) -> Apartness {
+        let notes = self.notes();
+        let mut joined = Position::ZERO;
+        for (_, note) in notes.get(&oid).into_iter().flatten().filter(|(sink, _)| sinks.contains(sink)) {
+            match note {
+                Note::Apart { .. } => return Apartness::Apart,
+                Note::Joined { from, .. } => joined = joined.max(*from),
+            }
+        }
+        Apartness::Joined(joined)
+    }
+
+    /// The sinks that have noted that the table is apart.
+    pub fn sinks_apart(&self, oid: u32) -> Vec<usize> {
+        let is_apart = |(sink, note): (&usize, &Note)| matches!(note, Note::Apart { .. }).then_some(*sink);
+        self.notes().get(&oid).into_iter().flatten().filter_map(is_apart).collect()
+    }
+
+    /// Notes in a sink that what waited of a table is durable, and the first change that did not wait.
+    ///
+    /// # Errors
+    /// The sink.
+    pub async fn join(&self, sink: usize, oid: u32, table: &str, from: Position) -> Result<(), SinkError> {
+        self.put(sink, oid, Note::Joined { table: table.to_owned(), from }).await
+    }
+
+    /// The lane, which notes that a table is apart before sink number `sink` goes on behind that.
+    pub fn lane(self: &Arc<Self>, sink: usize, lane: Box<dyn Lane>) -> Box<dyn Lane> {
+        Box::new(NotingLane { aparts: Arc::clone(self), sink, lane })
+    }
+
+    async fn part(&self, sink: usize, table: &Relation) -> Result<(), SinkError> {
+        self.put(sink, table.oid, Note::Apart { table: table.qualified_name() }).await
+    }
+
+    async fn put(&self, number: usize, oid: u32, note: Note) -> Result<(), SinkError> {
+        let Some(sink) = self.sinks.get(number) else { return Ok(()) };
+        let text = serde_json::to_string(&note)
+            .map_err(|error| SinkError::halt(format!("a note can't be written: {error}")))?;
+        sink.put_note(&format!("{KEY_PREFIX}{oid}"), Some(&text)).await?;
+        self.notes().entry(oid).or_default().insert(number, note);
+        Ok(())
+    }
+
+    fn notes(&self) -> MutexGuard<'_, BTreeMap<u32, BTreeMap<usize, Note>>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct NotingLane {
+    aparts: Arc<Aparts>,
+    sink: usize,
+    lane: Box<dyn Lane>,
+}
+
+#[async_trait]
+impl Lane for NotingLane {
+    fn in_flight_max(&self) -> usize {
+        self.lane.in_flight_max()
+    }
+
+    fn needs_drain(&self, batch: &Batch) -> bool {
+        !tells_apart(batch) && self.lane.needs_drain(batch)
+    }
+
+    async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
+        if tells_apart(&batch) {
+            for table in batch.relations() {
+                self.aparts.part(self.sink, table).await?;
+            }
+            return Ok(Box::new(Noted));
+        }
+        self.lane.prepare(batch).await
+    }
+}
+
+/// It is fenced then, and that is the only change in it.
+fn tells_apart(batch: &Batch) -> bool {
+    batch.is_fenced() && batch.changes().any(|change| change.op == Op::Apart)
+}
+
+/// Nothing is left to be written.
+struct Noted;
+
+#[async_trait]
+impl Write for Noted {
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
+    async fn send(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! A sink that can't follow a change of a table's schema, for now or until somebody has put it right: only that table
+//! waits, also across `kill -9`, and nothing of it is lost.
+
+use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
+use replicator_integration::{Sinks, World, wait_for_copy};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(90);
+
+const TABLES: &str = "
+    CREATE TABLE altered (id int PRIMARY KEY, a varchar(50), big text);
+    ALTER TABLE altered ALTER big SET STORAGE EXTERNAL;
+    INSERT INTO altered SELECT n, 'row ' || n, repeat('x', 5000) || n FROM generate_series(1, 100) n;
+    CREATE TABLE other (id int PRIMARY KEY, v text);
+    INSERT INTO other SELECT n, 'v' || n FROM generate_series(1, 100) n;";
+
+/// One shard: what comes of other tables gets the lane's checkpoint past what waits.
+fn config(world: &World) -> Config {
+    world.config().set_sink("copy", "shards", 1).set("source.catalog_interval_ms", 500)
+}
+
+fn start(world: &World) -> Replicator {
+    let mut replicator = Replicator::spawn(&config(world), &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    replicator
+}
+
+/// Until the metric says that a table waits.
+fn wait_for_altering(replicator: &Replicator) {
+    eventually_blocking(SOON, "a table that waits", || {
+        let waiting = replicator.metrics().sum("replicator_tables_altering", &[]);
+        if waiting == Some(1.0) { Ok(()) } else { Err(format!("{waiting:?} tables wait")) }
+    });
+}
+
+/// Changes of both tables; of `altered` every kind, an update that leaves the large value alone among them.
+fn change(world: &World, from: u32) {
+    world.source.sql(
+        "shop",
+        &format!(
+            "INSERT INTO altered (id, a) SELECT n, 'new ' || n FROM generate_series({from}, {from} + 9) n;
+             UPDATE altered SET a = a || '!' WHERE id < 10;
+             UPDATE altered SET id = id + 100000 WHERE id = {from};
+             DELETE FROM altered WHERE id = {from} + 1;
+             INSERT INTO other SELECT n, 'v' || n FROM generate_series({from}, {from} + 99) n;
+             UPDATE other SET v = v || '!' WHERE id < {from}"
+        ),
+    );
+}
+
+async fn others_arrive(world: &World) {
+    world.assert_soon_equal("the other table", SOON, Sinks::All, |_, name| name == "other").await;
+}
+
+fn confirmed_flush(world: &World) -> String {
+    world.source.sql("shop", "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE NOT temporary")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_schema_that_a_lock_holds_up_holds_up_only_its_table_through_kills() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql("shop", TABLES);
+        let mut replicator = start(&world);
+        let mut reader = world.target.client("copy").await;
+        let lock = reader.transaction().await.expect("begin");
+        lock.batch_execute("SELECT FROM altered LIMIT 1").await.expect("read");
+
+        world.source.sql("shop", "ALTER TABLE altered ADD COLUMN n int DEFAULT 7, ALTER a TYPE varchar(200)");
+        world.source.sql("shop", "UPDATE altered SET n = id WHERE id % 3 = 0");
+        change(&world, 1001);
+        wait_for_altering(&replicator);
+        others_arrive(&world).await;
+        let stands_at = confirmed_flush(&world);
+
+        // While it waits: further changes of its schema with rows in between, and the process is killed.
+        world.source.sql("shop", "ALTER TABLE altered RENAME a TO b; ALTER TABLE altered DROP COLUMN n");
+        world.source.sql("shop", "ALTER TABLE altered RENAME b TO a; ALTER TABLE altered ADD COLUMN n text");
+        change(&world, 2001);
+        others_arrive(&world).await;
+        for round in 3..5 {
+            replicator.kill9();
+            replicator = Replicator::spawn(&config(&world), &[]);
+            change(&world, round * 1000 + 1);
+            wait_for_altering(&replicator);
+            others_arrive(&world).await;
+            assert_eq!(confirmed_flush(&world), stands_at, "acknowledged past changes that wait");
+        }
+        let there = world.target.sql("copy", "SELECT count(*) FROM altered WHERE id > 1000");
+        assert_eq!(there, "0", "nothing of it is there yet");
+
+        lock.rollback().await.expect("roll back");
+        world.assert_soon_equal("unlocked", SOON, Sinks::All, |_, _| true).await;
+        change(&world, 9001);
+        world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        assert_ne!(confirmed_flush(&world), stands_at);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_schema_that_a_sink_refuses_waits_until_it_is_put_right_and_other_tables_go_on() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql("shop", TABLES);
+    let mut replicator = start(&world);
+    world.target.sql("copy", "CREATE VIEW reads_it AS SELECT a FROM altered");
+    world.source.sql("shop", "ALTER TABLE altered DROP COLUMN a, ADD COLUMN a int");
+    world.source.sql("shop", "UPDATE altered SET a = id");
+    let line = replicator.wait_for_line("can't follow a change of a table's schema", SOON);
+    assert!(line.contains("public.altered") && line.contains("reads_it"), "{line}");
+    world.source.sql("shop", "INSERT INTO other SELECT n, 'v' FROM generate_series(1001, 1100) n");
+    others_arrive(&world).await;
+    assert!(replicator.is_running());
+    world.target.sql("copy", "DROP VIEW reads_it");
+    world.assert_soon_equal("put right", SOON, Sinks::All, |_, _| true).await;
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_schema_a_sink_refuses_to_follow_can_be_copied_anew_instead() {
+    let world = World::start(PgVersion::V18);
+    world.source.sql("shop", TABLES);
+    let mut replicator = start(&world);
+    world.target.sql("copy", "CREATE VIEW reads_it AS SELECT a FROM altered");
+    world.source.sql("shop", "ALTER TABLE altered DROP COLUMN a");
+    world.source.sql("shop", "UPDATE altered SET big = 'small' WHERE id < 50");
+    replicator.wait_for_line("can't follow a change of a table's schema", SOON);
+    world.target.sql("copy", "DROP TABLE altered CASCADE");
+    let asked = Replicator::output(&config(&world).to_toml(), &["resync", "--table", "public.altered"], &[]);
+    assert!(asked.status.success(), "{}", asked.stderr);
+    world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+}
