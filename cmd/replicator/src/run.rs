@@ -182,6 +182,8 @@ impl Run {
             }
         };
 
+        // Nobody else writes to the sinks any more.
+        let status = source.slot_status().await.map_err(|error| format!("source: {error}"))?;
         let budget = Budget::new(config.buffer.bytes_max.0);
         let settings = Settings {
             watermark: prepared.confirmed_flush,
@@ -189,6 +191,7 @@ impl Run {
             shelf: Shelf::new(&config.buffer.spill_folder, config.buffer.waiting_bytes_max.0),
             relations: versions.to_begin_with(&relations),
             standings: setup.standings(),
+            reach: status.wal_end,
             unknown_wait: setup.unknown_wait(),
             parallel_streaming: prepared.stream_options.streaming == Streaming::Parallel,
             request_prefix: request_prefix(&config.source.slot),

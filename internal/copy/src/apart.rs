@@ -5,17 +5,17 @@
 //! ```
 //!
 //! A lane that goes ahead gets past changes that wait, and after a crash it leaves out what it has got past. A run that
-//! finds a table apart keeps it so from its beginning, until the stream has passed whatever the run before can have got:
-//! then its changes come by themselves, and what has come before comes again.
+//! finds a table apart keeps it so from its beginning, until the stream has passed whatever the run before can have got to:
+//! its changes come by themselves, and some of them again.
 //!
 //! # Invariants
 //! - The note is durable in a sink before the fence lifts there, and so before anything goes ahead.
 //! - It is taken back when everything that waited is durable, and before the watermark is let go.
 
-use crate::ledger::position_text;
+use crate::ledger::{lsn_text, position_text};
 use async_trait::async_trait;
 use replicator_sink::{Lane, Sink, SinkError, Write};
-use replicator_types::{Batch, Op, Position, Relation};
+use replicator_types::{Batch, Lsn, Op, Position, Relation};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,9 @@ enum Note {
     Apart {
         /// `schema.name`, for people.
         table: String,
+        /// Since when the version holds that the sink was told last.
+        #[serde(with = "lsn_text")]
+        told: Lsn,
     },
     /// What waited is durable.
     Joined {
@@ -46,7 +49,10 @@ enum Note {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Apartness {
     /// It is apart for one of them.
-    Apart,
+    Apart {
+        /// Since when the version holds that all of them were told.
+        told: Lsn,
+    },
     /// Changes before that position are in all of them; the beginning where it was never apart.
     Joined(Position),
 }
@@ -86,14 +92,14 @@ impl Aparts {
     /// How a table stands in those sinks.
     pub fn of(&self, oid: u32, sinks: &[usize]) -> Apartness {
         let notes = self.notes();
-        let mut joined = Position::ZERO;
+        let (mut joined, mut apart) = (Position::ZERO, None);
         for (_, note) in notes.get(&oid).into_iter().flatten().filter(|(sink, _)| sinks.contains(sink)) {
             match note {
-                Note::Apart { .. } => return Apartness::Apart,
+                Note::Apart { told, .. } => apart = Some(apart.map_or(*told, |least: Lsn| least.min(*told))),
                 Note::Joined { from, .. } => joined = joined.max(*from),
             }
         }
-        Apartness::Joined(joined)
+        apart.map_or(Apartness::Joined(joined), |told| Apartness::Apart { told })
     }
 
     /// The sinks that have noted that the table is apart.
@@ -116,7 +122,7 @@ impl Aparts {
     }
 
     async fn part(&self, sink: usize, table: &Relation) -> Result<(), SinkError> {
-        self.put(sink, table.oid, Note::Apart { table: table.qualified_name() }).await
+        self.put(sink, table.oid, Note::Apart { table: table.qualified_name(), told: table.since }).await
     }
 
     async fn put(&self, number: usize, oid: u32, note: Note) -> Result<(), SinkError> {

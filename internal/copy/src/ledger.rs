@@ -111,7 +111,10 @@ pub(crate) enum Plan {
     },
     /// It is in all of them, and other tables' changes have gone ahead of its own: those come by themselves. See
     /// [`apart`](crate::apart).
-    Join,
+    Join {
+        /// Since when the version holds that the sinks were told last.
+        told: Lsn,
+    },
     /// Nothing until somebody asks for it: a sink refused a change of it.
     Aside {
         /// What the sink said.

@@ -113,7 +113,10 @@ impl Manager {
             error!(self.shared.logger, "a table is set aside: a sink refused a change of it, and sinks that hold state get nothing \
                 of it until it is copied anew (`replicator resync --table`)"; "table" => self.name(*oid), "error" => reason);
         }
-        self.join().await?;
+        for oid in std::mem::take(&mut self.joining) {
+            self.busy.insert(oid);
+            let _ = self.shared.pipeline.send(Input::Release(oid));
+        }
         let mut poll = tokio::time::interval(catalog_interval.unwrap_or(FAILED_PAUSE));
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         poll.reset();
@@ -183,32 +186,6 @@ impl Manager {
                 },
             }
         }
-    }
-
-    /// Tables that were apart stay so until the stream has passed whatever other tables have got to in the run before.
-    async fn join(&mut self) -> Result<(), String> {
-        if self.joining.is_empty() {
-            return Ok(());
-        }
-        let mut pause = Backoff::new(self.shared.backoff.0, self.shared.backoff.1);
-        let end = loop {
-            match self.shared.source.current_lsn().await {
-                Ok(end) => break end,
-                Err(error) if error.kind() == replicator_source::ErrorKind::Halt => {
-                    return Err(format!("source: {error}"));
-                }
-                Err(error) => {
-                    warn!(self.shared.logger, "the source does not answer, trying again"; "error" => %error);
-                    tokio::time::sleep(pause.pause()).await;
-                }
-            }
-        };
-        for oid in std::mem::take(&mut self.joining) {
-            self.busy.insert(oid);
-            let _ = self.shared.pipeline.send(Input::CopiedUntil(oid, end));
-            let _ = self.shared.pipeline.send(Input::Release(oid));
-        }
-        Ok(())
     }
 
     async fn round_ended(&mut self, result: round::Result) -> Result<(), String> {

@@ -495,7 +495,7 @@ async fn begin(
         Plan::Resume(_) => (None, true),
         Plan::Aside { .. } => (None, true),
         Plan::Again { empty_first } => (None, empty_first || !has_key),
-        Plan::New | Plan::None { .. } | Plan::Join => (None, false),
+        Plan::New | Plan::None { .. } | Plan::Join { .. } => (None, false),
     };
     let is_resumed = resumed.is_some();
     let copy =

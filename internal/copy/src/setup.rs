@@ -110,10 +110,10 @@ impl Setup {
             };
             let plan = match (plan, setup.settings.aparts.of(table.oid, &sinks)) {
                 // Changes that come again would make rows without a key twice.
-                (Plan::None { .. }, Apartness::Apart) if !table.relation().has_key() => {
+                (Plan::None { .. }, Apartness::Apart { .. }) if !table.relation().has_key() => {
                     Plan::Again { empty_first: true }
                 }
-                (Plan::None { .. }, Apartness::Apart) => Plan::Join,
+                (Plan::None { .. }, Apartness::Apart { told }) => Plan::Join { told },
                 (Plan::None { from }, Apartness::Joined(joined)) => Plan::None { from: from.max(joined) },
                 (plan, _) => plan,
             };
@@ -136,7 +136,8 @@ impl Setup {
             Plan::None { from } => Standing::Live { from: *from },
             Plan::Aside { .. } => Standing::Aside,
             Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
-            Plan::New | Plan::Again { .. } | Plan::Join => Standing::Waiting { snapshot: None },
+            Plan::Join { told } => Standing::Apart { told: *told },
+            Plan::New | Plan::Again { .. } => Standing::Waiting { snapshot: None },
         };
         self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()
     }
@@ -161,7 +162,7 @@ impl Setup {
         for (oid, plan) in self.plans {
             match plan {
                 Plan::None { .. } => {}
-                Plan::Join => joining.push(oid),
+                Plan::Join { .. } => joining.push(oid),
                 Plan::Aside { reason } => {
                     aside.insert(oid, reason);
                 }

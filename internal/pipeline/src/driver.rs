@@ -105,6 +105,8 @@ pub struct Settings {
     pub relations: Vec<Arc<Relation>>,
     /// How the tables stand towards their copies.
     pub standings: Vec<(u32, Standing)>,
+    /// Where WAL ended when earlier runs had ended.
+    pub reach: Lsn,
     /// Whether tables that are not among these wait to be copied.
     pub unknown_wait: bool,
     /// Whether `streaming 'parallel'` is asked for.
@@ -177,6 +179,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
             .with_shelf(settings.shelf)
             .with_relations(settings.relations)
             .with_standings(settings.standings, settings.unknown_wait)
+            .with_reach(settings.reach)
             .with_parallel_streaming(settings.parallel_streaming)
             .with_request_prefix(settings.request_prefix),
         charge: None,

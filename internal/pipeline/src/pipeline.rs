@@ -220,7 +220,7 @@ impl Pipeline {
             }
         }
         if !self.tables.catalogs.is_empty() && !self.is_within_transaction() {
-            self.tell_catalogs(now);
+            self.tell_catalogs(now)?;
         }
         self.dispatcher.settle_charges();
         Ok(())

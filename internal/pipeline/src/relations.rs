@@ -25,7 +25,7 @@ pub(crate) struct Relations {
     /// Described where that is not to be told: in what is passed over after a reconnect, or in a transaction that is only
     /// prepared. The source does not describe the table again before its next change, so it is told with that.
     announced: HashMap<u32, Arc<Relation>>,
-    /// What was told in an earlier run behind the place where this one begins, in order.
+    /// What was told in earlier runs, in order: behind the place where this one begins, it is met again.
     kept: HashMap<u32, Vec<Arc<Relation>>>,
 }
 
@@ -50,14 +50,21 @@ impl Relations {
     /// is the table's when the run begins, or the oldest of all; those behind it are met again.
     pub(crate) fn begin_with(&mut self, mut versions: Vec<Arc<Relation>>, watermark: Lsn) {
         versions.sort_by_key(|version| version.since);
-        let first = versions.iter().rposition(|version| version.since < watermark).unwrap_or_default();
-        let mut versions = versions.into_iter().skip(first);
-        let Some(first) = versions.next() else { return };
-        let later: Vec<_> = versions.collect();
-        if !later.is_empty() {
-            self.kept.insert(first.oid, later);
+        let Some(first) = last_before(&versions, watermark).cloned() else { return };
+        let oid = first.oid;
+        self.current.insert(oid, first);
+        if versions.len() > 1 {
+            self.kept.insert(oid, versions);
         }
-        self.current.insert(first.oid, first);
+    }
+
+    /// Sinks were told of this table up to its version since `told` only, also where the run begins behind the next one.
+    pub(crate) fn begin_at_version(&mut self, oid: u32, told: Lsn, watermark: Lsn) {
+        let behind = watermark.min(Lsn(told.0 + 1));
+        let known = self.kept.get(&oid).and_then(|versions| last_before(versions, behind));
+        if let Some(known) = known.cloned() {
+            self.current.insert(oid, known);
+        }
     }
 
     /// The table as sinks were told of it last.
@@ -93,10 +100,15 @@ impl Relations {
         !self.announced.is_empty()
     }
 
-    /// Takes in what was announced of a table; returns as [`Relations::apply`] does.
-    pub(crate) fn apply_announced(&mut self, oid: u32) -> Option<(Arc<Relation>, Option<Arc<Relation>>)> {
-        let relation = self.announced.remove(&oid)?;
-        Some(self.adopt(Arc::unwrap_or_clone(relation)))
+    /// Takes in what was announced of a table; returns as [`Relations::apply`] does. It holds from the transaction on that
+    /// commits at `since`: a run that begins before that has to tell it.
+    pub(crate) fn apply_announced(
+        &mut self,
+        oid: u32,
+        since: Lsn,
+    ) -> Option<(Arc<Relation>, Option<Arc<Relation>>)> {
+        let relation = Arc::unwrap_or_clone(self.announced.remove(&oid)?);
+        Some(self.adopt(Relation { since, ..relation }))
     }
 
     fn join(&self, message: &RelationMessage<'_>, place: Place) -> Relation {
@@ -104,7 +116,7 @@ impl Relations {
         let current = self.current.get(&message.oid).map(Arc::as_ref);
         let kept = self.kept.get(&message.oid).map_or(&[][..], Vec::as_slice);
         if let Some(again) = met_again(kept, current, message, catalog, place) {
-            return Relation { since: again.since.min(place.since), ..again.clone() };
+            return Relation { since: place.since, ..again.clone() };
         }
         // Sinks know the table as it was last, also where this run has not come by that.
         let is_nearer = |version: &&Arc<Relation>| {
@@ -123,7 +135,9 @@ impl Relations {
         catalog: &TableCatalog,
         since: Lsn,
     ) -> Option<(Arc<Relation>, Arc<Relation>)> {
-        self.current.get(&catalog.oid).filter(|known| known.since <= catalog.read_at)?;
+        let known = self.current.get(&catalog.oid).filter(|known| known.since < catalog.read_at)?;
+        // The catalog may have told of another there.
+        let since = since.max(Lsn(known.since.0 + 1));
         let (relation, before) = self.adopt(Relation { since, ..catalog.relation() });
         before.map(|before| (relation, before))
     }
@@ -135,11 +149,19 @@ impl Relations {
                 return (Arc::clone(known), None);
             }
             relation.version = known.version + 1;
+            if relation.since < known.since {
+                relation.since = Lsn(known.since.0 + 1);
+            }
         }
         let relation = Arc::new(relation);
         let before = self.current.insert(relation.oid, Arc::clone(&relation));
         (relation, before)
     }
+}
+
+/// The newest version from before that position, or the oldest of all; they are in order.
+fn last_before(versions: &[Arc<Relation>], position: Lsn) -> Option<&Arc<Relation>> {
+    versions.iter().rfind(|version| version.since < position).or(versions.first())
 }
 
 /// The kept version that a message is of, if it is one's: the one that was told from its very place; or the last from

@@ -39,6 +39,8 @@ pub(crate) struct Waiting {
     pub(crate) group: Option<TxnId>,
     /// The version that state sinks were asked to follow last.
     pub(crate) told: Option<Arc<Relation>>,
+    /// Whether its changes follow by themselves: no copy brings what sinks have to be told.
+    pub(crate) follows: bool,
     /// Whether changes are kept. Those of a table that was set aside are not: only a copy will bring it back.
     pub(crate) keeps: bool,
 }
@@ -79,6 +81,7 @@ impl Waiting {
             hold: None,
             group: None,
             told: None,
+            follows: false,
             keeps: true,
         }
     }

@@ -200,10 +200,10 @@ fn after_a_crash_a_table_that_waited_waits_at_the_same_place_again() {
 
 #[test]
 fn a_table_that_was_apart_is_so_from_the_beginning_until_the_stream_has_passed_the_run_before() {
-    let standings = [(T, Standing::Waiting { snapshot: None }), (U, Standing::Live { from: Position::ZERO })];
+    let standings = [(T, Standing::Apart { told: Lsn(5) }), (U, Standing::Live { from: Position::ZERO })];
     let versions = [version(2, 5), version(3, 20)];
-    let mut run = Run::of(pipeline(8).with_relations(versions).with_standings(standings, true));
-    run.pipeline.copied_until(T, Lsn(45));
+    let mut run =
+        Run::of(pipeline(8).with_relations(versions).with_standings(standings, true).with_reach(Lsn(45)));
     run.release(T);
     run.feed(t(u(Wire::new())).begin(10).insert(T, &[Some("1"), None]).commit(10));
     run.feed(wide_t(Wire::new().begin(20)).insert(T, &[Some("2"), None, Some("w")]).commit(20));

@@ -173,6 +173,7 @@ impl Bench {
             shelf: Shelf::in_memory(),
             relations: Vec::new(),
             standings: Vec::new(),
+            reach: Lsn::ZERO,
             unknown_wait: false,
             parallel_streaming: false,
             request_prefix: String::new(),

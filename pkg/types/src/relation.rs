@@ -1,4 +1,4 @@
-use crate::Lsn;
+use crate::{Lsn, Position};
 use std::fmt;
 
 /// Object identifiers of built-in types that code has to know by name.
@@ -209,6 +209,13 @@ impl Relation {
             && *key == other.key
             && *key_text_is_identity == other.key_text_is_identity
             && *columns == other.columns
+    }
+
+    /// Tells versions apart that have [`since`](Relation::since) in common, later ones by more, from the position of the
+    /// first change under it: one that the catalog told of, at the end of a transaction, comes before those of the
+    /// transaction whose commit record begins right there.
+    pub fn turn(&self, first: Position) -> u64 {
+        if first.commit_lsn == self.since { first.ordinal.saturating_add(1) } else { 0 }
     }
 
     /// The name for messages and filters: `schema.name`, unquoted.

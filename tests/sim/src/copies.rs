@@ -98,7 +98,7 @@ impl Notes {
                     (Some(Standing::Waiting { snapshot: Some(Lsn(snapshot)) }), Copy::Resumes)
                 }
                 Note::Done(from) => match apartness(oid) {
-                    Apartness::Apart => (Some(Standing::Waiting { snapshot: None }), Copy::Joins),
+                    Apartness::Apart { told } => (Some(Standing::Apart { told }), Copy::Joins),
                     Apartness::Joined(joined) => {
                         (Some(Standing::Live { from: from.max(joined) }), Copy::Live)
                     }

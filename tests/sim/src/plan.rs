@@ -61,7 +61,7 @@ pub enum Sabotage {
     AcknowledgeAltering,
     /// A process that starts does not look at which tables were apart.
     ForgetApart,
-    /// A table that was apart gets its changes from the stream again before that has passed what lanes got to in an earlier
+    /// A table that waits gets its changes from the stream again before that has passed what lanes got to in an earlier
     /// run.
     JoinEarly,
     /// A process that starts knows of no version of a table but the one in the catalog.

@@ -71,7 +71,7 @@ impl Process {
     /// `tables`: as the catalog has them.
     pub(crate) fn start(
         plan: &Plan,
-        watermark: u64,
+        (watermark, reach): (u64, u64),
         notes: &Notes,
         shelf: Shelf,
         versions: &Arc<Versions>,
@@ -99,14 +99,16 @@ impl Process {
         };
         let (standings, copies) = notes.standings(is_known, apartness);
         let routes = plan.sinks.iter().enumerate().map(route).collect();
+        let reach = if plan.sabotage == Some(Sabotage::JoinEarly) { 0 } else { reach };
+        let relations = match plan.sabotage {
+            Some(Sabotage::ForgetVersions) => tables.to_vec(),
+            _ => versions.to_begin_with(tables),
+        };
         let pipeline = Pipeline::new(routes, Lsn(watermark), &budget)
             .with_shelf(shelf)
-            .with_standings(standings, plan.copies);
-        let pipeline = if plan.sabotage == Some(Sabotage::ForgetVersions) {
-            pipeline.with_relations(tables.iter().cloned())
-        } else {
-            pipeline.with_relations(versions.to_begin_with(tables))
-        };
+            .with_relations(relations)
+            .with_standings(standings, plan.copies)
+            .with_reach(Lsn(reach));
         let keeper = |sink| move |_| versions.lane(sink, aparts.lane(sink, Box::new(Nowhere)));
         let keepers =
             plan.sinks.iter().enumerate().map(|(sink, of)| (0..of.shards).map(keeper(sink)).collect());

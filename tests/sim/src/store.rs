@@ -91,8 +91,8 @@ impl State {
         Ok(row)
     }
 
-    fn follow(&mut self, relation: &Relation, ordinal: u64) {
-        self.columns.entry(relation.oid).or_default().follow(relation, ordinal);
+    fn follow(&mut self, relation: &Relation, first: Position) {
+        self.columns.entry(relation.oid).or_default().follow(relation, relation.turn(first));
     }
 
     /// A row as of that position; in the stream that is a newer one than what is there.
@@ -267,7 +267,7 @@ impl Store {
                 false
             }
             What::Shape(relation) => {
-                state.follow(relation, step.position.ordinal);
+                state.follow(relation, step.position);
                 false
             }
             What::Line(_) | What::Nothing => false,
@@ -307,7 +307,7 @@ impl Store {
                 let cleared = state.cleared.entry(*table).or_default();
                 *cleared = position.max(*cleared);
             }
-            What::Shape(relation) => state.follow(relation, position.ordinal),
+            What::Shape(relation) => state.follow(relation, position),
             What::Line(_) | What::Nothing => {}
         }
         Ok(false)
@@ -327,7 +327,7 @@ impl Store {
         let position = Position::copied(Lsn(snapshot), 0);
         self.memory.rows.retain(|at, _| at.0 != table);
         self.memory.cleared.insert(table, position);
-        self.memory.follow(columns, 0);
+        self.memory.follow(columns, Position::ZERO);
         for (at, row) in rows {
             let mut given = Given::new(columns);
             for column in
@@ -346,15 +346,15 @@ impl Store {
     pub(crate) fn make(&mut self, relation: &Relation) {
         for state in [&mut self.memory, &mut self.disk] {
             if !state.columns.contains_key(&relation.oid) {
-                state.follow(relation, 0);
+                state.follow(relation, Position::ZERO);
             }
         }
     }
 
     /// The table becomes what the version says. Durable at once, together with what there was before.
-    pub(crate) fn alter(&mut self, relation: &Relation, ordinal: u64) {
+    pub(crate) fn alter(&mut self, relation: &Relation, at: Position) {
         if self.kind != Kind::Log {
-            self.memory.follow(relation, ordinal);
+            self.memory.follow(relation, at);
             self.flush();
         }
     }

@@ -40,8 +40,8 @@ struct Known {
 
 impl Columns {
     /// Brings the table to the version, unless it is there or further.
-    pub(crate) fn follow(&mut self, relation: &Relation, ordinal: u64) {
-        if (relation.since, ordinal) <= self.since && !self.columns.is_empty() {
+    pub(crate) fn follow(&mut self, relation: &Relation, turn: u64) {
+        if (relation.since, turn) <= self.since && !self.columns.is_empty() {
             return;
         }
         let mut columns = Vec::new();
@@ -55,7 +55,7 @@ impl Columns {
             columns.push(Known { attnum, name: column.name.clone(), place: known.place });
         }
         self.columns = columns;
-        self.since = (relation.since, ordinal);
+        self.since = (relation.since, turn);
     }
 
     fn known(&self, attnum: i16, name: &str) -> Option<&Known> {

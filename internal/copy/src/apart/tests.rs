@@ -16,7 +16,7 @@ async fn load(sinks: &[Arc<dyn Sink>]) -> Arc<Aparts> {
 
 /// A batch with one change, fenced.
 fn batch(op: Op) -> Arc<Batch> {
-    let relation = Arc::new(Relation { oid: 7, name: "t".into(), ..Relation::message() });
+    let relation = Arc::new(Relation { oid: 7, name: "t".into(), since: Lsn(3), ..Relation::message() });
     let meta = TransactionMeta { id: TxnId(1), commit_lsn: Lsn(5), commit_time_us: 0, xid: 1 };
     let change = NewChange {
         op,
@@ -54,7 +54,7 @@ async fn a_lane_notes_that_a_table_is_apart_and_the_sink_sees_nothing_of_it() {
     assert_eq!(aparts.of(7, &[0, 1]), Apartness::Joined(Position::ZERO));
     lane.prepare(batch(Op::Apart)).await.unwrap().send().await.unwrap();
     for aparts in [aparts, load(&sinks).await] {
-        assert_eq!(aparts.of(7, &[0, 1]), Apartness::Apart);
+        assert_eq!(aparts.of(7, &[0, 1]), Apartness::Apart { told: Lsn(3) });
         assert_eq!(aparts.of(7, &[0]), Apartness::Joined(Position::ZERO), "that sink goes ahead of nothing");
         assert_eq!(aparts.sinks_apart(7), [1]);
     }
@@ -68,7 +68,7 @@ async fn a_table_is_apart_until_every_sink_has_noted_that_it_has_joined() {
         aparts.lane(sink, Box::new(Refusing)).prepare(batch(Op::Apart)).await.unwrap();
     }
     aparts.join(0, 7, "public.t", at(40)).await.unwrap();
-    assert_eq!(load(&sinks).await.of(7, &[0, 1]), Apartness::Apart);
+    assert_eq!(load(&sinks).await.of(7, &[0, 1]), Apartness::Apart { told: Lsn(3) });
     aparts.join(1, 7, "public.t", at(30)).await.unwrap();
     for aparts in [aparts, load(&sinks).await] {
         assert_eq!(aparts.of(7, &[0, 1]), Apartness::Joined(at(40)));

@@ -33,6 +33,12 @@ pub enum Standing {
     /// A sink refused a change of it in an earlier run, and nobody has asked for a copy since: state sinks get nothing of
     /// it, nothing of it is kept, and the watermark stays before its first change.
     Aside,
+    /// Other tables' changes went ahead of its own in an earlier run: it waits for the stream to pass what that got to, and
+    /// follows by itself.
+    Apart {
+        /// Since when the version holds that sinks were told last.
+        told: Lsn,
+    },
     /// It is to be copied: its changes wait.
     Waiting {
         /// What commits before it is in the copy; none while there is no snapshot yet.
@@ -125,6 +131,8 @@ pub(super) struct Tables {
     pub(super) shelf: Shelf,
     pub(super) standings: HashMap<u32, Position>,
     pub(super) waiting: HashMap<u32, Waiting>,
+    /// Sinks may have changes up to here from an earlier run.
+    reach: Lsn,
     /// Copied, and catching up; one after the other.
     pub(super) releasing: VecDeque<u32>,
     /// What the end of a group means.
@@ -147,6 +155,7 @@ impl Tables {
             shelf,
             standings: HashMap::new(),
             waiting: HashMap::new(),
+            reach: Lsn::ZERO,
             releasing: VecDeque::new(),
             groups: HashMap::new(),
             holds: HashMap::new(),
@@ -156,10 +165,19 @@ impl Tables {
             catalogs: Vec::new(),
         }
     }
+
+    /// A table begins to wait. It does so until the stream has passed what an earlier run may have got to: a lane leaves
+    /// out changes of the stream that it got past then, also where this run has handed on older ones.
+    fn new_waiting(&self, snapshot: Option<Lsn>) -> Waiting {
+        let mut waiting = Waiting::new(&self.shelf, snapshot);
+        waiting.copied_until(self.reach);
+        waiting
+    }
 }
 
 impl Pipeline {
-    /// How the tables stand towards their copies. `unknown_wait`: those that are not named wait.
+    /// How the tables stand towards their copies. `unknown_wait`: those that are not named wait. To be called behind
+    /// [`Pipeline::with_relations`].
     #[must_use]
     pub fn with_standings(
         mut self,
@@ -175,11 +193,26 @@ impl Pipeline {
                 Standing::Aside => {
                     self.tables.waiting.insert(oid, Waiting::aside(&self.tables.shelf));
                 }
+                Standing::Apart { told } => {
+                    let mut waiting = self.tables.new_waiting(None);
+                    waiting.follows = true;
+                    self.tables.waiting.insert(oid, waiting);
+                    self.relations.begin_at_version(oid, told, self.passed);
+                }
                 Standing::Waiting { snapshot } => {
-                    self.tables.waiting.insert(oid, Waiting::new(&self.tables.shelf, snapshot));
+                    self.tables.waiting.insert(oid, self.tables.new_waiting(snapshot));
                 }
             }
         }
+        self
+    }
+
+    /// An earlier run may have got to this LSN, and not further: the end of WAL at a time when nobody but this run writes
+    /// to the sinks.
+    #[must_use]
+    pub fn with_reach(mut self, reach: Lsn) -> Self {
+        self.tables.reach = reach;
+        self.tables.waiting.values_mut().for_each(|waiting| waiting.copied_until(reach));
         self
     }
 
@@ -266,14 +299,15 @@ impl Pipeline {
         if self.tables.unknown.remove(&oid)
             && let Some(target) = self.targets.get(&oid)
         {
-            self.tables.waiting.insert(oid, Waiting::new(&self.tables.shelf, None));
+            self.tables.waiting.insert(oid, self.tables.new_waiting(None));
             self.notices.push(Notice::New(Arc::clone(&target.relation)));
         }
     }
 
     /// A change of the table comes: what was announced of it holds from here on.
     pub(super) fn met_announced(&mut self, oid: u32, now: Instant) -> Result<(), PipelineError> {
-        match self.relations.apply_announced(oid) {
+        let Some(open) = self.transaction else { return Ok(()) };
+        match self.relations.apply_announced(oid, open.meta.commit_lsn) {
             Some((relation, before)) => self.met(relation, before, now),
             None => Ok(()),
         }
@@ -290,8 +324,11 @@ impl Pipeline {
         let mut to = To::All;
         if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
             to = To::Logs;
-            waiting.push_schema(meta, target, ordinal)?;
-            waiting.hold_back(&mut self.accounts, meta.id);
+            // What the catalog tells, in no transaction, a copy brings.
+            if self.transaction.is_some() || waiting.follows {
+                waiting.push_schema(meta, target, ordinal)?;
+                waiting.hold_back(&mut self.accounts, meta.id);
+            }
         }
         self.dispatcher.schema(&mut self.accounts, meta, target, to, ordinal, now);
         Ok(())
@@ -306,19 +343,18 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn tell_catalogs(&mut self, now: Instant) {
+    pub(super) fn tell_catalogs(&mut self, now: Instant) -> Result<(), PipelineError> {
         let passed = self.passed;
         let (due, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.tables.catalogs).into_iter().partition(|table| table.read_at <= passed);
         self.tables.catalogs = later;
         for table in due {
-            // One that waits is copied as it is then.
-            if self.tables.waiting.contains_key(&table.oid) {
+            // One that waits for its copy is copied as it is then.
+            if self.tables.waiting.get(&table.oid).is_some_and(|waiting| !waiting.follows) {
                 continue;
             }
-            // Behind whatever may be acknowledged before it is told: a run that begins there has to be told again.
-            let since = table.read_at.max(Lsn(passed.0 + 1));
-            let altered = self.relations.apply_catalog(&table, since);
+            // Not before what may be acknowledged before it is told: a run that begins there has to be told again.
+            let altered = self.relations.apply_catalog(&table, passed);
             self.relations.learn(table);
             let Some((relation, before)) = altered else { continue };
             let oid = relation.oid;
@@ -333,12 +369,10 @@ impl Pipeline {
             };
             let at = Position { commit_lsn: meta.commit_lsn, ordinal: 0 };
             self.altered(before, relation, Some(Turn { transaction: id, at }), now);
-            let to = if self.tables.waiting.contains_key(&oid) { To::Logs } else { To::All };
-            if let Some(target) = self.targets.get(&oid) {
-                self.dispatcher.schema(&mut self.accounts, &meta, target, to, 0, now);
-            }
+            self.tell_schema(oid, &meta, 0, now)?;
             self.accounts.seal(id, passed);
         }
+        Ok(())
     }
 
     /// Makes a table wait: it is to be copied anew. [`Notice::Held`] tells when what came before is durable.
@@ -363,6 +397,7 @@ impl Pipeline {
             tables.releasing.retain(|releasing| *releasing != oid);
             // A copy brings what sinks were to be altered to, and what was not kept.
             waiting.told = None;
+            waiting.follows = false;
             waiting.keeps = true;
             let pending = tables.groups.values_mut().find(|pending| pending.is_about_what_waits_of(oid));
             match (waiting.group.take(), pending) {
@@ -379,9 +414,12 @@ impl Pipeline {
             return;
         }
         tables.standings.remove(&oid);
-        let waiting = tables.waiting.entry(oid).or_insert(Waiting::new(&tables.shelf, None));
         // That it had caught up is not written down: what held the watermark for that goes on doing so.
-        waiting.hold = tables.holds.remove(&oid).flatten();
+        let hold = tables.holds.remove(&oid).flatten();
+        let mut waiting = tables.new_waiting(None);
+        waiting.hold = hold;
+        waiting.follows = matches!(notice, Notice::ToAlter { .. });
+        tables.waiting.insert(oid, waiting);
         let group = self.accounts.open_group();
         tables.groups.insert(group, notice);
         if let Some(target) = told {

@@ -15,20 +15,19 @@ use serde::{Deserialize, Serialize};
 
 /// How far a table's schema has got: where its newest version begins.
 ///
-/// A transaction may bring several versions; the number of the first change under each tells them apart.
+/// A transaction may bring several versions; their turns tell them apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// `Relation::since`. Zero for a table that was made before its first change came.
     pub(crate) since: u64,
-    /// Number of the first change, where its transaction is the one that brought the version; else 0.
-    pub(crate) ordinal: u64,
+    /// See [`Relation::turn`].
+    pub(crate) turn: u64,
 }
 
 impl Mark {
     /// The mark of a version whose first change is at `position`.
     pub(crate) fn of(relation: &Relation, position: Position) -> Self {
-        let ordinal = if position.commit_lsn == relation.since { position.ordinal } else { 0 };
-        Self { since: relation.since.0, ordinal }
+        Self { since: relation.since.0, turn: relation.turn(position) }
     }
 }
 

@@ -42,7 +42,7 @@ impl Tables {
                 let known = self.targets.iter().find(|target| is_version(&target.relation, relation));
                 targets.push(match known {
                     Some(known) => Arc::clone(known),
-                    None => self.resolve(relation, first_ordinal(batch, relation)).await?,
+                    None => self.resolve(relation, turn_of(batch, relation)).await?,
                 });
             }
             // Finding one may have changed the table of another: an earlier version of the same. Each version is
@@ -53,12 +53,12 @@ impl Tables {
         }
     }
 
-    async fn resolve(&mut self, relation: &Arc<Relation>, ordinal: u64) -> Result<Arc<Target>, SinkError> {
+    async fn resolve(&mut self, relation: &Arc<Relation>, turn: u64) -> Result<Arc<Target>, SinkError> {
         let mut session = self.session.lock().await;
         let client = session.client().await?;
         // Whatever comes of this future, a connection in the middle of something is not used again.
         session.set_busy(true);
-        let target = self.resolver.resolve(&client, relation, ordinal, self.next_target, self.occasion).await;
+        let target = self.resolver.resolve(&client, relation, turn, self.next_target, self.occasion).await;
         session.set_busy(false);
         let target = Arc::new(target?);
         self.next_target += 1;
@@ -74,11 +74,10 @@ impl Tables {
     }
 }
 
-/// The number of the relation version's first change in the batch, if its transaction brought the version; else 0.
-fn first_ordinal(batch: &Batch, relation: &Arc<Relation>) -> u64 {
+/// See [`Relation::turn`].
+fn turn_of(batch: &Batch, relation: &Arc<Relation>) -> u64 {
     let first = batch.changes().find(|change| Arc::ptr_eq(change.relation, relation));
-    let first = first.filter(|change| change.position.commit_lsn == relation.since);
-    first.map_or(0, |change| change.position.ordinal)
+    first.map_or(0, |change| relation.turn(change.position))
 }
 
 fn is_version(known: &Arc<Relation>, relation: &Arc<Relation>) -> bool {

@@ -28,7 +28,7 @@ pub(crate) struct Record {
     /// Number of the first change under that version, where its transaction is the one that brought it; else 0. It
     /// tells apart the versions of one transaction.
     #[serde(default)]
-    pub(crate) ordinal: u64,
+    pub(crate) turn: u64,
     /// Where the table is in the target.
     pub(crate) schema: String,
     pub(crate) name: String,
@@ -71,7 +71,7 @@ impl Record {
         };
         Self {
             since: relation.since.0,
-            ordinal: 0,
+            turn: 0,
             schema: relation.schema.clone(),
             name: relation.name.clone(),
             key_index: None,
@@ -79,9 +79,9 @@ impl Record {
         }
     }
 
-    /// Whether the table has been brought to this version of it, met at change `ordinal`, or a later one.
-    pub(crate) fn covers(&self, relation: &Relation, ordinal: u64) -> bool {
-        (relation.since, ordinal) <= (Lsn(self.since), self.ordinal)
+    /// Whether the table has been brought to this version of it, met at change `turn`, or a later one.
+    pub(crate) fn covers(&self, relation: &Relation, turn: u64) -> bool {
+        (relation.since, turn) <= (Lsn(self.since), self.turn)
     }
 
     /// The record of a column of any version; none when it was dropped since.

@@ -70,8 +70,8 @@ impl Resolver {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The table that takes the changes of `relation`, made or changed where that is due. `ordinal` is the number of
-    /// its first change, where the transaction is the one that brought the version.
+    /// The table that takes the changes of `relation`, made or changed where that is due. `turn`: see
+    /// [`Relation::turn`].
     ///
     /// # Errors
     /// Halt when there is no such table, or none that changes could be applied to, or a change of its schema can't
@@ -80,12 +80,12 @@ impl Resolver {
         &self,
         client: &Client,
         relation: &Arc<Relation>,
-        ordinal: u64,
+        turn: u64,
         id: u32,
         occasion: Occasion,
     ) -> Result<Target, SinkError> {
         let known = match Record::load(client, &self.key, relation.oid).await? {
-            Some(record) if record.covers(relation, ordinal) || occasion == Occasion::Early => {
+            Some(record) if record.covers(relation, turn) || occasion == Occasion::Early => {
                 let existing = Existing::look_up(client, &record.schema, &record.name).await?;
                 existing.map(|existing| (record, existing))
             }
@@ -97,7 +97,7 @@ impl Resolver {
         let (record, existing) = match known.filter(is_whole) {
             Some(known) => known,
             None => {
-                let record = self.follow(client, relation, ordinal, occasion).await?;
+                let record = self.follow(client, relation, turn, occasion).await?;
                 let existing = Existing::look_up(client, &record.schema, &record.name).await?;
                 (record, existing.ok_or_else(|| absent(relation))?)
             }
@@ -105,7 +105,7 @@ impl Resolver {
         let target = existing.target_of(relation, &record.place(relation), id).map_err(SinkError::halt)?;
         match &target.key_is_missing {
             // The table may have another key by now, and the older version's changes may all be in.
-            Some(text) if (record.since, record.ordinal) == (relation.since.0, ordinal) => {
+            Some(text) if (record.since, record.turn) == (relation.since.0, turn) => {
                 Err(SinkError::halt(text.clone()))
             }
             _ => Ok(target),
@@ -117,7 +117,7 @@ impl Resolver {
         &self,
         client: &Client,
         relation: &Arc<Relation>,
-        ordinal: u64,
+        turn: u64,
         occasion: Occasion,
     ) -> Result<Record, SinkError> {
         let doing = format!("bring table {relation} of the target to the source's schema");
@@ -128,8 +128,8 @@ impl Resolver {
             let hand = Hand { client, relation, types: &types, logger: &self.logger, doing: &doing };
             // Another lane may have been here first.
             let record = match Record::load(client, &self.key, relation.oid).await? {
-                Some(record) => self.follow_record(&hand, record, ordinal, occasion).await?,
-                None => Record { ordinal, ..self.by_name(&hand).await? },
+                Some(record) => self.follow_record(&hand, record, turn, occasion).await?,
+                None => Record { turn, ..self.by_name(&hand).await? },
             };
             record.save(client, &self.key, relation.oid).await?;
             Ok(record)
@@ -144,14 +144,14 @@ impl Resolver {
         &self,
         hand: &Hand<'_>,
         mut record: Record,
-        ordinal: u64,
+        turn: u64,
         occasion: Occasion,
     ) -> Result<Record, SinkError> {
         let Some(existing) = Existing::look_up(hand.client, &record.schema, &record.name).await? else {
             // It was dropped or renamed by hand.
-            return Ok(Record { ordinal, ..self.by_name(hand).await? });
+            return Ok(Record { turn, ..self.by_name(hand).await? });
         };
-        if record.covers(hand.relation, ordinal) || occasion == Occasion::Early {
+        if record.covers(hand.relation, turn) || occasion == Occasion::Early {
             self.add_missing(hand, &existing, &record.place(hand.relation)).await?;
             return Ok(record);
         }
@@ -178,7 +178,7 @@ impl Resolver {
         // Where it is refused, only this table can't go on.
         let followed = evolve::columns(hand, &mut record, &aims).await;
         followed.map_err(|error| error.of_table(hand.relation.oid))?;
-        record.ordinal = ordinal;
+        record.turn = turn;
         Ok(record)
     }
 

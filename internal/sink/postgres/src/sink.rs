@@ -177,8 +177,7 @@ impl Sink for PostgresSink {
     async fn alter(&self, relation: &Arc<Relation>, at: Position) -> Result<(), SinkError> {
         let resolver = self.resolver()?;
         let client = self.copying_client().await?;
-        let ordinal = if at.commit_lsn == relation.since { at.ordinal } else { 0 };
-        resolver.resolve(&client, relation, ordinal, 0, Occasion::Stream).await?;
+        resolver.resolve(&client, relation, relation.turn(at), 0, Occasion::Stream).await?;
         self.keep_copying_client(client);
         Ok(())
     }

@@ -81,8 +81,7 @@ impl World {
     /// The manager looks at the catalog now and then.
     pub(super) fn poll(&mut self) {
         self.last_looks = if self.is_done() { self.last_looks | 1 } else { 0 };
-        // A change that the catalog tells of first is not met again behind every crash: none comes from here on.
-        if self.server.is_up && (self.is_calm() || self.plan.is_hard) {
+        if self.server.is_up {
             let mut tables = self.catalog();
             // What is new there is met in the stream first.
             let copies = self.process.iter().flat_map(|process| &process.copies);
@@ -125,10 +124,16 @@ impl World {
         }
         let (notes, shelf) = (&self.notes, self.shelf.clone());
         let (versions, aparts) = (Arc::new(versions), Arc::new(aparts));
-        self.process = Some(Process::start(&self.plan, from, notes, shelf, &versions, &aparts, &tables));
-        if self.plan.is_hard {
-            self.input(Input::Catalog(catalog));
-        }
+        self.process = Some(Process::start(
+            &self.plan,
+            (from, self.server.source.end()),
+            notes,
+            shelf,
+            &versions,
+            &aparts,
+            &tables,
+        ));
+        self.input(Input::Catalog(catalog));
         let poll = self.chance.between(1_000, 400_000);
         self.after(poll, Event::Poll { run: self.run });
         let connect = self.chance.between(100, 20_000);

@@ -48,10 +48,6 @@ impl World {
             }
             Copy::Joins if self.server.is_up => {
                 self.reached.insert(reached::JOINED);
-                if !self.sabotages(Sabotage::JoinEarly) {
-                    let end = self.server.source.end();
-                    self.input(Input::CopiedUntil(table, Lsn(end)));
-                }
                 Copy::Copied
             }
             Copy::Waits | Copy::Resumes if self.server.is_up => {
@@ -140,7 +136,7 @@ impl World {
             if self.now_us < altering.refused_until_us {
                 self.reached.insert(reached::ALTER_REFUSED);
             } else {
-                self.stores[sink].alter(&altering.after, altering.at.ordinal);
+                self.stores[sink].alter(&altering.after, altering.at);
                 altering.done[sink] = 2;
             }
         }
