@@ -21,6 +21,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Relations {
     current: HashMap<u32, Arc<Relation>>,
+    /// The greatest attribute number that each table had so far.
+    highest: HashMap<u32, i16>,
     catalogs: HashMap<u32, TableCatalog>,
     /// Described where that is not to be told: in what is passed over after a reconnect, or in a transaction that is only
     /// prepared. The source does not describe the table again before its next change, so it is told with that.
@@ -123,7 +125,11 @@ impl Relations {
             version.since < place.since && current.is_none_or(|current| current.since < version.since)
         };
         let before = kept.iter().rfind(is_nearer).map(Arc::as_ref).or(current);
-        join(message, catalog, before, place)
+        let earlier =
+            kept.iter().filter(|version| before.is_some_and(|before| version.since <= before.since));
+        let numbers = earlier.flat_map(|version| &version.columns).map(|column| column.attnum);
+        let told = self.highest.get(&message.oid).copied().unwrap_or_default();
+        join(message, catalog, before, numbers.fold(told, i16::max), place)
     }
 
     /// Takes in a table as the catalog has it, as a version from `since` on; returns the new and the old one if it differs
@@ -135,9 +141,7 @@ impl Relations {
         catalog: &TableCatalog,
         since: Lsn,
     ) -> Option<(Arc<Relation>, Arc<Relation>)> {
-        let known = self.current.get(&catalog.oid).filter(|known| known.since < catalog.read_at)?;
-        // The catalog may have told of another there.
-        let since = since.max(Lsn(known.since.0 + 1));
+        self.current.get(&catalog.oid).filter(|known| known.since < catalog.read_at)?;
         let (relation, before) = self.adopt(Relation { since, ..catalog.relation() });
         before.map(|before| (relation, before))
     }
@@ -149,10 +153,9 @@ impl Relations {
                 return (Arc::clone(known), None);
             }
             relation.version = known.version + 1;
-            if relation.since < known.since {
-                relation.since = Lsn(known.since.0 + 1);
-            }
         }
+        let highest = self.highest.entry(relation.oid).or_default();
+        *highest = relation.columns.iter().map(|column| column.attnum).fold(*highest, i16::max);
         let relation = Arc::new(relation);
         let before = self.current.insert(relation.oid, Arc::clone(&relation));
         (relation, before)

@@ -161,7 +161,7 @@ impl Plan {
             write_us: if crowds { 30_000 } else { chance.pick(&[100, 2_000, 30_000]) },
             copies,
             resumes: chance.percent(50),
-            alters: if copies { 0 } else { chance.pick(&[0, 2, 6, 20]) },
+            alters: chance.pick(&[0, 2, 6, 20]),
             is_hard: false,
             inject: None,
             sabotage: None,

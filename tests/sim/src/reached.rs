@@ -54,12 +54,7 @@ paths! {
     CATALOG_ONLY: "sinks are told of a change of schema that only the catalog shows",
     KILL_ALTERING: "the process dies while sinks alter a table",
     KILL_CAUGHT_UP: "the process dies when a table has caught up and that is not written down",
+    COPY_INSTEAD: "a table is copied that sinks are altering",
+    COPY_BEHIND: "a table that catches up with a change of its schema is to be copied behind that",
     ACKNOWLEDGED_IN_BETWEEN: "something is acknowledged while later writes are in flight",
 }
-
-/// Only where a table is copied and altered too.
-pub(crate) const COPY_INSTEAD: &str = "a table is copied that sinks are altering";
-
-/// Only where a table is copied and altered too.
-pub(crate) const COPY_BEHIND: &str =
-    "a table that catches up with a change of its schema is to be copied behind that";

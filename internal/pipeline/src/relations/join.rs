@@ -53,10 +53,11 @@ pub(super) fn join(
     message: &RelationMessage<'_>,
     catalog: Option<&TableCatalog>,
     before: Option<&Relation>,
+    highest: i16,
     place: Place,
 ) -> Relation {
     let full = message.replica_identity == ReplicaIdentity::Full;
-    let attnums = attribute_numbers(message, catalog, before, place.xid);
+    let attnums = attribute_numbers(message, catalog, before, highest, place.xid);
     let columns: Vec<Column> = message
         .columns
         .iter()
@@ -101,11 +102,14 @@ pub(super) fn join(
 /// laid along the catalog's numbers, dropped ones included, such that names and types agree as well as they can, and
 /// with what was known of the table before: the catalog was read later than the message was written, and may be a
 /// few changes ahead. Since numbers are never used again, it has one for each of the message's columns, and no better
-/// likeness of the others makes up for a column that is left without.
+/// likeness of the others makes up for a column that is left without; and those up to `highest`, the greatest that the
+/// table had before, are of columns that it had before. Of several that are alike it takes the lowest, since the message
+/// is older than the catalog.
 fn attribute_numbers(
     message: &RelationMessage<'_>,
     catalog: Option<&TableCatalog>,
     before: Option<&Relation>,
+    highest: i16,
     xid: u32,
 ) -> Vec<i16> {
     let Some(catalog) = catalog else {
@@ -136,7 +140,12 @@ fn attribute_numbers(
             return before.columns.iter().map(|column| column.attnum).collect();
         }
     }
-    let was_there = |attnum: i16| !dropped_by(catalog, attnum).is_some_and(|by| is_older(by, xid));
+    let had = |attnum: i16| {
+        attnum > highest
+            || before.is_some_and(|before| before.columns.iter().any(|known| known.attnum == attnum))
+    };
+    let was_there =
+        |attnum: i16| had(attnum) && !dropped_by(catalog, attnum).is_some_and(|by| is_older(by, xid));
     // Mostly the catalog has these columns, and nothing speaks against them.
     let mut last = 0;
     let simple: Option<Vec<i16>> = message
@@ -184,7 +193,7 @@ fn attribute_numbers(
 /// What it counts that a column has a number at all: more than anything else that 1600 columns come to.
 const FOUND: u32 = 100_000;
 
-/// For each of `left` items in order one of `right`, rising, or none, so that the sum of scores is highest.
+/// For each of `left` items in order one of `right`, rising, or none, so that the sum of scores is highest; of several ways, the one with the lowest.
 fn align(left: usize, right: usize, score: impl Fn(usize, usize) -> u32) -> Vec<Option<usize>> {
     // best[i][j]: of the first i and the first j.
     let width = right + 1;
@@ -199,11 +208,11 @@ fn align(left: usize, right: usize, score: impl Fn(usize, usize) -> u32) -> Vec<
     let (mut i, mut j) = (left, right);
     while i > 0 && j > 0 {
         let here = best[i * width + j];
-        if here == best[(i - 1) * width + j - 1] + score(i - 1, j - 1) && score(i - 1, j - 1) > 0 {
+        if here == best[i * width + j - 1] {
+            j -= 1;
+        } else if here == best[(i - 1) * width + j - 1] + score(i - 1, j - 1) {
             found[i - 1] = Some(j - 1);
             (i, j) = (i - 1, j - 1);
-        } else if here == best[i * width + j - 1] {
-            j -= 1;
         } else {
             i -= 1;
         }
