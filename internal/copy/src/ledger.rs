@@ -8,7 +8,7 @@
 
 use crate::ranges::Ranges;
 use replicator_sink::{Sink, SinkError};
-use replicator_types::{Lsn, Position};
+use replicator_types::{Lsn, Position, Storage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,6 +57,9 @@ pub(crate) struct Copying {
     /// Whether the sinks held nothing of the table when it began: then changes from before the first snapshot need not
     /// follow it. Otherwise they are needed for the rows that they delete.
     pub(crate) from_nothing: bool,
+    /// What commits before it was in the sinks when it began.
+    #[serde(with = "lsn_text", default)]
+    pub(crate) covers: Lsn,
     /// What is durable.
     pub(crate) parts: Vec<PartDone>,
 }
@@ -124,7 +127,15 @@ pub(crate) enum Plan {
     New,
     /// All of them have the same beginning of it.
     Resume(Copying),
-    /// It is to be copied over what is there.
+    /// It is to be copied over what is there: its rows were computed anew, and everything from before that is in the
+    /// sinks, which would be out of date behind the copy.
+    Over {
+        /// What commits before it is in the sinks.
+        covers: Lsn,
+        /// Where the rows lay then, where that is known.
+        storage: Option<Storage>,
+    },
+    /// It is to be copied over what is there, and all changes follow it.
     Again {
         /// Whether that is to go first.
         empty_first: bool,
@@ -232,6 +243,7 @@ impl Copying {
             return false;
         }
         self.from_nothing &= other.from_nothing;
+        self.covers = self.covers.min(other.covers);
         for part in &mut self.parts {
             let theirs = other.parts.iter().find(|theirs| theirs.oid == part.oid);
             let theirs = theirs.filter(|theirs| theirs.file_node == part.file_node);
@@ -242,7 +254,8 @@ impl Copying {
 
     /// What commits before it need not follow the copy; none where everything has to.
     pub(crate) fn covers_before(&self) -> Option<Lsn> {
-        self.from_nothing.then_some(self.first_snapshot)
+        let covers = if self.from_nothing { self.first_snapshot } else { self.covers };
+        (covers > Lsn::ZERO).then_some(covers)
     }
 
     /// Whether anything of it is durable.
@@ -268,6 +281,7 @@ mod tests {
             first_snapshot: Lsn(first_snapshot),
             first_xmin: 700,
             from_nothing: true,
+            covers: Lsn::ZERO,
             parts,
         })
     }

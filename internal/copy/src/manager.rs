@@ -356,8 +356,11 @@ impl Manager {
                 let plan = self.plan_of(relation.oid);
                 self.todo.insert(relation.oid, plan);
             }
-            Notice::Held(oid) => {
+            Notice::Held { oid, covers: passed } => {
                 self.held.remove(&oid);
+                if let Some(Plan::Over { covers, .. }) = self.todo.get_mut(&oid) {
+                    *covers = passed;
+                }
             }
             Notice::CaughtUp { oid, from } => self.caught_up(vec![(oid, from)]).await?,
             Notice::Doubtful(oid) => {
@@ -387,7 +390,7 @@ impl Manager {
                 self.met(&after);
                 let oid = after.oid;
                 info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
-                let plan = Plan::Again { empty_first: rewrite == Rewrite::Anew };
+                let plan = self.over_or_anew(oid, plan_for(rewrite, None));
                 if self.busy.contains(&oid) {
                     // Its having caught up is on its way here. It waits already, whatever the copy has.
                     self.hold(oid, plan, Lsn::MAX);
@@ -414,7 +417,14 @@ impl Manager {
             }
         }
         // A copy brings the version.
-        if self.todo.contains_key(&oid) || self.later.contains_key(&oid) {
+        if let Some(plan) = self.todo.get(&oid).cloned() {
+            self.held.remove(&oid);
+            let plan = self.over_or_anew(oid, plan);
+            self.want(oid, &plan).await?;
+            self.add(oid, plan);
+            return Ok(());
+        }
+        if self.later.contains_key(&oid) {
             self.held.remove(&oid);
             return Ok(());
         }
@@ -450,7 +460,7 @@ impl Manager {
 
     /// A table has another version, under which its rows may be others.
     async fn rewritten(&mut self, after: &Relation, rewrite: Rewrite) -> Result<(), String> {
-        let plan = Plan::Again { empty_first: rewrite == Rewrite::Anew };
+        let plan = plan_for(rewrite, None);
         self.stop_altering(after.oid);
         if let Some(Plan::Resume(copying)) = self.todo.get(&after.oid)
             && after.since < copying.first_snapshot
@@ -463,6 +473,15 @@ impl Manager {
         }
         self.hold(after.oid, plan, after.since);
         Ok(())
+    }
+
+    /// A table that was to be held when the stream has passed what has changed its rows, and has come to wait before that:
+    /// what waits is older than its rows in part, and may only follow a copy that has it.
+    fn over_or_anew(&self, oid: u32, plan: Plan) -> Plan {
+        match self.todo.get(&oid) {
+            Some(Plan::Over { .. }) => Plan::Again { empty_first: true },
+            _ => plan,
+        }
     }
 
     /// That a table has to be emptied first is written down: whatever fails, it is not forgotten.
@@ -568,29 +587,43 @@ impl Manager {
                 continue;
             }
             let verdict = self.shared.storages.compare(oid, &self.receivers(oid), &table.storage);
-            let empty_first = match verdict.change {
+            let rewrite = match verdict.change {
                 StorageChange::None => {
                     for sink in verdict.outdated {
                         outdated.entry(sink).or_default().push((oid, table.storage.clone()));
                     }
                     continue;
                 }
-                StorageChange::CameOrWent => true,
+                // For a moment it can't be told when they were: another look comes.
+                StorageChange::Rewritten if table.read_at == Lsn::ZERO => continue,
+                StorageChange::CameOrWent => Rewrite::Anew,
                 StorageChange::Rewritten => {
                     let told = self.shared.versions.last(oid);
-                    told.and_then(|told| rewrite_of(&told, &table.relation())) == Some(Rewrite::Anew)
+                    told.and_then(|told| rewrite_of(&told, &table.relation())).unwrap_or(Rewrite::Over)
                 }
             };
             info!(self.shared.logger, "a table's rows were changed by a change of schema, and it is copied again";
                 "table" => self.name(oid), "partitions_changed" => verdict.change == StorageChange::CameOrWent);
-            let plan = Plan::Again { empty_first };
+            let plan = plan_for(rewrite, Some(&table.storage));
             self.want(oid, &plan).await?;
-            self.hold(oid, plan, Lsn::MAX);
+            self.aside.remove(&oid);
+            self.add(oid, plan);
+            self.held.insert(oid);
+            // What changed before that goes to the sinks first.
+            let _ = self.shared.pipeline.send(Input::HoldAt(oid, table.read_at));
         }
         for (sink, storages) in outdated {
             self.shared.keep_storages(sink, &storages).await?;
         }
         Ok(())
+    }
+}
+
+/// How a table is copied whose rows were computed anew; `storage`: where they lay when that was found.
+fn plan_for(rewrite: Rewrite, storage: Option<&Storage>) -> Plan {
+    match rewrite {
+        Rewrite::Anew => Plan::Again { empty_first: true },
+        Rewrite::Over => Plan::Over { covers: Lsn::ZERO, storage: storage.cloned() },
     }
 }
 

@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use replicator_pipeline::{CopyLanes, CopyReport, Input, Rewrite, rewrite_of};
 use replicator_sink::TableCopy;
 use replicator_source::{CopyLimits, CopyTable, CopyWorker, Snapshot, SourceError};
-use replicator_types::{BatchBuilder, Budget, Lsn, Phase, TxnId};
+use replicator_types::{BatchBuilder, Budget, Lsn, Phase, Storage, StorageChange, TxnId};
 use slog::{info, warn};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -481,6 +481,8 @@ async fn begin(
     let has_key = table.relation.has_key();
     let sinks: Arc<[usize]> = shared.receivers(&table.relation.schema, &table.relation.name).into();
     let told = shared.versions.last(oid);
+    let has_changed = shared.storages.compare(oid, &sinks, &table.storage).change != StorageChange::None;
+    let covers = if let Plan::Over { covers, .. } = &plan { *covers } else { Lsn::ZERO };
     let is_another = matches!(plan, Plan::Resume(_))
         && told.is_some_and(|told| rewrite_of(&told, &table.relation) == Some(Rewrite::Anew));
     let (resumed, empty_first) = match plan {
@@ -489,6 +491,12 @@ async fn begin(
         // Rows of partitions that are gone, or were emptied, are in the sinks.
         Plan::Resume(copying) if table.storage.is_partitioned && !has_same_parts(&copying, &table) => {
             (None, true)
+        }
+        // The rows were computed anew in between: what is to follow the copy may be older than that.
+        Plan::Resume(_) | Plan::Again { .. } if has_changed => (None, true),
+        Plan::Over { storage, .. } => {
+            let has_changed = |then: &Storage| table.storage.change_since(then) != StorageChange::None;
+            (None, !has_key || storage.is_some_and(|then| has_changed(&then)))
         }
         Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
         // Without a key nothing tells rows apart that are there already.
@@ -517,7 +525,8 @@ async fn begin(
         );
         return Err(NotBegun::Failed { oid, name, text });
     }
-    let copying = what_is_done(&table, &snapshot, resumed, &name, is_empty);
+    let mut copying = what_is_done(&table, &snapshot, resumed, &name, is_empty);
+    copying.covers = copying.covers.max(covers);
     if let Some(before) = copying.covers_before() {
         let _ = shared.pipeline.send(Input::CopiedAt(oid, before));
     }
@@ -550,11 +559,18 @@ fn what_is_done(
             done: done_of(part.oid, part.file_node).map(|part| part.done.clone()).unwrap_or_default(),
         })
         .collect();
-    let (first_snapshot, first_xmin, from_nothing) = match &resumed {
-        Some(copying) => (copying.first_snapshot, copying.first_xmin, copying.from_nothing),
-        None => (snapshot.lsn, snapshot.xmin, is_empty),
-    };
-    Copying { table: name.to_owned(), first_snapshot, first_xmin, from_nothing, parts }
+    let table = name.to_owned();
+    match resumed {
+        Some(copying) => Copying { table, parts, ..copying },
+        None => Copying {
+            table,
+            first_snapshot: snapshot.lsn,
+            first_xmin: snapshot.xmin,
+            from_nothing: is_empty,
+            covers: Lsn::ZERO,
+            parts,
+        },
+    }
 }
 
 /// Whether the parts that a copy has begun with are all there, as they were.

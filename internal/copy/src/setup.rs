@@ -137,7 +137,7 @@ impl Setup {
             Plan::Aside { .. } => Standing::Aside,
             Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
             Plan::Join { told } => Standing::Apart { told: *told },
-            Plan::New | Plan::Again { .. } => Standing::Waiting { snapshot: None },
+            Plan::New | Plan::Over { .. } | Plan::Again { .. } => Standing::Waiting { snapshot: None },
         };
         self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()
     }

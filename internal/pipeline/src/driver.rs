@@ -46,6 +46,8 @@ pub enum Input {
     Catalog(Vec<TableCatalog>),
     /// A table is to be copied anew: its changes wait. [`Notice::Held`] answers.
     Hold(u32),
+    /// The same, when the stream has passed that LSN.
+    HoldAt(u32, Lsn),
     /// The copy of the table stands at this snapshot.
     CopiedAt(u32, Lsn),
     /// See [`Pipeline::copied_until`].
@@ -324,6 +326,7 @@ impl Driver {
             Input::Reconnected => self.pipeline.reconnected(),
             Input::Catalog(tables) => self.pipeline.catalog(tables),
             Input::Hold(oid) => self.pipeline.hold(oid, Instant::now()),
+            Input::HoldAt(oid, at) => self.pipeline.hold_at(oid, at),
             Input::CopiedAt(oid, snapshot) => self.pipeline.copied_at(oid, snapshot),
             Input::CopiedUntil(oid, snapshot) => self.pipeline.copied_until(oid, snapshot),
             Input::Release(oid) => self.pipeline.release(oid),

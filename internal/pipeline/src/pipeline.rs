@@ -219,6 +219,9 @@ impl Pipeline {
                 }
             }
         }
+        if !self.tables.to_hold.is_empty() && !self.is_within_transaction() {
+            self.hold_passed(now);
+        }
         if !self.tables.catalogs.is_empty() && !self.is_within_transaction() {
             self.tell_catalogs(now)?;
         }

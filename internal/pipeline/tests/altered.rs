@@ -174,7 +174,7 @@ fn a_copy_that_is_asked_for_takes_the_place_of_following() {
     run.feed(wide_t(Wire::new().begin(20)).insert(T, &[Some("2"), None, Some("w")]).commit(20));
     run.hold(T);
     run.durable();
-    assert_eq!(run.told(), ["altered t from 2 columns to 3", "held 100"]);
+    assert_eq!(run.told(), ["altered t from 2 columns to 3", "held 100, 0 is covered"]);
     run.pipeline.copied_at(T, Lsn(25));
     run.feed(Wire::new().begin(30).insert(T, &[Some("3"), None, None]).commit(30));
     run.lines(STATE);
@@ -221,4 +221,31 @@ fn a_table_that_was_apart_is_so_from_the_beginning_until_the_stream_has_passed_t
     assert_eq!(run.watermark(), 8);
     run.pipeline.settled(T);
     assert_eq!(run.watermark(), 50);
+}
+
+#[test]
+fn a_table_that_is_to_be_held_from_a_position_on_waits_when_the_stream_has_passed_that() {
+    let mut run = begun(Position::ZERO);
+    run.pipeline.hold_at(T, Lsn(30));
+    run.feed(Wire::new().begin(20).insert(T, &[Some("2"), None]).commit(20));
+    assert_eq!(run.lines(STATE), ["insert t 20+0 2,NULL"], "that is from before");
+    run.feed(Wire::new().begin(30).insert(T, &[Some("3"), None]).commit(30));
+    assert_eq!(run.lines(STATE), ["insert t 30+0 3,NULL", "~| apart t 30+0"]);
+    run.feed(Wire::new().begin(40).insert(T, &[Some("4"), None]).commit(40));
+    assert!(run.lines(STATE).is_empty());
+    run.durable();
+    assert_eq!(run.told(), ["held 100, 31 is covered"]);
+}
+
+#[test]
+fn a_table_that_waits_by_then_goes_on_waiting() {
+    let mut run = begun(Position::ZERO);
+    run.pipeline.hold_at(T, Lsn(30));
+    run.feed(wide_t(Wire::new().begin(20)).insert(T, &[Some("2"), None, Some("w")]).commit(20));
+    run.durable();
+    run.feed(of_u(30, "2"));
+    assert_eq!(run.told(), ["altered t from 2 columns to 3", "to alter t to 3 columns at 20+0"]);
+    run.lines(STATE);
+    run.release(T);
+    assert_eq!(run.lines(STATE), ["~ insert t 20+0 2,NULL,w"]);
 }

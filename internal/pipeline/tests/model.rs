@@ -296,7 +296,7 @@ impl World {
         }
         for notice in self.pipeline.take_notices() {
             match notice {
-                Notice::Held(oid) => self.copies.insert(oid, Copy::Waits),
+                Notice::Held { oid, .. } => self.copies.insert(oid, Copy::Waits),
                 Notice::New(relation) => self.copies.insert(relation.oid, Copy::Waits),
                 Notice::CaughtUp { oid, from } => {
                     reached(PATHS[0], from.ordinal > 0);

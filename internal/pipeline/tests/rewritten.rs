@@ -69,7 +69,7 @@ fn a_table_that_was_rewritten_waits_at_once_and_state_sinks_are_not_told_of_a_ve
     );
     assert_eq!(run.told(), ["rewritten t to 3 columns Over"]);
     run.durable();
-    assert_eq!(run.told(), ["held 100"]);
+    assert_eq!(run.told(), ["held 100, 20 is covered"]);
     assert_eq!(run.watermark(), 18, "until it has caught up: after a crash it is found out again");
     // The copy was taken before the last change.
     run.feed(wide_row(Wire::new(), 30, "3"));
@@ -92,7 +92,7 @@ fn a_rewrite_that_only_the_catalog_tells_of_holds_the_watermark_before_it_until_
         assert_eq!(run.lines(LOG), ["| schema t 15+0 k,v,w"]);
         run.feed(Wire::new().keepalive(64));
         run.durable();
-        assert_eq!(run.told(), ["rewritten t to 3 columns Over", "held 100"]);
+        assert_eq!(run.told(), ["rewritten t to 3 columns Over", "held 100, 1 is covered"]);
         assert_eq!(run.watermark(), 16);
         if crash {
             // A log has kept the version; the run begins at the one before, and comes by the rewrite again.
@@ -163,7 +163,7 @@ fn a_table_that_is_rewritten_and_asked_for_meanwhile_is_held_once_everything_bef
     run.hold(T);
     assert_eq!(run.told(), ["rewritten t to 3 columns Over"], "what came before is on its way");
     run.durable();
-    assert_eq!(run.told(), ["held 100"]);
+    assert_eq!(run.told(), ["held 100, 0 is covered"]);
     run.hold(T);
-    assert_eq!(run.told(), ["held 100"]);
+    assert_eq!(run.told(), ["held 100, 0 is covered"]);
 }

@@ -272,7 +272,7 @@ fn a_live_table_is_held_when_all_that_came_before_is_durable() {
     run.durable_first();
     assert!(run.told().is_empty());
     run.durable();
-    assert_eq!(run.told(), ["held 100"]);
+    assert_eq!(run.told(), ["held 100, 11 is covered"]);
     run.pipeline.copied_at(T, Lsn(15));
     run.release(T);
     run.feed(whole(Wire::new(), 30, "3"));
@@ -283,9 +283,9 @@ fn a_live_table_is_held_when_all_that_came_before_is_durable() {
 fn a_table_that_waits_already_or_was_never_met_is_held_at_once() {
     let mut run = Run::of(with_t(WAITS));
     run.hold(T);
-    assert_eq!(run.told(), ["held 100"]);
+    assert_eq!(run.told(), ["held 100, 0 is covered"]);
     run.hold(U);
-    assert_eq!(run.told(), ["held 101"]);
+    assert_eq!(run.told(), ["held 101, 1 is covered"]);
     assert!(run.lines(STATE).is_empty());
 }
 
@@ -302,7 +302,7 @@ fn a_table_that_is_held_while_it_catches_up_goes_on_waiting() {
     run.hold(T);
     assert!(!run.pipeline.is_releasing() && run.told().is_empty(), "a part of it is on its way");
     run.durable();
-    assert_eq!(run.told(), ["held 100"]);
+    assert_eq!(run.told(), ["held 100, 0 is covered"]);
     run.release(T);
     assert_eq!(run.lines(STATE).len(), 1000 - first);
     run.durable();
@@ -319,7 +319,7 @@ fn a_table_that_is_held_before_it_is_written_down_as_done_does_not_hold_the_wate
     run.hold(T);
     run.feed(whole(Wire::new(), 20, "2"));
     run.durable();
-    assert_eq!(run.told(), ["caught up 100 11+0", "held 100"]);
+    assert_eq!(run.told(), ["caught up 100 11+0", "held 100, 11 is covered"]);
     assert_eq!(run.watermark(), 0);
     run.release(T);
     run.durable();

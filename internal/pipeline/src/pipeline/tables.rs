@@ -50,7 +50,12 @@ pub enum Standing {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notice {
     /// Everything of the table that came before [`Pipeline::hold`] is durable.
-    Held(u32),
+    Held {
+        /// The table.
+        oid: u32,
+        /// What commits before it is durable; zero where that can't be told.
+        covers: Lsn,
+    },
     /// The table has caught up, durably; changes from the position on go the ordinary way.
     /// [`Pipeline::settled`] lets go of the watermark when that is written down.
     CaughtUp {
@@ -111,7 +116,7 @@ impl Notice {
     /// Whether it says that a table goes on waiting.
     fn is_about_what_waits_of(&self, oid: u32) -> bool {
         match self {
-            Self::Held(of) => *of == oid,
+            Self::Held { oid: of, .. } => *of == oid,
             Self::ToAlter { after, .. } => after.oid == oid,
             _ => false,
         }
@@ -145,6 +150,8 @@ pub(super) struct Tables {
     pub(super) unknown: HashSet<u32>,
     /// Requests that are not answered.
     pub(super) requests: usize,
+    /// To be held when the stream has passed that.
+    pub(super) to_hold: Vec<(u32, Lsn)>,
     /// Read from the catalog; to be told once the stream has passed that moment.
     pub(super) catalogs: Vec<TableCatalog>,
 }
@@ -162,6 +169,7 @@ impl Tables {
             unknown_wait: false,
             unknown: HashSet::new(),
             requests: 0,
+            to_hold: Vec::new(),
             catalogs: Vec::new(),
         }
     }
@@ -264,7 +272,8 @@ impl Pipeline {
         match (rewrite, alters) {
             (Some(rewrite), _) => {
                 self.notices.push(Notice::Rewritten { after, rewrite });
-                self.hold_behind(oid, &before, Notice::Held(oid), now);
+                let held = self.held(oid);
+                self.hold_behind(oid, &before, held, now);
             }
             (None, Some(turn)) if self.may_wait(&before, &after) => {
                 self.notices.push(Notice::Altered { before: Arc::clone(&before), after: Arc::clone(&after) });
@@ -379,9 +388,39 @@ impl Pipeline {
     pub fn hold(&mut self, oid: u32, now: Instant) {
         self.tables.unknown.remove(&oid);
         match self.relations.told(oid).cloned() {
-            Some(told) => self.hold_behind(oid, &told, Notice::Held(oid), now),
-            None => self.hold_table(oid, None, Notice::Held(oid), now),
+            Some(told) => self.hold_behind(oid, &told, self.held(oid), now),
+            None => self.hold_table(oid, None, self.held(oid), now),
         }
+    }
+
+    /// As [`Pipeline::hold`], when the stream has passed that LSN: what changed before it goes to the sinks first.
+    pub fn hold_at(&mut self, oid: u32, at: Lsn) {
+        self.tables.to_hold.push((oid, at));
+    }
+
+    pub(super) fn hold_passed(&mut self, now: Instant) {
+        let passed = self.passed;
+        let due = |(_, at): &(u32, Lsn)| *at <= passed;
+        let due: Vec<_> = self.tables.to_hold.extract_if(.., |of| due(of)).collect();
+        for (oid, _) in due {
+            // One that came to wait meanwhile goes on as it is; mostly something is about to be told of it.
+            if !self.tables.waiting.contains_key(&oid) {
+                self.hold(oid, now);
+            } else if !self.tables.groups.values().any(|pending| pending.is_about_what_waits_of(oid)) {
+                self.notices.push(self.held(oid));
+            }
+        }
+    }
+
+    /// Of a table that waits already, some of what came before is kept.
+    fn held(&self, oid: u32) -> Notice {
+        let covers = match (&self.transaction, &self.cut_off) {
+            _ if self.tables.waiting.contains_key(&oid) => Lsn::ZERO,
+            (Some(open), _) if !open.skip => open.meta.commit_lsn,
+            (_, Some(open)) => open.meta.commit_lsn,
+            _ => Lsn(self.sealed.0 + 1),
+        };
+        Notice::Held { oid, covers }
     }
 
     /// Behind the table's version `told`, which state sinks know.
@@ -433,6 +472,7 @@ impl Pipeline {
     /// is a new one.
     pub fn forget(&mut self, oid: u32) {
         self.tables.standings.remove(&oid);
+        self.tables.to_hold.retain(|(of, _)| *of != oid);
         let Some(waiting) = self.tables.waiting.remove(&oid) else { return };
         self.tables.releasing.retain(|releasing| *releasing != oid);
         if let Some(group) = waiting.group {

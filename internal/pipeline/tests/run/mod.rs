@@ -140,7 +140,7 @@ impl Run {
     /// What there was to tell of tables since the last call.
     pub(crate) fn told(&mut self) -> Vec<String> {
         let word = |notice: Notice| match notice {
-            Notice::Held(oid) => format!("held {oid}"),
+            Notice::Held { oid, covers } => format!("held {oid}, {} is covered", covers.0),
             Notice::Doubtful(oid) => format!("doubtful {oid}"),
             Notice::CaughtUp { oid, from } => {
                 format!("caught up {oid} {}+{}", from.commit_lsn.0, from.ordinal)

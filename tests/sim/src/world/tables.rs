@@ -149,7 +149,7 @@ impl World {
         for notice in notices {
             self.trace(|| told(&notice));
             match notice {
-                Notice::Held(oid) => self.set(oid, Copy::Waits),
+                Notice::Held { oid, .. } => self.set(oid, Copy::Waits),
                 Notice::New(relation) => {
                     self.reached.insert(reached::NEW_TABLE);
                     self.set(relation.oid, Copy::Waits);
