@@ -29,9 +29,6 @@ pub(crate) fn run_name() -> String {
     format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1))
 }
 
-/// Keys of the notes on copies begin like this.
-const COPY_NOTES: &str = "copy/";
-
 /// What a run claims a sink with: also on which timeline of the source it writes.
 pub(crate) fn claim(run: &str, timeline: u32) -> String {
     format!("{run}@{timeline}")
@@ -66,12 +63,7 @@ async fn verify_reach(sink: &dyn Sink, stream: &StreamInfo, timelines: &Timeline
 /// How far the sink is, the snapshots of its copies among it; as far as can be, if it can't tell.
 async fn reach(sink: &dyn Sink) -> Result<Lsn, SinkError> {
     let changes = sink.reach().await?.unwrap_or(Lsn(u64::MAX));
-    let notes = sink.notes().await?;
-    let snapshots = notes.iter().filter(|(key, _)| key.starts_with(COPY_NOTES)).filter_map(|(_, note)| {
-        let note: serde_json::Value = serde_json::from_str(note).ok()?;
-        note.get("first_snapshot")?.as_str()?.parse().ok()
-    });
-    Ok(snapshots.fold(changes, Lsn::max))
+    Ok(changes.max(replicator_copy::newest_snapshot(&sink.notes().await?)))
 }
 
 /// What is asked before anything is written.

@@ -134,7 +134,7 @@ choice! {
 choice! {
     /// What becomes of a column whose type changes to one that its counterpart can't be changed to.
     pub enum TypeChanges {
-        /// The table is set aside, the log says what to do, and other tables go on.
+        /// The table waits, the log says what to do, and other tables go on.
         Error = "error",
         /// The counterpart stays; values that do not fit it are treated as any that do not fit.
         Keep = "keep",

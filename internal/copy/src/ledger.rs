@@ -264,6 +264,16 @@ impl Copying {
     }
 }
 
+/// The newest snapshot that copies under way are from, by a sink's notes; what can't be read is left out.
+pub fn newest_snapshot(notes: &BTreeMap<String, String>) -> Lsn {
+    let copies = notes.iter().filter(|(key, _)| key.starts_with(KEY_PREFIX));
+    let snapshots = copies.filter_map(|(_, text)| match serde_json::from_str(text) {
+        Ok(Note::Copying(copying)) => Some(copying.first_snapshot),
+        _ => None,
+    });
+    snapshots.fold(Lsn::ZERO, Lsn::max)
+}
+
 /// A table's note as the sink keeps it.
 pub(crate) fn key(oid: u32) -> String {
     format!("{KEY_PREFIX}{oid}")

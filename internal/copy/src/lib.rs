@@ -43,5 +43,6 @@ mod storages;
 mod versions;
 
 pub use apart::{Apartness, Aparts};
+pub use ledger::newest_snapshot;
 pub use setup::{CopySink, Outcome, Settings, Setup};
 pub use versions::Versions;

@@ -1,4 +1,4 @@
-//! Tables whose changes wait for the table's copy.
+//! Tables whose changes wait: for the table's copy, or for the sinks to follow a change of its schema.
 //!
 //! ```text
 //!   changes ─▶ [queue] ─────────── wait ───────────▶ handed on as CatchUp ─▶ live

@@ -14,4 +14,4 @@ pub use evolution::Evolution;
 pub use progress::{stream, wait_for_copy, wait_for_stream};
 pub use published::{Published, Sinks, published};
 pub use supervisor::Supervisor;
-pub use world::{Table, World, drain};
+pub use world::{Table, World, drain, resync};

@@ -35,10 +35,26 @@ pub fn drain(config: &Config) {
     assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
 }
 
+/// Asks a replicator that runs, or runs later, for a copy of these tables.
+///
+/// # Panics
+/// When that does not end with exit code 0.
+pub fn resync(config: &Config, tables: &[&str]) {
+    let tables = tables.iter().flat_map(|table| ["--table", table]);
+    let asked =
+        Replicator::output(&config.to_toml(), &["resync"].into_iter().chain(tables).collect::<Vec<_>>(), &[]);
+    assert!(asked.status.success(), "{}", asked.stderr);
+}
+
 /// Bucket of the archive.
 const BUCKET: &str = "bucket";
 
 impl World {
+    /// What the slot's reader has acknowledged.
+    pub fn confirmed_flush(&self) -> String {
+        self.source.sql("shop", "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE NOT temporary")
+    }
+
     /// Starts all of it.
     pub fn start(version: PgVersion) -> Self {
         let source = Postgres::start(version, &PgOptions::default().setting("wal_sender_timeout", "10s"));

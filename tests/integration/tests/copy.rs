@@ -1,7 +1,7 @@
 //! The initial copy, end to end: rows from before the stream, in every sink, through crashes and beside writers.
 
 use replicator_harness::{PgVersion, Proxy, Replicator, eventually_blocking};
-use replicator_integration::{Supervisor, Table, World, drain};
+use replicator_integration::{Supervisor, Table, World, drain, resync};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -274,12 +274,7 @@ async fn a_table_that_is_asked_for_is_copied_anew_while_the_others_go_on() {
     for table in ["a", "bag"] {
         world.clickhouse.query(&format!("TRUNCATE TABLE {}.{table}", world.clickhouse.database()));
     }
-    let asked = Replicator::output(
-        &config.to_toml(),
-        &["resync", "--table", "public.a", "--table", "public.bag"],
-        &[],
-    );
-    assert!(asked.status.success(), "{}", asked.stderr);
+    resync(&config, &["public.a", "public.bag"]);
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     for n in 0..20 {

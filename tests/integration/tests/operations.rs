@@ -21,10 +21,6 @@ fn insert_events(source: &Postgres, from: u64, to: u64) {
     source.sql("shop", &sql);
 }
 
-fn confirmed_flush(source: &Postgres) -> String {
-    source.sql("shop", "SELECT confirmed_flush_lsn FROM pg_replication_slots")
-}
-
 /// Until `/readyz` says that ClickHouse is away.
 fn wait_until_outage_is_noticed(replicator: &Replicator) {
     eventually_blocking(SOON, "the outage noticed", || match replicator.try_http("/readyz") {
@@ -61,12 +57,12 @@ async fn with_a_sink_away_under_load_memory_stays_bounded_the_slot_stands_still_
     // Until the outage is noticed, what was under way may still be acknowledged.
     wait_until_outage_is_noticed(&replicator);
     assert_eq!(replicator.http("/healthz").0, 200, "a sink's outage is no reason to restart the process");
-    let standing = confirmed_flush(&world.source);
+    let standing = world.confirmed_flush();
     let (start, mut next) = (Instant::now(), 1003);
     while start.elapsed() < outage() {
         insert_events(&world.source, next, next + 4999);
         next += 5000;
-        assert_eq!(confirmed_flush(&world.source), standing, "acknowledged beyond what ClickHouse holds");
+        assert_eq!(world.confirmed_flush(), standing, "acknowledged beyond what ClickHouse holds");
         // The same load however long the outage: it fills the buffer many times over.
         std::thread::sleep(outage() / 200);
     }
@@ -91,7 +87,7 @@ async fn with_a_sink_away_under_load_memory_stays_bounded_the_slot_stands_still_
         if count.trim() == next.to_string() { Ok(()) } else { Err(count) }
     });
     eventually_blocking(SOON, "the acknowledgement", || {
-        if confirmed_flush(&world.source) == standing { Err(standing.clone()) } else { Ok(()) }
+        if world.confirmed_flush() == standing { Err(standing.clone()) } else { Ok(()) }
     });
     replicator.sigterm();
     assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
@@ -114,11 +110,11 @@ async fn sigterm_makes_durable_what_was_read_acknowledges_it_and_ends_with_0() {
         let read = replicator.metrics().sum("replicator_events_processed_total", &[]).unwrap_or(0.0);
         if read >= 500.0 { Ok(()) } else { Err(read.to_string()) }
     });
-    let before = confirmed_flush(&world.source);
+    let before = world.confirmed_flush();
     replicator.sigterm();
     let status = replicator.wait(SOON);
     assert_eq!(status.code(), Some(0), "{}", replicator.stderr());
-    assert_ne!(confirmed_flush(&world.source), before);
+    assert_ne!(world.confirmed_flush(), before);
     world.assert_equal(&[EVENTS]).await;
 }
 
@@ -150,11 +146,11 @@ fn a_shutdown_that_outlives_its_grace_ends_with_1_and_acknowledges_nothing_more(
     world.clickhouse.stop();
     insert_events(&world.source, 1, 10);
     wait_until_outage_is_noticed(&replicator);
-    let before = confirmed_flush(&world.source);
+    let before = world.confirmed_flush();
     replicator.sigterm();
     let status = replicator.wait(Duration::from_secs(20));
     assert_eq!(status.code(), Some(1), "{}", replicator.stderr());
-    assert_eq!(confirmed_flush(&world.source), before);
+    assert_eq!(world.confirmed_flush(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

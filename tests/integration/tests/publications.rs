@@ -3,7 +3,7 @@
 use replicator_harness::{
     Column, Config, PgVersion, Postgres, Replicator, Rows, archive_events, assert_same_rows, source_columns,
 };
-use replicator_integration::{Table, World, drain, stream};
+use replicator_integration::{Table, World, drain, resync, stream};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -50,17 +50,19 @@ async fn columns_of(world: &World, table: &str) -> Vec<Column> {
 
 #[test]
 fn a_partition_whose_identity_is_not_its_roots_is_told_before_the_run() {
-    let world = World::start(PgVersion::V17);
-    world.source.sql(
-        "shop",
-        "CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
-         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
-         ALTER TABLE parts_1 REPLICA IDENTITY FULL;
-         CREATE PUBLICATION replicator FOR TABLE parts WITH (publish_via_partition_root = true)",
-    );
-    let checked = Replicator::check(&Config::new(&world.source.url("shop")).blackhole("nothing"));
-    let said = checked.stdout + &checked.stderr;
-    assert!(said.contains("parts_1") && said.contains("identity"), "{said}");
+    for version in VERSIONS {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
+             CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
+             ALTER TABLE parts_1 REPLICA IDENTITY FULL;
+             CREATE PUBLICATION replicator FOR TABLE parts WITH (publish_via_partition_root = true)",
+        );
+        let checked = Replicator::check(&Config::new(&world.source.url("shop")).blackhole("nothing"));
+        let said = checked.stdout + &checked.stderr;
+        assert!(said.contains("parts_1") && said.contains("identity"), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,8 +147,7 @@ async fn partitions_are_one_table_or_many_as_the_publication_says() {
         }
         let without = "SELECT * FROM parts WHERE id <> 7 UNION ALL SELECT 1, 'a', 'x'";
         assert_table_is(&world, "root", "parts", without, &columns).await;
-        let asked = Replicator::output(&root.to_toml(), &["resync", "--table", "public.parts"], &[]);
-        assert!(asked.status.success(), "{}", asked.stderr);
+        resync(&root, &["public.parts"]);
         let mut replicator = Replicator::spawn(&root, &[]);
         replicator.wait_for_line("caught up", SOON);
         replicator.sigterm();
@@ -331,31 +332,33 @@ fn logical_messages_stand_in_the_archive_where_they_were_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_another_replication_brought_are_left_out_when_asked_for() {
-    let world = World::start(PgVersion::V17);
-    world.source.sql(
-        "shop",
-        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'copied');
-         SELECT pg_replication_origin_create('elsewhere')",
-    );
-    let own = world.config().set("source.origin", "none");
-    drain(&own);
-    let with_all = config_of(&world, "all_of_it").set("source.publication", "replicator");
-    drain(&with_all);
-    stream(
-        &world,
-        &own,
-        "INSERT INTO t VALUES (2, 'own');
-         SELECT pg_replication_origin_session_setup('elsewhere');
-         INSERT INTO t VALUES (3, 'brought'); UPDATE t SET v = 'brought' WHERE id = 1;
-         BEGIN; INSERT INTO t VALUES (4, 'brought'); SELECT pg_replication_origin_xact_setup('0/1234', now()); COMMIT;
-         SELECT pg_replication_origin_session_reset();
-         INSERT INTO t VALUES (5, 'own');",
-    );
-    drain(&with_all);
-    let all = "SELECT string_agg(id || v, ' ' ORDER BY id) FROM t";
-    assert_eq!(world.target.sql("copy", all), "1copied 2own 5own");
-    assert_eq!(world.target.sql("all_of_it", all), "1brought 2own 3brought 4brought 5own");
-    assert_table_is(&world, "all_of_it", "t", "SELECT * FROM t", &columns_of(&world, "t").await).await;
+    for version in [PgVersion::V17, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'copied');
+             SELECT pg_replication_origin_create('elsewhere')",
+        );
+        let own = world.config().set("source.origin", "none");
+        drain(&own);
+        let with_all = config_of(&world, "all_of_it").set("source.publication", "replicator");
+        drain(&with_all);
+        stream(
+            &world,
+            &own,
+            "INSERT INTO t VALUES (2, 'own');
+             SELECT pg_replication_origin_session_setup('elsewhere');
+             INSERT INTO t VALUES (3, 'brought'); UPDATE t SET v = 'brought' WHERE id = 1;
+             BEGIN; INSERT INTO t VALUES (4, 'brought'); SELECT pg_replication_origin_xact_setup('0/1234', now()); COMMIT;
+             SELECT pg_replication_origin_session_reset();
+             INSERT INTO t VALUES (5, 'own');",
+        );
+        drain(&with_all);
+        let all = "SELECT string_agg(id || v, ' ' ORDER BY id) FROM t";
+        assert_eq!(world.target.sql("copy", all), "1copied 2own 5own");
+        assert_eq!(world.target.sql("all_of_it", all), "1brought 2own 3brought 4brought 5own");
+        assert_table_is(&world, "all_of_it", "t", "SELECT * FROM t", &columns_of(&world, "t").await).await;
+    }
 }
 
 #[test]

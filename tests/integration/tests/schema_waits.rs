@@ -2,7 +2,7 @@
 //! waits, also across `kill -9`, and nothing of it is lost.
 
 use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Sinks, World, wait_for_copy};
+use replicator_integration::{Sinks, World, resync, wait_for_copy};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -53,10 +53,6 @@ async fn others_arrive(world: &World) {
     world.assert_soon_equal("the other table", SOON, Sinks::All, |_, name| name == "other").await;
 }
 
-fn confirmed_flush(world: &World) -> String {
-    world.source.sql("shop", "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE NOT temporary")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_schema_that_a_lock_holds_up_holds_up_only_its_table_through_kills() {
     for version in [PgVersion::V15, PgVersion::V18] {
@@ -72,7 +68,7 @@ async fn a_change_of_schema_that_a_lock_holds_up_holds_up_only_its_table_through
         change(&world, 1001);
         wait_for_altering(&replicator);
         others_arrive(&world).await;
-        let stands_at = confirmed_flush(&world);
+        let stands_at = world.confirmed_flush();
 
         // While it waits: further changes of its schema with rows in between, and the process is killed.
         world.source.sql("shop", "ALTER TABLE altered RENAME a TO b; ALTER TABLE altered DROP COLUMN n");
@@ -85,7 +81,7 @@ async fn a_change_of_schema_that_a_lock_holds_up_holds_up_only_its_table_through
             change(&world, round * 1000 + 1);
             wait_for_altering(&replicator);
             others_arrive(&world).await;
-            assert_eq!(confirmed_flush(&world), stands_at, "acknowledged past changes that wait");
+            assert_eq!(world.confirmed_flush(), stands_at, "acknowledged past changes that wait");
         }
         let there = world.target.sql("copy", "SELECT count(*) FROM altered WHERE id > 1000");
         assert_eq!(there, "0", "nothing of it is there yet");
@@ -96,7 +92,7 @@ async fn a_change_of_schema_that_a_lock_holds_up_holds_up_only_its_table_through
         world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
         replicator.sigterm();
         assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
-        assert_ne!(confirmed_flush(&world), stands_at);
+        assert_ne!(world.confirmed_flush(), stands_at);
     }
 }
 
@@ -129,8 +125,7 @@ async fn a_table_whose_schema_a_sink_refuses_to_follow_can_be_copied_anew_instea
     world.source.sql("shop", "UPDATE altered SET big = 'small' WHERE id < 50");
     replicator.wait_for_line("can't follow a change of a table's schema", SOON);
     world.target.sql("copy", "DROP TABLE altered CASCADE");
-    let asked = Replicator::output(&config(&world).to_toml(), &["resync", "--table", "public.altered"], &[]);
-    assert!(asked.status.success(), "{}", asked.stderr);
+    resync(&config(&world), &["public.altered"]);
     world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
     replicator.sigterm();
     assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());

@@ -1,7 +1,7 @@
 //! A sink that will never take a change of a table: that table is set aside, and the others go on.
 
 use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Sinks, World, wait_for_copy};
+use replicator_integration::{Sinks, World, resync, wait_for_copy};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -9,10 +9,6 @@ const SOON: Duration = Duration::from_secs(90);
 /// One shard: what comes of other tables gets the lane's checkpoint past what is left out.
 fn config(world: &World) -> Config {
     world.config().set_sink("copy", "shards", 1)
-}
-
-fn confirmed_flush(world: &World) -> String {
-    world.source.sql("shop", "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE NOT temporary")
 }
 
 async fn others_arrive(world: &World) {
@@ -49,12 +45,12 @@ async fn one_table_in_error_does_not_stall_the_others_and_nothing_is_acknowledge
         let line = replicator.wait_for_line("the table is set aside", SOON);
         assert!(line.contains("public.bad") && line.contains("small"), "{line}");
         others_arrive(&world).await;
-        let stands_at = confirmed_flush(&world);
+        let stands_at = world.confirmed_flush();
         for round in 1..3 {
             insert(&world, "bad", round * 100 + 1);
             insert(&world, "other", round * 100 + 1);
             others_arrive(&world).await;
-            assert_eq!(confirmed_flush(&world), stands_at, "acknowledged past changes that were left out");
+            assert_eq!(world.confirmed_flush(), stands_at, "acknowledged past changes that were left out");
             assert_eq!(world.target.sql("copy", "SELECT count(*), max(id) FROM bad"), "100|100");
             eventually_blocking(SOON, "the metric", || {
                 let aside = replicator.metrics().sum("replicator_tables_set_aside", &[]);
@@ -66,15 +62,14 @@ async fn one_table_in_error_does_not_stall_the_others_and_nothing_is_acknowledge
         }
 
         world.target.sql("copy", "ALTER TABLE bad DROP CONSTRAINT small");
-        let asked = Replicator::output(&config(&world).to_toml(), &["resync", "--table", "public.bad"], &[]);
-        assert!(asked.status.success(), "{}", asked.stderr);
+        resync(&config(&world), &["public.bad"]);
         world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
         insert(&world, "bad", 9001);
         insert(&world, "other", 9001);
         world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
         replicator.sigterm();
         assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
-        assert_ne!(confirmed_flush(&world), stands_at);
+        assert_ne!(world.confirmed_flush(), stands_at);
     }
 }
 
@@ -96,8 +91,7 @@ async fn a_row_that_a_sink_refuses_while_its_table_is_copied_holds_up_only_that_
     assert!(replicator.is_running());
     world.target.sql("copy", "ALTER TABLE bad DROP CONSTRAINT bad_v_check");
     // It would be tried again by itself, in a minute.
-    let asked = Replicator::output(&config(&world).to_toml(), &["resync", "--table", "public.bad"], &[]);
-    assert!(asked.status.success(), "{}", asked.stderr);
+    resync(&config(&world), &["public.bad"]);
     world.assert_soon_equal("put right", SOON, Sinks::All, |_, _| true).await;
     replicator.sigterm();
     assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
@@ -123,8 +117,7 @@ async fn a_table_without_a_key_whose_change_of_schema_a_sink_refuses_is_set_asid
     insert(&world, "other", 101);
     others_arrive(&world).await;
     world.target.sql("copy", "DROP VIEW reads_it");
-    let asked = Replicator::output(&config(&world).to_toml(), &["resync", "--table", "public.bad"], &[]);
-    assert!(asked.status.success(), "{}", asked.stderr);
+    resync(&config(&world), &["public.bad"]);
     world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
     replicator.sigterm();
     assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());

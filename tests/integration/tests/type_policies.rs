@@ -40,6 +40,75 @@ fn what_clickhouse_has_no_room_for_becomes_null_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_null_stays_null_in_clickhouse_whatever_its_type_and_however_it_comes() {
+    const TYPES: [&str; 22] = [
+        "boolean",
+        "smallint",
+        "integer",
+        "bigint",
+        "real",
+        "double precision",
+        "numeric",
+        "numeric(10,2)",
+        "text",
+        "varchar(9)",
+        "char(3)",
+        "bytea",
+        "date",
+        "time",
+        "timetz",
+        "timestamp",
+        "timestamptz",
+        "interval",
+        "uuid",
+        "jsonb",
+        "inet",
+        "mood",
+    ];
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        let columns = (0..TYPES.len()).map(|n| format!("c{n} {}", TYPES[n])).collect::<Vec<_>>().join(", ");
+        // With a value of each first, so that an update has something to end.
+        let filled =
+            "true, 1, 1, 1, 1, 1, 1, 1, 'x', 'x', 'x', 'x', '2024-02-29', '12:00', '12:00+00', '2024-02-29',
+                      '2024-02-29', '1 day', gen_random_uuid(), '{}', '::1', 'sad'";
+        world.source.sql(
+            "shop",
+            &format!(
+                "CREATE TYPE mood AS ENUM ('sad', 'ok');
+                 CREATE TABLE gaps (id int PRIMARY KEY, {columns});
+                 INSERT INTO gaps (id) VALUES (1); INSERT INTO gaps VALUES (2, {filled})"
+            ),
+        );
+        let config = Config::new(&world.source.url("shop"))
+            .set("source.catalog_interval_ms", 300)
+            .clickhouse("analytics", &world.clickhouse);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        wait_for_copy(&replicator);
+        let all_null = (0..TYPES.len()).map(|n| format!("c{n} = NULL")).collect::<Vec<_>>().join(", ");
+        world.source.sql(
+            "shop",
+            &format!(
+                "INSERT INTO gaps (id) VALUES (3); UPDATE gaps SET {all_null} WHERE id = 2;
+                 ALTER TABLE gaps ADD COLUMN c{added} int; INSERT INTO gaps (id) VALUES (4)",
+                added = TYPES.len()
+            ),
+        );
+        wait_for_stream(&world, &replicator);
+        let are_null = (0..=TYPES.len()).map(|n| format!("isNull(c{n})")).collect::<Vec<_>>().join(" + ");
+        let nulls = world.clickhouse.query(&format!(
+            "SELECT id, {are_null} FROM `{}`.gaps FINAL ORDER BY id",
+            world.clickhouse.database()
+        ));
+        let columns = TYPES.len() + 1;
+        assert_eq!(nulls, (1..=4).map(|id| format!("{id}\t{columns}\n")).collect::<String>(), "{version:?}");
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    }
+}
+
+#[test]
 fn arrays_are_lists_or_texts_as_asked_for() {
     let world = World::start(PgVersion::V15);
     world.source.sql(

@@ -1,6 +1,6 @@
 //! `replicator lake ls`
 
-use super::{Lake, folders};
+use super::Lake;
 use clap::Args;
 use replicator_config::Config;
 use replicator_lake::{SMALL_BYTES, TableListing};
@@ -10,9 +10,6 @@ use std::time::SystemTime;
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) lake: Lake,
-    /// A table, as schema.name; may be given several times. All when left out
-    #[arg(long = "table", value_name = "SCHEMA.NAME")]
-    tables: Vec<String>,
 }
 
 const HEADS: [&str; 10] =
@@ -23,7 +20,7 @@ pub(super) async fn ls(config: &Config, arguments: &Arguments) -> Result<(), Str
     let now = SystemTime::now();
     let mut lines = vec![HEADS.map(str::to_owned)];
     let (mut dollars, mut bytes, mut small) = (0.0, 0, 0);
-    for folder in folders(&store, &arguments.tables).await? {
+    for folder in arguments.lake.folders(&store).await? {
         let listing = TableListing::of(&store, &folder, now).await.map_err(|error| error.to_string())?;
         dollars += listing.dollars_a_month();
         bytes += listing.bytes();

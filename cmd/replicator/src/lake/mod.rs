@@ -6,11 +6,12 @@ mod query;
 mod restore;
 mod snapshot;
 
-use crate::runtime;
+use crate::{one_line, runtime};
 use clap::{Args, Subcommand};
 use replicator_config::{Config, LakeConfig, ParquetCompression, SinkKind};
 use replicator_lake::layout::TableFolder;
-use replicator_lake::{Compression, FileOptions, tables};
+use replicator_lake::{Compression, FileOptions, FoldOptions, tables};
+use replicator_sink::SinkError;
 use replicator_store::Store;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ pub(crate) enum LakeCommand {
     Snapshot(snapshot::Arguments),
 }
 
-/// Which lake.
+/// Which lake, and what of it.
 #[derive(Args)]
 pub(crate) struct Lake {
     /// The configuration file
@@ -38,6 +39,50 @@ pub(crate) struct Lake {
     /// The sink, when there are several of type lake
     #[arg(long, value_name = "NAME")]
     sink: Option<String>,
+    /// A table, as schema.name; may be given several times. All when left out
+    #[arg(long = "table", value_name = "SCHEMA.NAME")]
+    tables: Vec<String>,
+}
+
+/// What folding may take.
+#[derive(Args)]
+struct Folding {
+    /// Megabytes of changes that are sorted in memory at once
+    #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    memory_mb: u64,
+    /// A folder for what does not fit into memory, and for the files being folded; the system's when left out
+    #[arg(long, value_name = "FOLDER")]
+    scratch: Option<PathBuf>,
+}
+
+impl Folding {
+    fn options(&self, lake: &LakeConfig) -> FoldOptions {
+        FoldOptions {
+            memory_bytes_max: usize::try_from(self.memory_mb << 20).unwrap_or(usize::MAX),
+            scratch: self.scratch.clone().unwrap_or_else(std::env::temp_dir),
+            file: file_options(lake),
+            until: None,
+            removed_through: None,
+        }
+    }
+}
+
+/// Tables of which something has failed; the others are done all the same.
+#[derive(Default)]
+struct Failures(usize);
+
+impl Failures {
+    fn add(&mut self, folder: &TableFolder, error: &SinkError) {
+        self.0 += 1;
+        eprintln!("replicator: {}: {}", folder.path(), one_line(&error.to_string()));
+    }
+
+    fn end(self, tables: usize, what: &str) -> Result<(), String> {
+        match self.0 {
+            0 => Ok(()),
+            failed => Err(format!("{failed} of {tables} {what}")),
+        }
+    }
 }
 
 impl LakeCommand {
@@ -93,6 +138,14 @@ impl Lake {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         Store::open(&self.settings(config)?.place(), logger).map_err(|error| error.to_string())
     }
+
+    /// The folders of the tables.
+    async fn folders(&self, store: &Store) -> Result<Vec<TableFolder>, String> {
+        if self.tables.is_empty() {
+            return tables(store).await.map_err(|error| error.to_string());
+        }
+        self.tables.iter().map(|table| folder(table)).collect()
+    }
 }
 
 /// How files are written.
@@ -105,22 +158,9 @@ fn file_options(lake: &LakeConfig) -> FileOptions {
     FileOptions { compression, row_group_rows_max: lake.row_group_rows_max }
 }
 
-/// The folders of `wanted` tables, of all when there are none.
-async fn folders(store: &Store, wanted: &[String]) -> Result<Vec<TableFolder>, String> {
-    if wanted.is_empty() {
-        return tables(store).await.map_err(|error| error.to_string());
-    }
-    wanted.iter().map(|table| folder(table)).collect()
-}
-
 fn folder(table: &str) -> Result<TableFolder, String> {
     match table.split_once('.') {
         Some((schema, name)) => Ok(TableFolder::of(schema, name)),
         None => Err(format!("{table}: name the table as schema.table, unquoted")),
     }
-}
-
-/// Megabytes as bytes.
-fn megabytes(number: u64) -> usize {
-    usize::try_from(number << 20).unwrap_or(usize::MAX)
 }

@@ -1,6 +1,6 @@
 //! `replicator lake query`: SQL for DuckDB, and DuckDB for the SQL.
 
-use super::{Lake, folders};
+use super::Lake;
 use clap::Args;
 use replicator_config::{Config, LakeConfig};
 use replicator_lake::{Scope, Sources, quoted, time_us};
@@ -13,13 +13,10 @@ use std::process::{Command, Stdio};
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) lake: Lake,
-    /// A question to the views `changes` (all changes, with the time range) and `rows` (data.parquet, of one table)
+    /// A question to the views `changes` (all changes, with the time range) and `rows` (data.parquet, of one table). But
+    /// for one table `changes` has no columns of the tables' own, and `table_name`
     #[arg(value_name = "SQL")]
     sql: String,
-    /// A table, as schema.name; may be given several times. All when left out. But
-    /// for one table `changes` has no columns of the tables' own, and `table_name`
-    #[arg(long = "table", value_name = "SCHEMA.NAME")]
-    tables: Vec<String>,
     /// Changes committed from then on: a date or a time, UTC
     #[arg(long, value_name = "TIME", value_parser = time_us)]
     from: Option<i64>,
@@ -42,8 +39,8 @@ pub(super) async fn query(config: &Config, arguments: &Arguments) -> Result<(), 
     let store = arguments.lake.open(config)?;
     let scope =
         Scope { from_us: arguments.from, to_us: arguments.to, event_type: arguments.event_type.clone() };
-    let folders = folders(&store, &arguments.tables).await?;
-    let of_one_table = arguments.tables.len() == 1;
+    let folders = arguments.lake.folders(&store).await?;
+    let of_one_table = arguments.lake.tables.len() == 1;
     let sources = Sources::find(&store, &folders, of_one_table, &scope).await;
     let sources = sources.map_err(|error| error.to_string())?;
     let url = store.place().strip_prefix("file://").unwrap_or(store.place()).to_owned();

@@ -1,6 +1,6 @@
 //! `replicator lake restore`
 
-use super::{Lake, file_options, folders, megabytes};
+use super::{Folding, Lake};
 use crate::feed::Feed;
 use clap::Args;
 use replicator_config::Config;
@@ -13,9 +13,6 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) lake: Lake,
-    /// A table, as schema.name; may be given several times. All when left out
-    #[arg(long = "table", value_name = "SCHEMA.NAME")]
-    tables: Vec<String>,
     /// The moment: a time (2026-03-18T09:00:00Z) or an LSN (X/X)
     #[arg(long, value_name = "TIME|LSN")]
     as_of: Moment,
@@ -25,25 +22,15 @@ pub(crate) struct Arguments {
     /// The Parquet file that is made with `--into file`
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Megabytes of changes that are sorted in memory at once
-    #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    memory_mb: u64,
-    /// A folder for what does not fit into memory, and for the files being read; the system's when left out
-    #[arg(long, value_name = "FOLDER")]
-    scratch: Option<PathBuf>,
+    #[command(flatten)]
+    folding: Folding,
 }
 
 pub(super) async fn restore(config: &Config, arguments: &Arguments) -> Result<(), String> {
     let lake = arguments.lake.settings(config)?;
     let store = arguments.lake.open(config)?;
-    let options = FoldOptions {
-        memory_bytes_max: megabytes(arguments.memory_mb),
-        scratch: arguments.scratch.clone().unwrap_or_else(std::env::temp_dir),
-        file: file_options(lake),
-        until: None,
-        removed_through: None,
-    };
-    let folders = folders(&store, &arguments.tables).await?;
+    let options = arguments.folding.options(lake);
+    let folders = arguments.lake.folders(&store).await?;
     if arguments.into == "file" {
         let out = arguments.out.as_deref().ok_or("say by --out which file is to be made")?;
         let [folder] = folders.as_slice() else {

@@ -23,9 +23,9 @@
 //!   state.
 //! - A batch says on which way it comes ([`Phase`](replicator_types::Phase)); a lane of the stream gets `Stream` and
 //!   `CatchUp`, a copy lane gets `Copy`.
-//! - A sink is told of each version of a table before the version's first change: by a change of kind
-//!   [`Op::Schema`](replicator_types::Op::Schema), fenced; or, of a table that catches up with its copy, by [`Sink::alter`],
-//!   at a moment when nothing of the table is on its way. The sink follows the columns by attribute number (by name where that is 0), so that a renamed
+//! - A sink is told of each version of a table before the version's first change: a sink that holds state by key mostly
+//!   by [`Sink::alter`], at a moment when nothing of the table is on its way while other tables go on; otherwise, and a log
+//!   always, by a change of kind [`Op::Schema`](replicator_types::Op::Schema), fenced. The sink follows the columns by attribute number (by name where that is 0), so that a renamed
 //!   column keeps its values and one that was dropped and added anew does not. What it has made of a table it
 //!   keeps in its own [notes](Sink::notes) or beside the table, with the version's
 //!   [`since`](replicator_types::Relation::since): changes of older versions come again after a restart, and

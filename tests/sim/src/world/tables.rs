@@ -158,7 +158,7 @@ impl World {
                     let again = matches!(self.copy_of(oid), Some(Copy::Deferred));
                     self.set(oid, Copy::CaughtUp { from, again });
                 }
-                Notice::ToAlter { after, at } => self.to_alter(after, at),
+                Notice::ToAlter { after, at } => self.follow_schema(after, at),
                 // Rows may be where they do not belong: only another copy makes that right.
                 Notice::Doubtful(oid) => self.copy_again(oid),
                 // It waits already.
@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    fn to_alter(&mut self, after: Arc<Relation>, at: Position) {
+    fn follow_schema(&mut self, after: Arc<Relation>, at: Position) {
         let oid = after.oid;
         let copy = self.copy_of(oid).cloned();
         match copy {
