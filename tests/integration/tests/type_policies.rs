@@ -108,6 +108,48 @@ fn a_null_stays_null_in_clickhouse_whatever_its_type_and_however_it_comes() {
     }
 }
 
+/// As the types of pgvector and PostGIS come, without these extensions: a base type that nobody else knows, with an output
+/// function of its own, and here without a binary one.
+#[test]
+fn a_type_of_an_extension_that_a_target_does_not_have_arrives_as_its_text() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TYPE vector;
+             CREATE FUNCTION vector_in(cstring) RETURNS vector LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+             CREATE FUNCTION vector_out(vector) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+             CREATE TYPE vector (INPUT = vector_in, OUTPUT = vector_out, STORAGE = extended);
+             CREATE TABLE things (id int PRIMARY KEY, v vector, vs vector[]);
+             ALTER TABLE things ALTER v SET STORAGE EXTERNAL;
+             INSERT INTO things VALUES (1, '[1,2.5,-3]', '{\"[1,2]\",NULL}'), (2, NULL, NULL),
+               (3, repeat('[0.125]', 1000)::vector, '{}')",
+        );
+        let mut replicator = Replicator::spawn(&world.config(), &[]);
+        replicator.wait_until_ready(SOON);
+        wait_for_copy(&replicator);
+        world.source.sql(
+            "shop",
+            "INSERT INTO things VALUES (4, '', '{{\"[1]\"},{\"[2]\"}}');
+             UPDATE things SET vs = '{x}' WHERE id = 3; UPDATE things SET v = '[9]' WHERE id = 2; DELETE FROM things WHERE id = 1",
+        );
+        wait_for_stream(&world, &replicator);
+        let wanted = world.source.sql("shop", "SELECT id, v::text, vs::text FROM things ORDER BY id");
+        assert_eq!(world.target.sql("copy", "SELECT id, v, vs FROM things ORDER BY id"), wanted);
+        let kinds = "SELECT string_agg(atttypid::regtype::text, ',' ORDER BY attnum) FROM pg_attribute
+                     WHERE attrelid = 'things'::regclass AND attnum > 1";
+        assert_eq!(world.target.sql("copy", kinds), "text,text");
+        let there = world.clickhouse.query(&format!(
+            "SELECT id, v, vs FROM `{}`.things FINAL ORDER BY id FORMAT TSVRaw",
+            world.clickhouse.database()
+        ));
+        let there = there.replace('\t', "|").replace("\\N", "");
+        assert_eq!(there.trim_end(), wanted, "{version:?}");
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    }
+}
+
 #[test]
 fn arrays_are_lists_or_texts_as_asked_for() {
     let world = World::start(PgVersion::V15);
