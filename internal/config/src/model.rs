@@ -510,7 +510,7 @@ mod defaults {
     impl Default for BufferConfig {
         fn default() -> Self {
             Self {
-                bytes_max: ByteSize(256 << 20),
+                bytes_max: ByteSize(128 << 20),
                 waiting_bytes_max: ByteSize(64 << 20),
                 spill_folder: PathBuf::new(),
             }
