@@ -15,7 +15,7 @@
 use crate::ledger::{lsn_text, position_text};
 use async_trait::async_trait;
 use replicator_sink::{Lane, Sink, SinkError, Write};
-use replicator_types::{Batch, Lsn, Op, Position, Relation};
+use replicator_types::{Batch, Lsn, Op, Position, TxnId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +34,9 @@ enum Note {
         /// Since when the version holds that the sink was told last.
         #[serde(with = "lsn_text")]
         told: Lsn,
+        /// The first change that waits; those before it are in the sink.
+        #[serde(with = "position_text")]
+        from: Position,
     },
     /// What waited is durable.
     Joined {
@@ -52,6 +55,8 @@ pub enum Apartness {
     Apart {
         /// Since when the version holds that all of them were told.
         told: Lsn,
+        /// Changes before that position are in all of them.
+        from: Position,
     },
     /// Changes before that position are in all of them; the beginning where it was never apart.
     Joined(Position),
@@ -62,6 +67,9 @@ pub struct Aparts {
     sinks: Vec<Arc<dyn Sink>>,
     /// By table, then by sink.
     notes: Mutex<BTreeMap<u32, BTreeMap<usize, Note>>>,
+    /// Held while a note is decided on and written: by sink and table, with which transaction's number the sink was told last
+    /// in this run.
+    told_with: tokio::sync::Mutex<BTreeMap<(usize, u32), TxnId>>,
 }
 
 impl Aparts {
@@ -86,20 +94,28 @@ impl Aparts {
                 notes.entry(oid).or_default().insert(number, note);
             }
         }
-        Ok(Self { sinks: sinks.to_vec(), notes: Mutex::new(notes) })
+        Ok(Self { sinks: sinks.to_vec(), notes: Mutex::new(notes), told_with: tokio::sync::Mutex::default() })
     }
 
-    /// How a table stands in those sinks.
-    pub fn of(&self, oid: u32, sinks: &[usize]) -> Apartness {
+    /// How a table stands in those sinks, in which changes before `from` are for certain. One that has noted nothing was told
+    /// of nothing either since the others were.
+    pub fn of(&self, oid: u32, sinks: &[usize], from: Position) -> Apartness {
         let notes = self.notes();
-        let (mut joined, mut apart) = (Position::ZERO, None);
-        for (_, note) in notes.get(&oid).into_iter().flatten().filter(|(sink, _)| sinks.contains(sink)) {
-            match note {
-                Note::Apart { told, .. } => apart = Some(apart.map_or(*told, |least: Lsn| least.min(*told))),
-                Note::Joined { from, .. } => joined = joined.max(*from),
-            }
+        let of_table = notes.get(&oid);
+        let of_sinks: Vec<_> = sinks.iter().map(|sink| of_table.and_then(|notes| notes.get(sink))).collect();
+        let told = of_sinks.iter().filter_map(|note| match note {
+            Some(Note::Apart { told, .. }) => Some(*told),
+            _ => None,
+        });
+        let place = |note: &Option<&Note>| match note {
+            Some(Note::Apart { from, .. } | Note::Joined { from, .. }) => *from,
+            None => Position::ZERO,
+        };
+        let places = of_sinks.iter().map(place);
+        match told.min() {
+            Some(told) => Apartness::Apart { told, from: places.min().unwrap_or_default().max(from) },
+            None => Apartness::Joined(places.fold(from, Position::max)),
         }
-        apart.map_or(Apartness::Joined(joined), |told| Apartness::Apart { told })
     }
 
     /// The sinks that have noted that the table is apart.
@@ -108,21 +124,44 @@ impl Aparts {
         self.notes().get(&oid).into_iter().flatten().filter_map(is_apart).collect()
     }
 
-    /// Notes in a sink that what waited of a table is durable, and the first change that did not wait.
+    /// Notes in a sink that what waited of a table is durable, and the first change that did not wait; `held`: with which
+    /// transaction's number it was told that the table waits. Unless it was told anew since.
     ///
     /// # Errors
     /// The sink.
-    pub async fn join(&self, sink: usize, oid: u32, table: &str, from: Position) -> Result<(), SinkError> {
+    pub async fn join(
+        &self,
+        (sink, oid): (usize, u32),
+        table: &str,
+        from: Position,
+        held: Option<TxnId>,
+    ) -> Result<(), SinkError> {
+        let told_with = self.told_with.lock().await;
+        if told_with.get(&(sink, oid)).copied() > held {
+            return Ok(());
+        }
         self.put(sink, oid, Note::Joined { table: table.to_owned(), from }).await
+    }
+
+    /// Notes in a sink from where on changes of a table wait, made under another version than the one that it was told of.
+    ///
+    /// # Errors
+    /// The sink.
+    pub async fn part(
+        &self,
+        sink: usize,
+        oid: u32,
+        table: &str,
+        told: Lsn,
+        from: Position,
+    ) -> Result<(), SinkError> {
+        let _told_with = self.told_with.lock().await;
+        self.put(sink, oid, Note::Apart { table: table.to_owned(), told, from }).await
     }
 
     /// The lane, which notes that a table is apart before sink number `sink` goes on behind that.
     pub fn lane(self: &Arc<Self>, sink: usize, lane: Box<dyn Lane>) -> Box<dyn Lane> {
         Box::new(NotingLane { aparts: Arc::clone(self), sink, lane })
-    }
-
-    async fn part(&self, sink: usize, table: &Relation) -> Result<(), SinkError> {
-        self.put(sink, table.oid, Note::Apart { table: table.qualified_name(), told: table.since }).await
     }
 
     async fn put(&self, number: usize, oid: u32, note: Note) -> Result<(), SinkError> {
@@ -157,8 +196,13 @@ impl Lane for NotingLane {
 
     async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
         if tells_apart(&batch) {
-            for table in batch.relations() {
-                self.aparts.part(self.sink, table).await?;
+            for change in batch.changes() {
+                let table = change.relation;
+                let (told, from) = (table.since, change.position);
+                let mut told_with = self.aparts.told_with.lock().await;
+                let note = Note::Apart { table: table.qualified_name(), told, from };
+                self.aparts.put(self.sink, table.oid, note).await?;
+                told_with.insert((self.sink, table.oid), change.transaction.id);
             }
             return Ok(Box::new(Noted));
         }

@@ -8,7 +8,7 @@
 
 use crate::ranges::Ranges;
 use replicator_sink::{Sink, SinkError};
-use replicator_types::{Lsn, Position, Storage};
+use replicator_types::{Lsn, Position, Relation, Storage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -117,6 +117,8 @@ pub(crate) enum Plan {
     Join {
         /// Since when the version holds that the sinks were told last.
         told: Lsn,
+        /// Changes before that are in the sinks.
+        from: Position,
     },
     /// Nothing until somebody asks for it: a sink refused a change of it.
     Aside {
@@ -134,6 +136,8 @@ pub(crate) enum Plan {
         covers: Lsn,
         /// Where the rows lay then, where that is known.
         storage: Option<Storage>,
+        /// How it looked then, where that is known.
+        shape: Option<Arc<Relation>>,
     },
     /// It is to be copied over what is there, and all changes follow it.
     Again {

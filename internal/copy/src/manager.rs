@@ -4,7 +4,7 @@
 //! the first time, when somebody asks for it, or when it was rewritten. It gets off it when the pipeline says that
 //! it has caught up.
 
-use crate::altering::alter;
+use crate::altering::{SchemaChange, alter};
 use crate::ledger::{Ledger, Note, Plan};
 use crate::round::{self, Round};
 use crate::setup::Outcome;
@@ -56,6 +56,8 @@ pub(crate) struct Manager {
     requests: BTreeMap<u32, Vec<TxnId>>,
     /// Failed, to be tried again at that time.
     later: BTreeMap<u32, (Instant, Plan)>,
+    /// Of `altering`, those that a sink refuses to follow, and why; with `gives_up`.
+    refused_alterations: BTreeMap<u32, String>,
     /// Tables that sinks are changing; of `busy`.
     altering: HashMap<u32, AbortHandle>,
     metrics: CopyMetrics,
@@ -97,6 +99,7 @@ impl Manager {
             deferred: BTreeMap::new(),
             requests: BTreeMap::new(),
             later: BTreeMap::new(),
+            refused_alterations: BTreeMap::new(),
             altering: HashMap::new(),
             alterations: JoinSet::new(),
             metrics: CopyMetrics::new(),
@@ -151,6 +154,11 @@ impl Manager {
                 {
                     let text = self.failures.get(oid).map_or("", String::as_str);
                     return Err(format!("table {} can't be copied: {text}", self.name(*oid)));
+                } else if self.todo.is_empty()
+                    && self.busy.iter().all(|oid| self.refused_alterations.contains_key(oid))
+                    && let Some(text) = self.refused_alterations.values().next()
+                {
+                    return Err(text.clone());
                 } else if self.mode == SnapshotMode::Only
                     && self.todo.is_empty()
                     && self.busy.is_empty()
@@ -174,9 +182,15 @@ impl Manager {
                     let ended = ended.map_err(|error| format!("the task that copies tables ended: {error}"))?;
                     self.round_ended(ended?).await?;
                 }
-                Some(ended) = self.alterations.join_next() => match ended {
-                    Ok(ended) => {
-                        self.altering.remove(&ended?);
+                Some(ended) = self.alterations.join_next_with_id() => match ended {
+                    // Unless it was given up meanwhile.
+                    Ok((task, Ok(oid))) => if self.altering.get(&oid).is_some_and(|of| of.id() == task) {
+                        self.altering.remove(&oid);
+                        let _ = self.shared.pipeline.send(Input::Release(oid));
+                    },
+                    Ok((task, Err(text))) => {
+                        let of = |(oid, of): (&u32, &AbortHandle)| (of.id() == task).then_some(*oid);
+                        self.refused_alterations.extend(self.altering.iter().find_map(of).map(|oid| (oid, text)));
                     }
                     Err(error) if error.is_cancelled() => {}
                     Err(error) => return Err(format!("the task that alters tables ended: {error}")),
@@ -285,7 +299,7 @@ impl Manager {
         let mut next = Some(first);
         while let Some(notice) = next {
             match notice {
-                Notice::CaughtUp { oid, from } => caught_up.push((oid, from)),
+                Notice::CaughtUp { oid, from, held } => caught_up.push((oid, from, held)),
                 other => {
                     self.caught_up(std::mem::take(&mut caught_up)).await?;
                     self.notice(other).await?;
@@ -296,13 +310,13 @@ impl Manager {
         self.caught_up(caught_up).await
     }
 
-    async fn caught_up(&mut self, tables: Vec<(u32, Position)>) -> Result<(), String> {
-        if tables.iter().any(|(oid, _)| self.deferred.contains_key(oid)) {
+    async fn caught_up(&mut self, tables: Vec<(u32, Position, Option<TxnId>)>) -> Result<(), String> {
+        if tables.iter().any(|(oid, ..)| self.deferred.contains_key(oid)) {
             self.reload().await?;
         }
         // What their copies have, before the notes say that they are over.
         let mut again = Vec::new();
-        for (oid, _) in &tables {
+        for (oid, ..) in &tables {
             let snapshot = self.ledger.first_snapshot(*oid, &self.receivers(*oid));
             if let Some((plan, since)) = self.deferred.remove(oid)
                 && snapshot.is_none_or(|snapshot| since >= snapshot)
@@ -313,7 +327,7 @@ impl Manager {
         let is_wanted = |oid: u32| {
             again.iter().any(|(of, plan, _)| *of == oid && *plan == Plan::Again { empty_first: true })
         };
-        let note = |(oid, from): (u32, Position)| {
+        let note = |(oid, from, _): (u32, Position, Option<TxnId>)| {
             let table = self.name(oid);
             // At no moment does anybody who starts again find it done.
             let note = if is_wanted(oid) { Note::Wanted { table } } else { Note::Done { table, from } };
@@ -327,8 +341,8 @@ impl Manager {
             let written = some.iter().map(|(oid, sinks, note)| self.shared.write_note(*oid, sinks, note));
             futures_util::future::try_join_all(written.collect::<Vec<_>>()).await?;
         }
-        for (oid, from) in joined {
-            self.shared.join(oid, &self.name(oid), from).await?;
+        for (oid, from, held) in joined {
+            self.shared.join(oid, &self.name(oid), from, held).await?;
         }
         for (oid, sinks, note) in &notes {
             sinks.iter().for_each(|sink| self.ledger.set(*oid, *sink, note.clone()));
@@ -362,7 +376,12 @@ impl Manager {
                     *covers = passed;
                 }
             }
-            Notice::CaughtUp { oid, from } => self.caught_up(vec![(oid, from)]).await?,
+            Notice::CaughtUp { oid, from, held } => self.caught_up(vec![(oid, from, held)]).await?,
+            Notice::Doubtful(oid) if self.mode == SnapshotMode::Never => {
+                error!(self.shared.logger, "rows got other keys while changes of their table came again, and their large \
+                    values were not sent: some may be missing in sinks; `replicator resync --table` has it copied anew";
+                    "table" => self.name(oid));
+            }
             Notice::Doubtful(oid) => {
                 info!(self.shared.logger, "rows got other keys while their table was copied under more than one snapshot, \
                     and their large values were not sent: it is copied again"; "table" => self.name(oid));
@@ -385,12 +404,14 @@ impl Manager {
                 }
             }
             Notice::Refused { oid, text } => self.refusal = Some((oid, text)),
-            Notice::ToAlter { after, at } => self.follow_schema(after, at).await?,
+            Notice::ToAlter { after, at, known } => {
+                self.follow_schema(SchemaChange { after, at, known }).await?;
+            }
             Notice::Rewritten { after, rewrite } => {
                 self.met(&after);
                 let oid = after.oid;
                 info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
-                let plan = self.over_or_anew(oid, plan_for(rewrite, None));
+                let plan = self.over_or_anew(oid, plan_for(rewrite, None, Some(&after)));
                 if self.busy.contains(&oid) {
                     // Its having caught up is on its way here. It waits already, whatever the copy has.
                     self.hold(oid, plan, Lsn::MAX);
@@ -405,8 +426,12 @@ impl Manager {
     }
 
     /// The sinks are to follow a change of a table's schema, while its changes wait.
-    async fn follow_schema(&mut self, after: Arc<Relation>, at: Position) -> Result<(), String> {
-        let oid = after.oid;
+    async fn follow_schema(&mut self, change: SchemaChange) -> Result<(), String> {
+        let oid = change.after.oid;
+        if !self.tables.contains_key(&oid) {
+            return Ok(());
+        }
+        let is_to_be_held = self.todo.contains_key(&oid);
         if let Some((plan, _)) = self.deferred.remove(&oid) {
             // It was to be copied again behind the copy that it is catching up with. That need not get any further.
             self.busy.remove(&oid);
@@ -419,9 +444,11 @@ impl Manager {
         // A copy brings the version.
         if let Some(plan) = self.todo.get(&oid).cloned() {
             self.held.remove(&oid);
-            let plan = self.over_or_anew(oid, plan);
-            self.want(oid, &plan).await?;
-            self.add(oid, plan);
+            if is_to_be_held {
+                let plan = self.over_or_anew(oid, plan);
+                self.want(oid, &plan).await?;
+                self.add(oid, plan);
+            }
             return Ok(());
         }
         if self.later.contains_key(&oid) {
@@ -429,8 +456,10 @@ impl Manager {
             return Ok(());
         }
         self.busy.insert(oid);
-        let sinks = self.receivers(oid);
-        let task = self.alterations.spawn(alter(Arc::clone(&self.shared), sinks, after, at, self.gives_up));
+        // Logs are told with the stream.
+        let mut sinks = self.receivers(oid);
+        sinks.retain(|sink| self.shared.holds_state(*sink));
+        let task = self.alterations.spawn(alter(Arc::clone(&self.shared), sinks, change, self.gives_up));
         self.altering.insert(oid, task);
         Ok(())
     }
@@ -439,6 +468,7 @@ impl Manager {
     fn stop_altering(&mut self, oid: u32) {
         if let Some(task) = self.altering.remove(&oid) {
             task.abort();
+            self.refused_alterations.remove(&oid);
             self.busy.remove(&oid);
         }
     }
@@ -460,7 +490,7 @@ impl Manager {
 
     /// A table has another version, under which its rows may be others.
     async fn rewritten(&mut self, after: &Relation, rewrite: Rewrite) -> Result<(), String> {
-        let plan = plan_for(rewrite, None);
+        let plan = plan_for(rewrite, None, Some(after));
         self.stop_altering(after.oid);
         if let Some(Plan::Resume(copying)) = self.todo.get(&after.oid)
             && after.since < copying.first_snapshot
@@ -604,9 +634,15 @@ impl Manager {
             };
             info!(self.shared.logger, "a table's rows were changed by a change of schema, and it is copied again";
                 "table" => self.name(oid), "partitions_changed" => verdict.change == StorageChange::CameOrWent);
-            let plan = plan_for(rewrite, Some(&table.storage));
+            if self.aside.contains_key(&oid) {
+                // Nothing of it was kept, and what it has is of long ago.
+                let plan = Plan::Again { empty_first: true };
+                self.want(oid, &plan).await?;
+                self.hold(oid, plan, Lsn::MAX);
+                continue;
+            }
+            let plan = plan_for(rewrite, Some(&table.storage), None);
             self.want(oid, &plan).await?;
-            self.aside.remove(&oid);
             self.add(oid, plan);
             self.held.insert(oid);
             // What changed before that goes to the sinks first.
@@ -619,11 +655,15 @@ impl Manager {
     }
 }
 
-/// How a table is copied whose rows were computed anew; `storage`: where they lay when that was found.
-fn plan_for(rewrite: Rewrite, storage: Option<&Storage>) -> Plan {
+/// How a table is copied whose rows were computed anew; where they lay, or how it looked, when that was found.
+fn plan_for(rewrite: Rewrite, storage: Option<&Storage>, shape: Option<&Relation>) -> Plan {
     match rewrite {
         Rewrite::Anew => Plan::Again { empty_first: true },
-        Rewrite::Over => Plan::Over { covers: Lsn::ZERO, storage: storage.cloned() },
+        Rewrite::Over => Plan::Over {
+            covers: Lsn::ZERO,
+            storage: storage.cloned(),
+            shape: shape.map(|shape| Arc::new(shape.clone())),
+        },
     }
 }
 

@@ -494,9 +494,10 @@ async fn begin(
         }
         // The rows were computed anew in between: what is to follow the copy may be older than that.
         Plan::Resume(_) | Plan::Again { .. } if has_changed => (None, true),
-        Plan::Over { storage, .. } => {
+        Plan::Over { storage, shape, .. } => {
+            let is_another = shape.is_some_and(|then| !then.is_same_shape(&table.relation));
             let has_changed = |then: &Storage| table.storage.change_since(then) != StorageChange::None;
-            (None, !has_key || storage.is_some_and(|then| has_changed(&then)))
+            (None, !has_key || is_another || storage.is_some_and(|then| has_changed(&then)))
         }
         Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
         // Without a key nothing tells rows apart that are there already.

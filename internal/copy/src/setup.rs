@@ -9,7 +9,7 @@ use crate::versions::Versions;
 use crossbeam_channel::Sender;
 use replicator_config::{CopyConfig, Snapshot as SnapshotMode, TablePatterns};
 use replicator_pipeline::{Input, Notice, Standing};
-use replicator_sink::{Sink, StreamInfo};
+use replicator_sink::{KeyChanges, Sink, StreamInfo};
 use replicator_source::Source;
 use replicator_types::{Position, TableCatalog};
 use slog::Logger;
@@ -108,18 +108,40 @@ impl Setup {
                 }
                 plan => plan,
             };
-            let plan = match (plan, setup.settings.aparts.of(table.oid, &sinks)) {
-                // Changes that come again would make rows without a key twice.
-                (Plan::None { .. }, Apartness::Apart { .. }) if !table.relation().has_key() => {
-                    Plan::Again { empty_first: true }
-                }
-                (Plan::None { .. }, Apartness::Apart { told }) => Plan::Join { told },
-                (Plan::None { from }, Apartness::Joined(joined)) => Plan::None { from: from.max(joined) },
-                (plan, _) => plan,
+            let plan = match plan {
+                Plan::None { from } => setup.join(table, &sinks, from).await?,
+                plan => plan,
             };
             setup.plans.insert(table.oid, plan);
         }
         Ok(setup)
+    }
+
+    /// How a table goes on that is in all of its sinks, changes before `from` for certain.
+    async fn join(&self, table: &TableCatalog, sinks: &[usize], from: Position) -> Result<Plan, String> {
+        let (aparts, all) = (&self.settings.aparts, &self.settings.sinks);
+        let (told, from) = match aparts.of(table.oid, sinks, from) {
+            Apartness::Joined(from) => return Ok(Plan::None { from }),
+            Apartness::Apart { told, from } => (told, from),
+        };
+        // Changes that come again would make rows without a key twice.
+        if !table.relation().has_key() {
+            return Ok(match self.settings.snapshot {
+                SnapshotMode::Never => Plan::Aside {
+                    reason: "its key went while changes of it waited, and they could come twice".to_owned(),
+                },
+                _ => Plan::Again { empty_first: true },
+            });
+        }
+        // Other tables are about to go ahead of it in all of them.
+        for (number, sink) in sinks.iter().filter_map(|number| Some((*number, &all.get(*number)?.sink))) {
+            if sink.key_changes() == KeyChanges::Split && !aparts.sinks_apart(table.oid).contains(&number) {
+                let name = table.relation().qualified_name();
+                let noted = aparts.part(number, table.oid, &name, told, from).await;
+                noted.map_err(|error| format!("sink {}: keeping a note: {error}", sink.name()))?;
+            }
+        }
+        Ok(Plan::Join { told, from })
     }
 
     /// Has a table that can't be copied end the run, once the others are copied, instead of being tried again and again: as
@@ -136,7 +158,7 @@ impl Setup {
             Plan::None { from } => Standing::Live { from: *from },
             Plan::Aside { .. } => Standing::Aside,
             Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
-            Plan::Join { told } => Standing::Apart { told: *told },
+            Plan::Join { told, from } => Standing::Apart { told: *told, from: *from },
             Plan::New | Plan::Over { .. } | Plan::Again { .. } => Standing::Waiting { snapshot: None },
         };
         self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()

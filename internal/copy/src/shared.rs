@@ -8,9 +8,9 @@ use crate::versions::Versions;
 use crossbeam_channel::Sender;
 use replicator_config::CopyConfig;
 use replicator_pipeline::{Backoff, Input};
-use replicator_sink::{ErrorKind, Lane, Sink, SinkError, TableCopy};
+use replicator_sink::{ErrorKind, KeyChanges, Lane, Sink, SinkError, TableCopy};
 use replicator_source::Source;
-use replicator_types::{Position, Relation, Storage};
+use replicator_types::{Position, Relation, Storage, TxnId};
 use slog::{Logger, warn};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,11 @@ impl Shared {
     /// The sinks that take a table.
     pub(crate) fn receivers(&self, schema: &str, table: &str) -> Vec<usize> {
         takers(&self.sinks, schema, table)
+    }
+
+    /// Whether the sink holds state by key, rather than a log.
+    pub(crate) fn holds_state(&self, number: usize) -> bool {
+        self.sink(number).is_some_and(|sink| sink.key_changes() == KeyChanges::Split)
     }
 
     pub(crate) fn sink(&self, number: usize) -> Option<&Arc<dyn Sink>> {
@@ -186,11 +191,17 @@ impl Shared {
     }
 
     /// Notes in the sinks where the table is apart that it is so no longer.
-    pub(crate) async fn join(&self, oid: u32, table: &str, from: Position) -> Result<(), String> {
+    pub(crate) async fn join(
+        &self,
+        oid: u32,
+        table: &str,
+        from: Position,
+        held: Option<TxnId>,
+    ) -> Result<(), String> {
         for number in self.aparts.sinks_apart(oid) {
             let Some(sink) = self.sink(number) else { continue };
             let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
-            while let Err(error) = self.aparts.join(number, oid, table, from).await {
+            while let Err(error) = self.aparts.join((number, oid), table, from, held).await {
                 self.retry(&error, &mut pause, &format!("sink {}: keeping a note", sink.name())).await?;
             }
         }

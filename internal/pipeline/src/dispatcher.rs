@@ -312,17 +312,18 @@ impl Dispatcher {
         self.tell(accounts, transaction, target, to, without_row(Op::Schema, ordinal), now);
     }
 
-    /// Raises a fence in the sinks that hold the table's state, behind which the table waits. It tells that of one with a
-    /// key, whose changes may come again; for one without, it tells once more how it looks.
+    /// Raises a fence in the sinks that hold the table's state, behind which the table waits: from the change on at whose
+    /// place it stands. It tells that of one with a key, whose changes may come again; for one without, it tells once more how it looks.
     pub(crate) fn apart(
         &mut self,
         accounts: &mut Accounts,
         transaction: &TransactionMeta,
         target: &Target,
+        ordinal: u64,
         now: Instant,
     ) {
         let op = if target.relation.has_key() { Op::Apart } else { Op::Schema };
-        self.tell(accounts, transaction, target, To::States, without_row(op, 0), now);
+        self.tell(accounts, transaction, target, To::States, without_row(op, ordinal), now);
     }
 
     fn tell(

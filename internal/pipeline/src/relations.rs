@@ -21,6 +21,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Relations {
     current: HashMap<u32, Arc<Relation>>,
+    /// What the catalog told of last: since when that holds, and when it was read.
+    polled: HashMap<u32, (Lsn, Lsn)>,
     /// The greatest attribute number that each table had so far.
     highest: HashMap<u32, i16>,
     catalogs: HashMap<u32, TableCatalog>,
@@ -141,9 +143,17 @@ impl Relations {
         catalog: &TableCatalog,
         since: Lsn,
     ) -> Option<(Arc<Relation>, Arc<Relation>)> {
-        self.current.get(&catalog.oid).filter(|known| known.since < catalog.read_at)?;
+        let known = self.current.get(&catalog.oid)?;
+        let is_older = |(since, read_at): &(Lsn, Lsn)| *since == known.since && *read_at < catalog.read_at;
+        if known.since >= catalog.read_at && !self.polled.get(&catalog.oid).is_some_and(is_older) {
+            return None;
+        }
+        // An earlier look may have been told at the same place.
+        let since = since.max(Lsn(known.since.0 + 1));
         let (relation, before) = self.adopt(Relation { since, ..catalog.relation() });
-        before.map(|before| (relation, before))
+        let before = before?;
+        self.polled.insert(catalog.oid, (relation.since, catalog.read_at));
+        Some((relation, before))
     }
 
     fn adopt(&mut self, mut relation: Relation) -> (Arc<Relation>, Option<Arc<Relation>>) {

@@ -14,7 +14,7 @@
 use crate::accounts::Accounts;
 use crate::dispatcher::{RowChange, Target};
 use replicator_spill::{Queue, Shelf, SpillError, records};
-use replicator_types::{Lsn, Op, Relation, TransactionMeta, Tuple, TxnId};
+use replicator_types::{Lsn, Op, Position, Relation, TransactionMeta, Tuple, TxnId};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -29,10 +29,16 @@ pub(crate) struct Waiting {
     targets: Vec<Target>,
     /// What commits before it is in the copy.
     snapshot: Option<Lsn>,
+    /// Changes before it are in the sinks.
+    pub(crate) from: Position,
+    /// Since when the version holds that the sinks know, where that is known.
+    pub(crate) known: Option<Lsn>,
     /// The newest snapshot of which it has rows.
     until: Lsn,
     /// Told as [`Notice::Doubtful`](crate::Notice::Doubtful).
     pub(crate) is_doubtful: bool,
+    /// With which transaction's number sinks are told that it waits.
+    pub(crate) held: Option<TxnId>,
     /// The transaction of the first change that waits, held back from the checkpoint.
     pub(crate) hold: Option<TxnId>,
     /// Under which its changes are handed on, once that has begun.
@@ -76,8 +82,11 @@ impl Waiting {
             at: 0,
             targets: Vec::new(),
             snapshot,
+            from: Position::ZERO,
+            known: None,
             until: Lsn::ZERO,
             is_doubtful: false,
+            held: None,
             hold: None,
             group: None,
             told: None,
@@ -114,9 +123,9 @@ impl Waiting {
         }
     }
 
-    /// Whether a change of that transaction is in the copy anyway.
-    pub(crate) fn is_copied(&self, commit_lsn: Lsn) -> bool {
-        self.snapshot.is_some_and(|snapshot| commit_lsn < snapshot)
+    /// Whether the change at that position is in the copy, or in the sinks, anyway.
+    pub(crate) fn is_there(&self, position: Position) -> bool {
+        position < self.from || self.snapshot.is_some_and(|snapshot| position.commit_lsn < snapshot)
     }
 
     pub(crate) fn push_row(

@@ -65,7 +65,7 @@ fn a_table_that_changes_waits_for_its_sinks_while_other_tables_go_on() {
     let row =
         wide_t(Wire::new().begin(20).insert(T, &[Some("2"), None])).insert(T, &[Some("3"), None, Some("w")]);
     run.feed(row.insert(U, &[Some("2"), None]).commit(20));
-    let to_state = ["insert t 20+0 2,NULL", "~| apart t 10+0", "insert u 20+2 2,NULL"];
+    let to_state = ["insert t 20+0 2,NULL", "~| apart t 20+1", "insert u 20+2 2,NULL"];
     assert_eq!(run.lines(STATE), to_state);
     assert_eq!(
         run.lines(LOG),
@@ -131,7 +131,7 @@ fn a_change_that_the_stream_never_tells_of_is_followed_in_the_same_way() {
     strict.columns[1].not_null = true;
     run.pipeline.catalog(vec![strict]);
     run.feed(of_u(20, "2"));
-    assert_eq!(run.lines(STATE), ["insert u 20+0 2,NULL", "~| apart t 20+0"]);
+    assert_eq!(run.lines(STATE), ["insert u 20+0 2,NULL", "~| apart t 21+0"]);
     run.durable();
     assert_eq!(run.told(), ["altered t from 2 columns to 2", "to alter t to 2 columns at 27+0"]);
     run.release(T);
@@ -192,7 +192,7 @@ fn after_a_crash_a_table_that_waited_waits_at_the_same_place_again() {
         vec![catalog(3, 40)],
     );
     run.feed(of_u(30, "2"));
-    assert_eq!(run.lines(STATE), ["insert t 10+0 1,NULL", "~| apart t 10+0", "insert u 30+0 2,NULL"]);
+    assert_eq!(run.lines(STATE), ["insert t 10+0 1,NULL", "~| apart t 20+0", "insert u 30+0 2,NULL"]);
     run.durable();
     assert_eq!(run.told(), ["altered t from 2 columns to 3", "to alter t to 3 columns at 20+0"]);
     assert_eq!(run.watermark(), 18);
@@ -200,7 +200,10 @@ fn after_a_crash_a_table_that_waited_waits_at_the_same_place_again() {
 
 #[test]
 fn a_table_that_was_apart_is_so_from_the_beginning_until_the_stream_has_passed_the_run_before() {
-    let standings = [(T, Standing::Apart { told: Lsn(5) }), (U, Standing::Live { from: Position::ZERO })];
+    let standings = [
+        (T, Standing::Apart { told: Lsn(5), from: Position::ZERO }),
+        (U, Standing::Live { from: Position::ZERO }),
+    ];
     let versions = [version(2, 5), version(3, 20)];
     let mut run =
         Run::of(pipeline(8).with_relations(versions).with_standings(standings, true).with_reach(Lsn(45)));
@@ -230,7 +233,7 @@ fn a_table_that_is_to_be_held_from_a_position_on_waits_when_the_stream_has_passe
     run.feed(Wire::new().begin(20).insert(T, &[Some("2"), None]).commit(20));
     assert_eq!(run.lines(STATE), ["insert t 20+0 2,NULL"], "that is from before");
     run.feed(Wire::new().begin(30).insert(T, &[Some("3"), None]).commit(30));
-    assert_eq!(run.lines(STATE), ["insert t 30+0 3,NULL", "~| apart t 30+0"]);
+    assert_eq!(run.lines(STATE), ["insert t 30+0 3,NULL", "~| apart t 31+0"]);
     run.feed(Wire::new().begin(40).insert(T, &[Some("4"), None]).commit(40));
     assert!(run.lines(STATE).is_empty());
     run.durable();
@@ -248,4 +251,25 @@ fn a_table_that_waits_by_then_goes_on_waiting() {
     run.lines(STATE);
     run.release(T);
     assert_eq!(run.lines(STATE), ["~ insert t 20+0 2,NULL,w"]);
+}
+
+#[test]
+fn what_was_made_before_a_table_was_apart_goes_to_logs_alone_when_it_comes_again() {
+    let from = Position { commit_lsn: Lsn(20), ordinal: 1 };
+    let standings =
+        [(T, Standing::Apart { told: Lsn(5), from }), (U, Standing::Live { from: Position::ZERO })];
+    let versions = [version(2, 5), version(3, 20)];
+    let run = pipeline(8).with_relations(versions).with_standings(standings, true);
+    let mut run = Run::of(run.with_reach(Lsn(25)));
+    run.release(T);
+    let old = t(u(Wire::new())).begin(10).insert(T, &[Some("1"), None]).commit(10);
+    run.feed(old.begin(20).insert(T, &[Some("2"), None]));
+    run.feed(wide_t(Wire::new()).insert(T, &[Some("3"), None, Some("w")]).commit(20));
+    run.release(T);
+    assert_eq!(run.lines(LOG).len(), 4, "three rows and the change of schema");
+    assert!(run.lines(STATE).is_empty());
+    run.durable();
+    assert_eq!(run.told(), ["altered t from 2 columns to 3", "to alter t to 3 columns at 20+1"]);
+    run.release(T);
+    assert_eq!(run.lines(STATE), ["~ insert t 20+1 3,NULL,w"]);
 }

@@ -298,7 +298,7 @@ impl World {
             match notice {
                 Notice::Held { oid, .. } => self.copies.insert(oid, Copy::Waits),
                 Notice::New(relation) => self.copies.insert(relation.oid, Copy::Waits),
-                Notice::CaughtUp { oid, from } => {
+                Notice::CaughtUp { oid, from, .. } => {
                     reached(PATHS[0], from.ordinal > 0);
                     self.durable.notes.insert(oid, Note::Done(from));
                     self.copies.insert(oid, Copy::CaughtUp)

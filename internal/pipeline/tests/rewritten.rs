@@ -60,7 +60,7 @@ fn a_table_that_was_rewritten_waits_at_once_and_state_sinks_are_not_told_of_a_ve
     run.feed_with(rewritten(Wire::new()), vec![catalog(3, 25)]);
     assert_eq!(
         run.lines(STATE),
-        ["insert u 20+0 5,NULL", "~| apart t 10+0"],
+        ["insert u 20+0 5,NULL", "~| apart t 20+1"],
         "a fence, behind which the copy begins"
     );
     assert_eq!(
@@ -88,7 +88,7 @@ fn a_rewrite_that_only_the_catalog_tells_of_holds_the_watermark_before_it_until_
         let mut run = Run::of(live(8, vec![told(2, 5)]));
         run.pipeline.catalog(vec![catalog(3, 12)]);
         run.feed(Wire::new().keepalive(16));
-        assert_eq!(run.lines(STATE), ["~| apart t 0+0"]);
+        assert_eq!(run.lines(STATE), ["~| apart t 1+0"]);
         assert_eq!(run.lines(LOG), ["| schema t 15+0 k,v,w"]);
         run.feed(Wire::new().keepalive(64));
         run.durable();
@@ -100,7 +100,7 @@ fn a_rewrite_that_only_the_catalog_tells_of_holds_the_watermark_before_it_until_
             run.pipeline.catalog(vec![catalog(3, 70)]);
             run.feed(Wire::new().keepalive(72));
             assert_eq!(run.told(), ["rewritten t to 3 columns Over"]);
-            assert_eq!(run.lines(STATE), ["~| apart t 0+0"]);
+            assert_eq!(run.lines(STATE), ["~| apart t 1+0"]);
             continue;
         }
         run.release(T);

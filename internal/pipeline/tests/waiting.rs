@@ -266,7 +266,7 @@ fn a_live_table_is_held_when_all_that_came_before_is_durable() {
     run.feed(whole(t(Wire::new()), 10, "1"));
     run.hold(T);
     run.feed(whole(Wire::new(), 20, "2"));
-    assert_eq!(run.lines(STATE), ["insert t 10+0 1,NULL", "~| apart t 10+0"]);
+    assert_eq!(run.lines(STATE), ["insert t 10+0 1,NULL", "~| apart t 11+0"]);
     assert!(run.told().is_empty());
     // The state sink has one batch before the fence.
     run.durable_first();

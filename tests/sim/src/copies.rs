@@ -6,7 +6,7 @@ use crate::store::FullRows;
 use replicator_copy::Apartness;
 use replicator_model::source::TABLES;
 use replicator_pipeline::Standing;
-use replicator_types::{Lsn, Position, Relation};
+use replicator_types::{Lsn, Position, Relation, TxnId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -50,6 +50,7 @@ pub(crate) enum Copy {
     /// That is not written down yet; and whether it is to be copied again.
     CaughtUp {
         from: Position,
+        held: Option<TxnId>,
         again: bool,
     },
 }
@@ -59,6 +60,7 @@ pub(crate) enum Copy {
 pub(crate) struct Altering {
     pub(crate) after: Arc<Relation>,
     pub(crate) at: Position,
+    pub(crate) known: Option<Lsn>,
     /// By sink: nothing, the version is kept, the table is altered.
     pub(crate) done: Vec<u8>,
     /// Until then one of them refuses.
@@ -86,7 +88,7 @@ impl Notes {
     pub(crate) fn standings(
         &self,
         is_known: bool,
-        apartness: impl Fn(u32) -> Apartness,
+        apartness: impl Fn(u32, Position) -> Apartness,
     ) -> (Vec<(u32, Standing)>, BTreeMap<u32, Copy>) {
         let mut standings = Vec::new();
         let mut copies = BTreeMap::new();
@@ -97,11 +99,9 @@ impl Notes {
                 Note::Copied(snapshot) => {
                     (Some(Standing::Waiting { snapshot: Some(Lsn(snapshot)) }), Copy::Resumes)
                 }
-                Note::Done(from) => match apartness(oid) {
-                    Apartness::Apart { told } => (Some(Standing::Apart { told }), Copy::Joins),
-                    Apartness::Joined(joined) => {
-                        (Some(Standing::Live { from: from.max(joined) }), Copy::Live)
-                    }
+                Note::Done(from) => match apartness(oid, from) {
+                    Apartness::Apart { told, from } => (Some(Standing::Apart { told, from }), Copy::Joins),
+                    Apartness::Joined(joined) => (Some(Standing::Live { from: joined }), Copy::Live),
                 },
             };
             standings.extend(standing.map(|standing| (oid, standing)));

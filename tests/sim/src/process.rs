@@ -10,7 +10,9 @@ use crate::store::Step;
 use futures_util::FutureExt;
 use replicator_copy::{Apartness, Aparts, Versions};
 use replicator_model::source::TABLES;
-use replicator_pipeline::{Backoff, BatchLimits, Input, LaneId, Notice, Output, Pipeline, Route, Turns};
+use replicator_pipeline::{
+    Backoff, BatchLimits, Input, LaneId, Notice, Output, Pipeline, Route, Standing, Turns,
+};
 use replicator_sink::{KeyChanges, Lane};
 use replicator_spill::Shelf;
 use replicator_types::{Batch, Budget, Charge, Lsn, Op, Phase, Position, Relation, TxnId};
@@ -92,12 +94,20 @@ impl Process {
         };
         let budget = Budget::new(plan.budget_bytes);
         let is_known = tables.iter().any(|table| table.oid == TABLES[2].0);
-        let sinks: Vec<usize> = (0..plan.sinks.len()).collect();
-        let apartness = |oid| match plan.sabotage {
-            Some(Sabotage::ForgetApart) => Apartness::Joined(Position::ZERO),
-            _ => aparts.of(oid, &sinks),
+        let holds_state = |sink: &usize| plan.sinks[*sink].kind != Kind::Log;
+        let sinks: Vec<usize> = (0..plan.sinks.len()).filter(holds_state).collect();
+        let apartness = |oid, from| match plan.sabotage {
+            Some(Sabotage::ForgetApart) => Apartness::Joined(from),
+            _ => aparts.of(oid, &sinks, from),
         };
         let (standings, copies) = notes.standings(is_known, apartness);
+        // Other tables are about to go ahead of those that are apart, in all sinks.
+        for (oid, standing) in &standings {
+            let Standing::Apart { told, from } = standing else { continue };
+            for sink in sinks.iter().filter(|sink| !aparts.sinks_apart(*oid).contains(sink)) {
+                let _ = aparts.part(*sink, *oid, "", *told, *from).now_or_never();
+            }
+        }
         let routes = plan.sinks.iter().enumerate().map(route).collect();
         let reach = if plan.sabotage == Some(Sabotage::JoinEarly) { 0 } else { reach };
         let relations = match plan.sabotage {

@@ -127,7 +127,7 @@ impl Pipeline {
             && let Some(waiting) = self.tables.waiting.get_mut(&relation_oid)
         {
             to = To::Logs;
-            if !waiting.is_copied(open.meta.commit_lsn) {
+            if !waiting.is_there(open.position()) {
                 waiting.push_row(&open.meta, target, open.ordinal, &change)?;
                 waiting.hold_back(&mut self.accounts, open.meta.id);
             }
@@ -175,10 +175,10 @@ impl Pipeline {
         }
         if open.ordinal >= open.dispatched {
             for (index, (target, _)) in targets.iter().enumerate() {
+                let ordinal = open.ordinal + index as u64;
                 if let Some(waiting) = self.tables.waiting.get_mut(&target.relation.oid)
-                    && !waiting.is_copied(open.meta.commit_lsn)
+                    && !waiting.is_there(Position { ordinal, ..open.position() })
                 {
-                    let ordinal = open.ordinal + index as u64;
                     waiting.push_truncate(&open.meta, target, ordinal, flags)?;
                     waiting.hold_back(&mut self.accounts, open.meta.id);
                 }

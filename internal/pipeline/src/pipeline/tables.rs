@@ -38,6 +38,8 @@ pub enum Standing {
     Apart {
         /// Since when the version holds that sinks were told last.
         told: Lsn,
+        /// Changes before that are in the sinks.
+        from: Position,
     },
     /// It is to be copied: its changes wait.
     Waiting {
@@ -63,6 +65,9 @@ pub enum Notice {
         oid: u32,
         /// The first change that went the ordinary way.
         from: Position,
+        /// With which transaction's number sinks were told that it waits ([`Op::Apart`]); none if they were by an earlier run,
+        /// or not at all.
+        held: Option<TxnId>,
     },
     /// While it caught up, a row got another key and its large values were not sent, over rows that the copy has perhaps
     /// of a later time: where the row was, another may stand. Only a copy under one snapshot makes that right.
@@ -76,6 +81,8 @@ pub enum Notice {
         after: Arc<Relation>,
         /// From here on.
         at: Position,
+        /// Since when the version holds that sinks know; none where a copy brought it.
+        known: Option<Lsn>,
     },
     /// A sink that holds state by key will never take a change of the table, and takes those of others. When that is
     /// written down, another run goes on without the table ([`Standing::Aside`]).
@@ -201,9 +208,11 @@ impl Pipeline {
                 Standing::Aside => {
                     self.tables.waiting.insert(oid, Waiting::aside(&self.tables.shelf));
                 }
-                Standing::Apart { told } => {
+                Standing::Apart { told, from } => {
                     let mut waiting = self.tables.new_waiting(None);
                     waiting.follows = true;
+                    waiting.from = from;
+                    waiting.known = Some(told);
                     self.tables.waiting.insert(oid, waiting);
                     self.relations.begin_at_version(oid, told, self.passed);
                 }
@@ -277,9 +286,11 @@ impl Pipeline {
             }
             (None, Some(turn)) if self.may_wait(&before, &after) => {
                 self.notices.push(Notice::Altered { before: Arc::clone(&before), after: Arc::clone(&after) });
-                let notice = Notice::ToAlter { after: Arc::clone(&after), at: turn.at };
+                let known = Some(before.since);
+                let notice = Notice::ToAlter { after: Arc::clone(&after), at: turn.at, known };
                 self.hold_behind(oid, &before, notice, now);
                 if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+                    waiting.known = Some(after.since);
                     waiting.told = Some(after);
                 }
             }
@@ -334,7 +345,9 @@ impl Pipeline {
         if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
             to = To::Logs;
             // What the catalog tells, in no transaction, a copy brings.
-            if self.transaction.is_some() || waiting.follows {
+            let is_due = self.transaction.is_some() || waiting.follows;
+            let position = Position { commit_lsn: meta.commit_lsn, ordinal };
+            if is_due && position >= waiting.from {
                 waiting.push_schema(meta, target, ordinal)?;
                 waiting.hold_back(&mut self.accounts, meta.id);
             }
@@ -395,31 +408,36 @@ impl Pipeline {
 
     /// As [`Pipeline::hold`], when the stream has passed that LSN: what changed before it goes to the sinks first.
     pub fn hold_at(&mut self, oid: u32, at: Lsn) {
-        self.tables.to_hold.push((oid, at));
+        // One that waits goes on as it is, if anything of it is kept; mostly something is about to be told of it.
+        if self.tables.waiting.get(&oid).is_none_or(|waiting| !waiting.keeps) {
+            self.tables.to_hold.push((oid, at));
+        } else if !self.tables.groups.values().any(|pending| pending.is_about_what_waits_of(oid)) {
+            self.notices.push(self.held(oid));
+        }
     }
 
     pub(super) fn hold_passed(&mut self, now: Instant) {
         let passed = self.passed;
         let due = |(_, at): &(u32, Lsn)| *at <= passed;
         let due: Vec<_> = self.tables.to_hold.extract_if(.., |of| due(of)).collect();
-        for (oid, _) in due {
-            // One that came to wait meanwhile goes on as it is; mostly something is about to be told of it.
-            if !self.tables.waiting.contains_key(&oid) {
-                self.hold(oid, now);
-            } else if !self.tables.groups.values().any(|pending| pending.is_about_what_waits_of(oid)) {
-                self.notices.push(self.held(oid));
+        due.into_iter().for_each(|(oid, _)| self.hold(oid, now));
+    }
+
+    /// Of the next change that is handed out, at the earliest.
+    fn next_position(&self) -> Position {
+        match (&self.transaction, &self.cut_off) {
+            (Some(open), _) if !open.skip => {
+                open.position().max(Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched })
             }
+            (_, Some(open)) => Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched },
+            _ => Position { commit_lsn: Lsn(self.sealed.0 + 1), ordinal: 0 },
         }
     }
 
     /// Of a table that waits already, some of what came before is kept.
     fn held(&self, oid: u32) -> Notice {
-        let covers = match (&self.transaction, &self.cut_off) {
-            _ if self.tables.waiting.contains_key(&oid) => Lsn::ZERO,
-            (Some(open), _) if !open.skip => open.meta.commit_lsn,
-            (_, Some(open)) => open.meta.commit_lsn,
-            _ => Lsn(self.sealed.0 + 1),
-        };
+        let waits = self.tables.waiting.contains_key(&oid);
+        let covers = if waits { Lsn::ZERO } else { self.next_position().commit_lsn };
         Notice::Held { oid, covers }
     }
 
@@ -436,6 +454,7 @@ impl Pipeline {
             tables.releasing.retain(|releasing| *releasing != oid);
             // A copy brings what sinks were to be altered to, and what was not kept.
             waiting.told = None;
+            waiting.known = None;
             waiting.follows = false;
             waiting.keeps = true;
             let pending = tables.groups.values_mut().find(|pending| pending.is_about_what_waits_of(oid));
@@ -455,15 +474,18 @@ impl Pipeline {
         tables.standings.remove(&oid);
         // That it had caught up is not written down: what held the watermark for that goes on doing so.
         let hold = tables.holds.remove(&oid).flatten();
+        let group = self.accounts.open_group();
         let mut waiting = tables.new_waiting(None);
         waiting.hold = hold;
+        waiting.held = Some(group);
         waiting.follows = matches!(notice, Notice::ToAlter { .. });
         tables.waiting.insert(oid, waiting);
-        let group = self.accounts.open_group();
+        tables.to_hold.retain(|(of, _)| *of != oid);
         tables.groups.insert(group, notice);
         if let Some(target) = told {
-            let meta = self.meta_of_group(group);
-            self.dispatcher.apart(&mut self.accounts, &meta, target, now);
+            let Position { commit_lsn, ordinal } = self.next_position();
+            let meta = TransactionMeta { commit_lsn, ..self.meta_of_group(group) };
+            self.dispatcher.apart(&mut self.accounts, &meta, target, ordinal, now);
         }
         self.accounts.seal_group(group);
     }
@@ -473,6 +495,7 @@ impl Pipeline {
     pub fn forget(&mut self, oid: u32) {
         self.tables.standings.remove(&oid);
         self.tables.to_hold.retain(|(of, _)| *of != oid);
+        self.tables.groups.retain(|_, pending| !pending.is_about_what_waits_of(oid));
         let Some(waiting) = self.tables.waiting.remove(&oid) else { return };
         self.tables.releasing.retain(|releasing| *releasing != oid);
         if let Some(group) = waiting.group {
@@ -571,11 +594,12 @@ impl Pipeline {
             self.notices.push(Notice::Doubtful(oid));
         }
         if let Some((after, at)) = next_version {
+            let known = waiting.known.replace(after.since);
             told = Some(Arc::clone(&after));
             waiting.group = None;
             self.tables.releasing.retain(|releasing| *releasing != oid);
             self.dispatcher.cut_catch_up();
-            self.tables.groups.insert(group, Notice::ToAlter { after, at });
+            self.tables.groups.insert(group, Notice::ToAlter { after, at, known });
             self.accounts.seal_group(group);
         } else if !more {
             self.caught_up(oid, group);
@@ -592,22 +616,15 @@ impl Pipeline {
         self.tables.releasing.retain(|releasing| *releasing != oid);
         self.dispatcher.cut_catch_up();
         let waiting = self.tables.waiting.remove(&oid);
+        let held = waiting.as_ref().and_then(|waiting| waiting.held);
         let copied_until = waiting.as_ref().map(Waiting::until).unwrap_or_default();
         self.tables.holds.insert(oid, waiting.and_then(|waiting| waiting.hold));
-        let from = match &self.transaction {
-            Some(open) if !open.skip => {
-                open.position().max(Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched })
-            }
-            _ => match &self.cut_off {
-                Some(open) => Position { commit_lsn: open.meta.commit_lsn, ordinal: open.dispatched },
-                None => Position { commit_lsn: Lsn(self.sealed.0 + 1), ordinal: 0 },
-            },
-        };
+        let from = self.next_position();
         // What the copy has was perhaps passed in an earlier run. When the source loses what it knew of the slot, it comes
         // again, and is older than the rows.
         let from = from.max(Position { commit_lsn: copied_until, ordinal: 0 });
         self.tables.standings.insert(oid, from);
-        self.tables.groups.insert(group, Notice::CaughtUp { oid, from });
+        self.tables.groups.insert(group, Notice::CaughtUp { oid, from, held });
         self.accounts.seal_group(group);
     }
 

@@ -142,13 +142,13 @@ impl Run {
         let word = |notice: Notice| match notice {
             Notice::Held { oid, covers } => format!("held {oid}, {} is covered", covers.0),
             Notice::Doubtful(oid) => format!("doubtful {oid}"),
-            Notice::CaughtUp { oid, from } => {
+            Notice::CaughtUp { oid, from, .. } => {
                 format!("caught up {oid} {}+{}", from.commit_lsn.0, from.ordinal)
             }
             Notice::Rewritten { after, rewrite } => {
                 format!("rewritten {} to {} columns {rewrite:?}", after.name, after.columns.len())
             }
-            Notice::ToAlter { after, at } => {
+            Notice::ToAlter { after, at, .. } => {
                 format!(
                     "to alter {} to {} columns at {}+{}",
                     after.name,

@@ -21,6 +21,7 @@ pub(crate) struct Mark {
     /// `Relation::since`. Zero for a table that was made before its first change came.
     pub(crate) since: u64,
     /// See [`Relation::turn`].
+    #[serde(default)]
     pub(crate) turn: u64,
 }
 

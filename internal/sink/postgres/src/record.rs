@@ -25,8 +25,7 @@ use tokio_postgres::Client;
 pub(crate) struct Record {
     /// [`Relation::since`] of the version that the table was brought to.
     pub(crate) since: u64,
-    /// Number of the first change under that version, where its transaction is the one that brought it; else 0. It
-    /// tells apart the versions of one transaction.
+    /// See [`Relation::turn`].
     #[serde(default)]
     pub(crate) turn: u64,
     /// Where the table is in the target.

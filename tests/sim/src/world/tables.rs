@@ -2,13 +2,13 @@
 
 use super::{Event, World};
 use crate::copies::{Altering, Copy, Note};
-use crate::plan::Sabotage;
+use crate::plan::{Kind, Sabotage};
 use crate::process::Process;
 use crate::reached;
 use futures_util::FutureExt;
 use replicator_model::source::TABLES;
 use replicator_pipeline::{Input, Notice};
-use replicator_types::{Lsn, Position, Relation};
+use replicator_types::{Lsn, Position, Relation, TxnId};
 use std::sync::Arc;
 
 impl World {
@@ -81,13 +81,13 @@ impl World {
                 self.input(Input::Release(table));
                 Copy::Released
             }
-            Copy::CaughtUp { from, again: true } if self.joins(table, from) => {
+            Copy::CaughtUp { from, held, again: true } if self.joins(table, from, held) => {
                 // First it goes on waiting, and holds the watermark; then that is let go.
                 let copy = self.hold(table);
                 self.input(Input::Settled(table));
                 copy
             }
-            Copy::CaughtUp { from, .. } if self.joins(table, from) => {
+            Copy::CaughtUp { from, held, .. } if self.joins(table, from, held) => {
                 self.notes.caught_up(table, from, &mut self.reached);
                 self.input(Input::Settled(table));
                 Copy::Live
@@ -107,13 +107,23 @@ impl World {
     }
 
     /// Takes back, in the notes of sinks that answer, that a table is apart; whether all of them have it.
-    fn joins(&mut self, table: u32, from: Position) -> bool {
+    fn joins(&mut self, table: u32, from: Position, held: Option<TxnId>) -> bool {
         let Some(process) = &self.process else { return false };
         let aparts = &process.aparts;
-        for sink in aparts.sinks_apart(table) {
-            let _ = aparts.join(sink, table, "", from).now_or_never();
+        let join = |sink| aparts.join((sink, table), "", from, held).now_or_never();
+        aparts.sinks_apart(table).into_iter().all(|sink| matches!(join(sink), Some(Ok(()))))
+    }
+
+    /// Notes in a sink, if that answers, that a table that is apart is so from a later change on.
+    fn parts(&self, sink: usize, altering: &Altering) -> bool {
+        let Some(process) = &self.process else { return false };
+        let (oid, aparts) = (altering.after.oid, &process.aparts);
+        match altering.known.filter(|_| aparts.sinks_apart(oid).contains(&sink)) {
+            Some(told) => {
+                matches!(aparts.part(sink, oid, "", told, altering.at).now_or_never(), Some(Ok(())))
+            }
+            None => true,
         }
-        aparts.sinks_apart(table).is_empty()
     }
 
     /// Keeps a table's version in a sink's notes, if that answers.
@@ -130,7 +140,7 @@ impl World {
             return Copy::Released;
         }
         let sink = self.chance.pick(&left);
-        if altering.done[sink] == 0 && self.keep(sink, &altering.after) {
+        if altering.done[sink] == 0 && self.parts(sink, &altering) && self.keep(sink, &altering.after) {
             altering.done[sink] = 1;
         } else if altering.done[sink] == 1 && self.stores[sink].is_up {
             if self.now_us < altering.refused_until_us {
@@ -154,11 +164,11 @@ impl World {
                     self.reached.insert(reached::NEW_TABLE);
                     self.set(relation.oid, Copy::Waits);
                 }
-                Notice::CaughtUp { oid, from } => {
+                Notice::CaughtUp { oid, from, held } => {
                     let again = matches!(self.copy_of(oid), Some(Copy::Deferred));
-                    self.set(oid, Copy::CaughtUp { from, again });
+                    self.set(oid, Copy::CaughtUp { from, held, again });
                 }
-                Notice::ToAlter { after, at } => self.follow_schema(after, at),
+                Notice::ToAlter { after, at, known } => self.follow_schema(after, at, known),
                 // Rows may be where they do not belong: only another copy makes that right.
                 Notice::Doubtful(oid) => self.copy_again(oid),
                 // It waits already.
@@ -173,7 +183,7 @@ impl World {
         }
     }
 
-    fn follow_schema(&mut self, after: Arc<Relation>, at: Position) {
+    fn follow_schema(&mut self, after: Arc<Relation>, at: Position, known: Option<Lsn>) {
         let oid = after.oid;
         let copy = self.copy_of(oid).cloned();
         match copy {
@@ -184,6 +194,12 @@ impl World {
                 return self.set(oid, Copy::Waits);
             }
             Some(Copy::ToBeHeld) => return self.set(oid, Copy::Waits),
+            // That is told first.
+            Some(Copy::CaughtUp { from, held, again: false }) if self.joins(oid, from, held) => {
+                self.notes.caught_up(oid, from, &mut self.reached);
+                self.input(Input::Settled(oid));
+                self.reached.insert(reached::ALTERED_TWICE)
+            }
             Some(Copy::Released) => self.reached.insert(reached::ALTERED_TWICE),
             _ => self.reached.insert(reached::ALTERED),
         };
@@ -196,7 +212,9 @@ impl World {
         let pause_us = self.chance.pick(&[0, 0, 0, 100_000, 5_000_000]);
         let refused_until_us = if pause_us > 0 { self.now_us + pause_us } else { 0 };
         let sinks = self.stores.len();
-        let mut copy = Copy::Altering(Altering { after, at, done: vec![0; sinks], refused_until_us });
+        // Logs are told with the stream.
+        let done = self.stores.iter().map(|store| if store.kind == Kind::Log { 2 } else { 0 }).collect();
+        let mut copy = Copy::Altering(Altering { after, at, known, done, refused_until_us });
         // Mostly it is a matter of milliseconds, and what comes behind it is not read by then.
         let steps = if self.chance.percent(60) { 2 * sinks + 1 } else { 0 };
         for _ in 0..steps {
@@ -222,7 +240,9 @@ impl World {
     fn copy_again(&mut self, oid: u32) {
         let copy = match self.copy_of(oid) {
             Some(Copy::Released | Copy::Deferred) => Copy::Deferred,
-            Some(Copy::CaughtUp { from, .. }) => Copy::CaughtUp { from: *from, again: true },
+            Some(Copy::CaughtUp { from, held, .. }) => {
+                Copy::CaughtUp { from: *from, held: *held, again: true }
+            }
             _ => self.hold(oid),
         };
         self.set(oid, copy);
@@ -256,7 +276,7 @@ fn told(notice: &Notice) -> String {
         format!("{} since {} ({})", relation.oid, relation.since.0, columns.join(" "))
     };
     match notice {
-        Notice::ToAlter { after, at } => format!("to alter at {at}: {}", table(after)),
+        Notice::ToAlter { after, at, .. } => format!("to alter at {at}: {}", table(after)),
         Notice::Altered { before, after } => format!("altered: {} -> {}", table(before), table(after)),
         Notice::Rewritten { after, .. } => format!("rewritten: {}", table(after)),
         Notice::New(relation) => format!("new: {}", table(relation)),
