@@ -4,6 +4,9 @@
 //!   fence ─▶ lane: note "apart" ─▶ other tables go ahead … ─▶ caught up ─▶ note "joined from …"
 //! ```
 //!
+//! The note says from which change on the table waits, and which version the sink knows; both move on when sinks are about to
+//! follow the next one ([`alter`](crate::altering::alter)).
+//!
 //! A lane that goes ahead gets past changes that wait, and after a crash it leaves out what it has got past. A run that
 //! finds a table apart keeps it so from its beginning, until the stream has passed whatever the run before can have got to:
 //! its changes come by themselves, and some of them again.
