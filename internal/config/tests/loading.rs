@@ -66,7 +66,7 @@ fn what_is_not_said_has_the_documented_default() {
     assert!(config.source.create);
     assert!(config.source.tables.is_everything());
     assert!(config.source.password.is_empty());
-    assert_eq!(config.buffer.bytes_max, ByteSize(256 << 20));
+    assert_eq!(config.buffer.bytes_max, ByteSize(128 << 20));
     assert_eq!(config.http.address(), Some("127.0.0.1:9187".parse().unwrap()));
     assert_eq!((config.log.format, config.log.level), (LogFormat::Auto, LogLevel::Info));
     let of_sinks: Vec<_> = config.sinks.iter().map(|sink| (sink.shards, sink.batch)).collect();
