@@ -70,9 +70,9 @@ pub struct Aparts {
     sinks: Vec<Arc<dyn Sink>>,
     /// By table, then by sink.
     notes: Mutex<BTreeMap<u32, BTreeMap<usize, Note>>>,
-    /// Held while a note is decided on and written: by sink and table, with which transaction's number the sink was told last
+    /// By sink, held while a note is decided on and written: by table, with which transaction's number the sink was told last
     /// in this run.
-    told_with: tokio::sync::Mutex<BTreeMap<(usize, u32), TxnId>>,
+    told_with: Vec<tokio::sync::Mutex<BTreeMap<u32, TxnId>>>,
 }
 
 impl Aparts {
@@ -97,7 +97,8 @@ impl Aparts {
                 notes.entry(oid).or_default().insert(number, note);
             }
         }
-        Ok(Self { sinks: sinks.to_vec(), notes: Mutex::new(notes), told_with: tokio::sync::Mutex::default() })
+        let told_with = sinks.iter().map(|_| tokio::sync::Mutex::default()).collect();
+        Ok(Self { sinks: sinks.to_vec(), notes: Mutex::new(notes), told_with })
     }
 
     /// How a table stands in those sinks, in which changes before `from` are for certain. One that has noted nothing was told
@@ -139,8 +140,9 @@ impl Aparts {
         from: Position,
         held: Option<TxnId>,
     ) -> Result<(), SinkError> {
-        let told_with = self.told_with.lock().await;
-        if told_with.get(&(sink, oid)).copied() > held {
+        let Some(told_with) = self.told_with.get(sink) else { return Ok(()) };
+        let told_with = told_with.lock().await;
+        if told_with.get(&oid).copied() > held {
             return Ok(());
         }
         self.put(sink, oid, Note::Joined { table: table.to_owned(), from }).await
@@ -158,7 +160,8 @@ impl Aparts {
         told: Lsn,
         from: Position,
     ) -> Result<(), SinkError> {
-        let _told_with = self.told_with.lock().await;
+        let Some(told_with) = self.told_with.get(sink) else { return Ok(()) };
+        let _told_with = told_with.lock().await;
         self.put(sink, oid, Note::Apart { table: table.to_owned(), told, from }).await
     }
 
@@ -202,10 +205,11 @@ impl Lane for NotingLane {
             for change in batch.changes() {
                 let table = change.relation;
                 let (told, from) = (table.since, change.position);
-                let mut told_with = self.aparts.told_with.lock().await;
+                let Some(told_with) = self.aparts.told_with.get(self.sink) else { continue };
+                let mut told_with = told_with.lock().await;
                 let note = Note::Apart { table: table.qualified_name(), told, from };
                 self.aparts.put(self.sink, table.oid, note).await?;
-                told_with.insert((self.sink, table.oid), change.transaction.id);
+                told_with.insert(table.oid, change.transaction.id);
             }
             return Ok(Box::new(Noted));
         }

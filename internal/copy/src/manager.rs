@@ -397,10 +397,8 @@ impl Manager {
                 }
                 self.met(&after);
                 // One that is live would have been told as rewritten: it waits already.
-                if self.mode != SnapshotMode::Never
-                    && let Some(rewrite) = rewrite_of(&before, &after)
-                {
-                    self.rewritten(&after, rewrite).await?;
+                if self.mode != SnapshotMode::Never && rewrite_of(&before, &after).is_some() {
+                    self.rewritten(&after).await?;
                 }
             }
             Notice::Refused { oid, text } => self.refusal = Some((oid, text)),
@@ -488,9 +486,10 @@ impl Manager {
         self.tables.insert(relation.oid, (relation.schema.clone(), relation.name.clone()));
     }
 
-    /// A table has another version, under which its rows may be others.
-    async fn rewritten(&mut self, after: &Relation, rewrite: Rewrite) -> Result<(), String> {
-        let plan = plan_for(rewrite, None, Some(after));
+    /// A table that waits has another version, under which its rows may be others. What waits from before that is older than
+    /// the rows, and may only follow a copy that has it.
+    async fn rewritten(&mut self, after: &Relation) -> Result<(), String> {
+        let plan = Plan::Again { empty_first: true };
         self.stop_altering(after.oid);
         if let Some(Plan::Resume(copying)) = self.todo.get(&after.oid)
             && after.since < copying.first_snapshot
@@ -584,9 +583,12 @@ impl Manager {
             }
         };
         for table in &tables {
-            if !self.tables.contains_key(&table.oid) && self.mode != SnapshotMode::Never {
-                info!(self.shared.logger, "a table that is new is copied"; "table" => format!("{}.{}", table.schema, table.name));
-                self.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
+            if self.tables.contains_key(&table.oid) {
+                continue;
+            }
+            self.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
+            if self.mode != SnapshotMode::Never {
+                info!(self.shared.logger, "a table that is new is copied"; "table" => self.name(table.oid));
                 let plan = self.plan_of(table.oid);
                 self.hold(table.oid, plan, Lsn::MAX);
             }

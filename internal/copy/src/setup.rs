@@ -120,7 +120,11 @@ impl Setup {
     /// How a table goes on that is in all of its sinks, changes before `from` for certain.
     async fn join(&self, table: &TableCatalog, sinks: &[usize], from: Position) -> Result<Plan, String> {
         let (aparts, all) = (&self.settings.aparts, &self.settings.sinks);
-        let (told, from) = match aparts.of(table.oid, sinks, from) {
+        // Logs are told of nothing: they get each change as it comes.
+        let holds_state =
+            |sink: &&usize| all.get(**sink).is_some_and(|of| of.sink.key_changes() == KeyChanges::Split);
+        let sinks: Vec<usize> = sinks.iter().filter(holds_state).copied().collect();
+        let (told, from) = match aparts.of(table.oid, &sinks, from) {
             Apartness::Joined(from) => return Ok(Plan::None { from }),
             Apartness::Apart { told, from } => (told, from),
         };
@@ -135,7 +139,7 @@ impl Setup {
         }
         // Other tables are about to go ahead of it in all of them.
         for (number, sink) in sinks.iter().filter_map(|number| Some((*number, &all.get(*number)?.sink))) {
-            if sink.key_changes() == KeyChanges::Split && !aparts.sinks_apart(table.oid).contains(&number) {
+            if !aparts.sinks_apart(table.oid).contains(&number) {
                 let name = table.relation().qualified_name();
                 let noted = aparts.part(number, table.oid, &name, told, from).await;
                 noted.map_err(|error| format!("sink {}: keeping a note: {error}", sink.name()))?;

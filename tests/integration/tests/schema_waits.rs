@@ -130,3 +130,90 @@ async fn a_table_whose_schema_a_sink_refuses_to_follow_can_be_copied_anew_instea
     replicator.sigterm();
     assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
 }
+
+/// Two Postgres targets and an archive, which is slow: what is acknowledged stays before everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_before_a_change_of_key_does_not_come_again_behind_it() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE moved (id int PRIMARY KEY, a int NOT NULL, v text);
+             INSERT INTO moved SELECT n, n + 1000, 'v' || n FROM generate_series(1, 50) n;
+             CREATE TABLE other (id int PRIMARY KEY, v text)",
+        );
+        world.target.createdb("second");
+        let config = config(&world).set_sink("archive", "batch.interval_ms", 300_000).postgres(
+            "second",
+            &world.target,
+            "second",
+        );
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        wait_for_copy(&replicator);
+        world
+            .source
+            .sql("shop", "UPDATE moved SET v = v || '!' WHERE id < 20; DELETE FROM moved WHERE id = 30");
+        let there = "SELECT count(*) FILTER (WHERE v LIKE '%!') || ' ' || count(*) FROM moved";
+        let arrives = |database: &str, sql: &str, wanted: &str| {
+            eventually_blocking(SOON, &format!("{database}: {sql}"), || {
+                let found = world.target.try_sql(database, sql)?;
+                if found == wanted { Ok(()) } else { Err(found) }
+            });
+        };
+        arrives("copy", there, "19 49");
+        arrives("second", there, "19 49");
+        let mut reader = world.target.client("second").await;
+        let lock = reader.transaction().await.expect("begin");
+        lock.batch_execute("SELECT FROM moved LIMIT 1").await.expect("read");
+        world.source.sql(
+            "shop",
+            "ALTER TABLE moved DROP CONSTRAINT moved_pkey, ADD PRIMARY KEY (a);
+             UPDATE moved SET v = 'new' WHERE a = 1040; INSERT INTO other VALUES (1, 'x')",
+        );
+        let key =
+            "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+                   WHERE indrelid = 'moved'::regclass AND attname = 'a'";
+        arrives("copy", key, "a");
+        wait_for_altering(&replicator);
+        replicator.kill9();
+        replicator = Replicator::spawn(&config, &[]);
+        wait_for_altering(&replicator);
+        world.source.sql("shop", "INSERT INTO other VALUES (2, 'x')");
+        arrives("copy", "SELECT count(*) FROM other", "2");
+        assert!(!replicator.stderr().contains("set aside"), "{}", replicator.stderr());
+        lock.rollback().await.expect("roll back");
+        let all = "SELECT string_agg(id || v, ' ' ORDER BY id) FROM moved";
+        let wanted = world.source.sql("shop", all);
+        arrives("second", all, &wanted);
+        arrives("copy", all, &wanted);
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_do_not_follow_a_copy_that_has_a_later_column_of_theirs() {
+    let world = World::start(PgVersion::V15);
+    world.source.sql("shop", TABLES);
+    let mut replicator = start(&world);
+    let mut reader = world.target.client("copy").await;
+    let lock = reader.transaction().await.expect("begin");
+    lock.batch_execute("SELECT FROM altered LIMIT 1").await.expect("read");
+    world.source.sql("shop", "ALTER TABLE altered ADD COLUMN n int DEFAULT 7");
+    world.source.sql(
+        "shop",
+        "TRUNCATE altered; INSERT INTO altered (id, a) SELECT n, 'again' FROM generate_series(1, 60) n",
+    );
+    wait_for_altering(&replicator);
+    world.source.sql("shop", "ALTER TABLE altered ADD COLUMN u uuid DEFAULT gen_random_uuid()");
+    world.source.sql(
+        "shop",
+        "INSERT INTO altered (id, a) VALUES (100, 'last'); INSERT INTO other VALUES (5000, 'x')",
+    );
+    others_arrive(&world).await;
+    lock.rollback().await.expect("roll back");
+    world.assert_soon_equal("unlocked", SOON, Sinks::All, |_, _| true).await;
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+}

@@ -274,6 +274,12 @@ impl Pipeline {
     /// follow it, it waits from here on, and holds the watermark before `turn`: after a crash it is found out again.
     fn altered(&mut self, before: Arc<Relation>, after: Arc<Relation>, turn: Option<Turn>, now: Instant) {
         let oid = after.oid;
+        // Made before the table was apart: whoever keeps its state knows it, and a later version.
+        if let (Some(waiting), Some(turn)) = (self.tables.waiting.get(&oid), turn)
+            && turn.at < waiting.from
+        {
+            return;
+        }
         // Partitions are described too where their root is what is published: they have no standing.
         let standing = self.tables.standings.get(&oid).copied();
         let rewrite = rewrite_of(&before, &after).filter(|_| self.tables.unknown_wait && standing.is_some());

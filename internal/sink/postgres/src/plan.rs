@@ -230,7 +230,8 @@ impl Planner<'_> {
                 "change {} is of an earlier version of table {}, whose key the target no longer has: {text}; or copy the \
                  table again",
                 change.position, change.relation
-            )));
+            ))
+            .of_table(change.relation.oid));
         }
         let is_catch_up = self.batch.phase() == Phase::CatchUp;
         if change.op == Op::Update && change.key_changed && change.unresolved {
