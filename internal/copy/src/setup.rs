@@ -28,6 +28,13 @@ pub struct CopySink {
     pub tables: TablePatterns,
 }
 
+impl CopySink {
+    /// Whether it holds state by key, rather than a log.
+    pub(crate) fn holds_state(&self) -> bool {
+        self.sink.key_changes() == KeyChanges::Split
+    }
+}
+
 /// What is fixed for a run.
 pub struct Settings {
     /// The source, prepared.
@@ -121,8 +128,7 @@ impl Setup {
     async fn join(&self, table: &TableCatalog, sinks: &[usize], from: Position) -> Result<Plan, String> {
         let (aparts, all) = (&self.settings.aparts, &self.settings.sinks);
         // Logs are told of nothing: they get each change as it comes.
-        let holds_state =
-            |sink: &&usize| all.get(**sink).is_some_and(|of| of.sink.key_changes() == KeyChanges::Split);
+        let holds_state = |sink: &&usize| all.get(**sink).is_some_and(CopySink::holds_state);
         let sinks: Vec<usize> = sinks.iter().filter(holds_state).copied().collect();
         let (told, from) = match aparts.of(table.oid, &sinks, from) {
             Apartness::Joined(from) => return Ok(Plan::None { from }),

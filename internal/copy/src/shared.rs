@@ -8,7 +8,7 @@ use crate::versions::Versions;
 use crossbeam_channel::Sender;
 use replicator_config::CopyConfig;
 use replicator_pipeline::{Backoff, Input};
-use replicator_sink::{ErrorKind, KeyChanges, Lane, Sink, SinkError, TableCopy};
+use replicator_sink::{ErrorKind, Lane, Sink, SinkError, TableCopy};
 use replicator_source::Source;
 use replicator_types::{Position, Relation, Storage, TxnId};
 use slog::{Logger, warn};
@@ -42,7 +42,7 @@ impl Shared {
 
     /// Whether the sink holds state by key, rather than a log.
     pub(crate) fn holds_state(&self, number: usize) -> bool {
-        self.sink(number).is_some_and(|sink| sink.key_changes() == KeyChanges::Split)
+        self.sinks.get(number).is_some_and(CopySink::holds_state)
     }
 
     pub(crate) fn sink(&self, number: usize) -> Option<&Arc<dyn Sink>> {

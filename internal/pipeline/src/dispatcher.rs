@@ -313,7 +313,8 @@ impl Dispatcher {
     }
 
     /// Raises a fence in the sinks that hold the table's state, behind which the table waits: from the change on at whose
-    /// place it stands. It tells that of one with a key, whose changes may come again; for one without, it tells once more how it looks.
+    /// place it stands. It tells that of one with a key, whose changes may come again; for one without, it tells once
+    /// more how it looks.
     pub(crate) fn apart(
         &mut self,
         accounts: &mut Accounts,

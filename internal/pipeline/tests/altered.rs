@@ -6,32 +6,10 @@ mod run;
 use replicator_model::wire;
 
 use replicator_pipeline::{Pipeline, Standing};
-use replicator_types::{Column, Lsn, Position, Relation, ReplicaIdentity, Storage, TableCatalog, oid};
-use run::{LOG, Run, STATE, T, U, pipeline, t, u, wide_t};
+use replicator_types::{Lsn, Position, Relation};
+use run::{LOG, Run, STATE, T, U, catalog, pipeline, t, u, wide_t};
 use std::sync::Arc;
 use wire::Wire;
-
-fn column(attnum: i16, name: &str, type_oid: u32) -> Column {
-    Column { name: name.into(), attnum, type_oid, base_type_oid: type_oid, ..Column::default() }
-}
-
-/// `T` with as many columns of k, v, w as told.
-fn catalog(columns: usize, read_at: u64) -> TableCatalog {
-    let all = [column(1, "k", oid::INT8), column(2, "v", oid::TEXT), column(3, "w", oid::TEXT)];
-    TableCatalog {
-        oid: T,
-        schema: "public".into(),
-        name: "t".into(),
-        replica_identity: ReplicaIdentity::Default,
-        columns: all.into_iter().take(columns).collect(),
-        primary_key: vec!["k".into()],
-        identity_index: vec![],
-        read_at: Lsn(read_at),
-        dropped: vec![],
-        nondeterministic: vec![],
-        storage: Storage::default(),
-    }
-}
 
 fn version(columns: usize, since: u64) -> Arc<Relation> {
     Arc::new(Relation { since: Lsn(since), ..catalog(columns, since).relation() })

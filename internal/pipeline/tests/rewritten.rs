@@ -6,32 +6,16 @@ mod run;
 use replicator_model::wire;
 
 use replicator_pipeline::{Pipeline, Standing};
-use replicator_types::{Column, Lsn, Position, Relation, ReplicaIdentity, Storage, TableCatalog, oid};
+use replicator_types::{Lsn, Position, Relation, TableCatalog};
 use run::{LOG, Run, STATE, T, U, pipeline, t, u, wide_t};
 use std::sync::Arc;
 use wire::Wire;
 
-fn column(attnum: i16, name: &str, type_oid: u32) -> Column {
-    Column { name: name.into(), attnum, type_oid, base_type_oid: type_oid, ..Column::default() }
-}
-
 /// `T` with k and v, and with w, whose default differs from row to row.
 fn catalog(columns: usize, read_at: u64) -> TableCatalog {
-    let w = Column { has_default: true, ..column(3, "w", oid::TEXT) };
-    let all = [column(1, "k", oid::INT8), column(2, "v", oid::TEXT), w];
-    TableCatalog {
-        oid: T,
-        schema: "public".into(),
-        name: "t".into(),
-        replica_identity: ReplicaIdentity::Default,
-        columns: all.into_iter().take(columns).collect(),
-        primary_key: vec!["k".into()],
-        identity_index: vec![],
-        read_at: Lsn(read_at),
-        dropped: vec![],
-        nondeterministic: vec![],
-        storage: Storage::default(),
-    }
+    let mut catalog = run::catalog(columns, read_at);
+    catalog.columns.iter_mut().filter(|column| column.name == "w").for_each(|w| w.has_default = true);
+    catalog
 }
 
 fn told(columns: usize, since: u64) -> Arc<Relation> {

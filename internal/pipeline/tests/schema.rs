@@ -5,8 +5,8 @@
 mod run;
 use replicator_model::wire;
 
-use replicator_types::{Column, Lsn, ReplicaIdentity, TableCatalog, oid};
-use run::{LOG, Run, STATE, T, pipeline, t, wide_t};
+use replicator_types::{ReplicaIdentity, TableCatalog, oid};
+use run::{LOG, Run, STATE, T, catalog, pipeline, t, wide_t};
 use wire::Wire;
 
 fn whole(wire: Wire, commit_lsn: u64, key: &str) -> Wire {
@@ -15,29 +15,6 @@ fn whole(wire: Wire, commit_lsn: u64, key: &str) -> Wire {
 
 fn wide_row(wire: Wire, commit_lsn: u64, key: &str) -> Wire {
     wire.begin(commit_lsn).insert(T, &[Some(key), None, None]).commit(commit_lsn)
-}
-
-fn column(attnum: i16, name: &str, type_oid: u32) -> Column {
-    let type_sql = if type_oid == oid::INT8 { "bigint" } else { "text" }.to_owned();
-    Column { name: name.into(), attnum, type_oid, base_type_oid: type_oid, type_sql, ..Column::default() }
-}
-
-/// `T` with as many columns of k, v, w as told.
-fn catalog(columns: usize, read_at: u64) -> TableCatalog {
-    let all = [column(1, "k", oid::INT8), column(2, "v", oid::TEXT), column(3, "w", oid::TEXT)];
-    TableCatalog {
-        oid: T,
-        schema: "public".into(),
-        name: "t".into(),
-        replica_identity: ReplicaIdentity::Default,
-        columns: all.into_iter().take(columns).collect(),
-        primary_key: vec!["k".into()],
-        identity_index: vec![],
-        read_at: Lsn(read_at),
-        dropped: vec![],
-        nondeterministic: vec![],
-        storage: replicator_types::Storage::default(),
-    }
 }
 
 /// `T` with two columns, known to the catalog, and a row of it.

@@ -11,7 +11,9 @@ pub(crate) use replicator_model::line;
 use replicator_model::wire::{Wire, lsn};
 use replicator_pipeline::{BatchLimits, Notice, Output, Pipeline, PipelineError, Route};
 use replicator_sink::KeyChanges;
-use replicator_types::{Batch, Budget, Phase, TableCatalog, TxnId, oid};
+use replicator_types::{
+    Batch, Budget, Column, Lsn, Phase, ReplicaIdentity, Storage, TableCatalog, TxnId, oid,
+};
 use std::time::{Duration, Instant};
 
 /// A sink that holds state by key, in one lane.
@@ -31,6 +33,29 @@ pub(crate) fn route(name: &str, shards: u32, key_changes: KeyChanges) -> Route {
 pub(crate) fn pipeline(watermark: u64) -> Pipeline {
     let routes = vec![route("state", 1, KeyChanges::Split), route("log", 1, KeyChanges::Whole)];
     Pipeline::new(routes, lsn(watermark), &Budget::new(1 << 30))
+}
+
+pub(crate) fn column(attnum: i16, name: &str, type_oid: u32) -> Column {
+    let type_sql = if type_oid == oid::INT8 { "bigint" } else { "text" }.to_owned();
+    Column { name: name.into(), attnum, type_oid, base_type_oid: type_oid, type_sql, ..Column::default() }
+}
+
+/// `T` with as many columns of k, v, w as told.
+pub(crate) fn catalog(columns: usize, read_at: u64) -> TableCatalog {
+    let all = [column(1, "k", oid::INT8), column(2, "v", oid::TEXT), column(3, "w", oid::TEXT)];
+    TableCatalog {
+        oid: T,
+        schema: "public".into(),
+        name: "t".into(),
+        replica_identity: ReplicaIdentity::Default,
+        columns: all.into_iter().take(columns).collect(),
+        primary_key: vec!["k".into()],
+        identity_index: vec![],
+        read_at: Lsn(read_at),
+        dropped: vec![],
+        nondeterministic: vec![],
+        storage: Storage::default(),
+    }
 }
 
 const COLUMNS: [(&str, u32, bool); 2] = [("k", oid::INT8, true), ("v", oid::TEXT, false)];
