@@ -17,7 +17,7 @@
 
 use crate::ledger::{lsn_text, position_text};
 use async_trait::async_trait;
-use replicator_sink::{Lane, Sink, SinkError, Write};
+use replicator_sink::{Lane, Nothing, Sink, SinkError, Write};
 use replicator_types::{Batch, Lsn, Op, Position, TxnId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -211,7 +211,7 @@ impl Lane for NotingLane {
                 self.aparts.put(self.sink, table.oid, note).await?;
                 told_with.insert(table.oid, change.transaction.id);
             }
-            return Ok(Box::new(Noted));
+            return Ok(Box::new(Nothing));
         }
         self.lane.prepare(batch).await
     }
@@ -220,20 +220,6 @@ impl Lane for NotingLane {
 /// It is fenced then, and that is the only change in it.
 fn tells_apart(batch: &Batch) -> bool {
     batch.is_fenced() && batch.changes().any(|change| change.op == Op::Apart)
-}
-
-/// Nothing is left to be written.
-struct Noted;
-
-#[async_trait]
-impl Write for Noted {
-    fn held_bytes(&self) -> usize {
-        0
-    }
-
-    async fn send(&mut self) -> Result<(), SinkError> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

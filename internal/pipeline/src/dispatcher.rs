@@ -277,8 +277,11 @@ impl Dispatcher {
                 if target.sinks.contains(&sink) && to.includes(&self.routes[sink]) {
                     phase = to.phase();
                     let ordinal = ordinal + index as u64;
-                    let change =
-                        NewChange { cascade, restart_identity, ..without_row(Op::Truncate, ordinal) };
+                    let change = NewChange {
+                        cascade,
+                        restart_identity,
+                        ..NewChange::without_row(Op::Truncate, ordinal)
+                    };
                     changes.push((&target.relation, change));
                 }
             }
@@ -309,7 +312,7 @@ impl Dispatcher {
         ordinal: u64,
         now: Instant,
     ) {
-        self.tell(accounts, transaction, target, to, without_row(Op::Schema, ordinal), now);
+        self.tell(accounts, transaction, target, to, NewChange::without_row(Op::Schema, ordinal), now);
     }
 
     /// Raises a fence in the sinks that hold the table's state, behind which the table waits: from the change on at whose
@@ -324,7 +327,7 @@ impl Dispatcher {
         now: Instant,
     ) {
         let op = if target.relation.has_key() { Op::Apart } else { Op::Schema };
-        self.tell(accounts, transaction, target, To::States, without_row(op, ordinal), now);
+        self.tell(accounts, transaction, target, To::States, NewChange::without_row(op, ordinal), now);
     }
 
     fn tell(
@@ -358,7 +361,7 @@ impl Dispatcher {
             if !self.routes[sink].messages {
                 continue;
             }
-            let change = NewChange { new: Some(message), ..without_row(Op::Message, ordinal) };
+            let change = NewChange { new: Some(message), ..NewChange::without_row(Op::Message, ordinal) };
             let (new_fragment, full) = self.lanes[sink][0].stream.push(transaction, relation, change, now);
             if new_fragment {
                 accounts.fragment(transaction.id);
@@ -443,20 +446,6 @@ impl Dispatcher {
     /// Charges the budget with what the open batches hold.
     pub(crate) fn settle_charges(&mut self) {
         self.lanes.iter_mut().flatten().flat_map(OpenBatches::both).for_each(Batcher::settle_charge);
-    }
-}
-
-fn without_row(op: Op, ordinal: u64) -> NewChange<'static> {
-    NewChange {
-        op,
-        ordinal,
-        old: None,
-        old_is_full: false,
-        new: None,
-        key_hash: 0,
-        key_changed: false,
-        cascade: false,
-        restart_identity: false,
     }
 }
 

@@ -173,17 +173,8 @@ mod tests {
         let meta = TransactionMeta { id: TxnId(number), commit_lsn: Lsn(number), commit_time_us: 0, xid: 0 };
         let mut row = Vec::new();
         Tuple::write([Value::Null; 3], &mut row);
-        let change = NewChange {
-            op: Op::Message,
-            ordinal: 0,
-            old: None,
-            old_is_full: false,
-            new: Some(Tuple::from_checked(&row)),
-            key_hash: 0,
-            key_changed: false,
-            cascade: false,
-            restart_identity: false,
-        };
+        let change =
+            NewChange { new: Some(Tuple::from_checked(&row)), ..NewChange::without_row(Op::Message, 0) };
         builder.push(&meta, &Arc::new(Relation::message()), change);
         builder.cut(fenced).unwrap()
     }

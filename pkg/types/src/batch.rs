@@ -121,6 +121,23 @@ pub struct NewChange<'a> {
     pub restart_identity: bool,
 }
 
+impl NewChange<'static> {
+    /// A change with which no row comes: a truncate, or one that only tells something of its table.
+    pub fn without_row(op: Op, ordinal: u64) -> Self {
+        Self {
+            op,
+            ordinal,
+            old: None,
+            old_is_full: false,
+            new: None,
+            key_hash: 0,
+            key_changed: false,
+            cascade: false,
+            restart_identity: false,
+        }
+    }
+}
+
 /// One change, seen in a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
@@ -477,17 +494,7 @@ mod tests {
     }
 
     fn change(op: Op) -> NewChange<'static> {
-        NewChange {
-            op,
-            ordinal: 0,
-            old: None,
-            old_is_full: false,
-            new: None,
-            key_hash: 5,
-            key_changed: false,
-            cascade: false,
-            restart_identity: false,
-        }
+        NewChange { key_hash: 5, ..NewChange::without_row(op, 0) }
     }
 
     fn meta(id: u64) -> TransactionMeta {

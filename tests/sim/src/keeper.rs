@@ -1,7 +1,7 @@
 //! Where a sink's notes are, for the product's code that keeps the versions of tables there. A note is durable at once.
 
 use async_trait::async_trait;
-use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
+use replicator_sink::{KeyChanges, Lane, Nothing, Sink, SinkError, StreamInfo, TableCopy, Write};
 use replicator_types::{Batch, CheckItem, Relation};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -96,18 +96,5 @@ pub(crate) struct Nowhere;
 impl Lane for Nowhere {
     async fn prepare(&mut self, _batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
         Ok(Box::new(Nothing))
-    }
-}
-
-struct Nothing;
-
-#[async_trait]
-impl Write for Nothing {
-    fn held_bytes(&self) -> usize {
-        0
-    }
-
-    async fn send(&mut self) -> Result<(), SinkError> {
-        Ok(())
     }
 }

@@ -27,17 +27,7 @@ const APART_AT: Position = Position { commit_lsn: Lsn(5), ordinal: 0 };
 fn batch(op: Op) -> Arc<Batch> {
     let relation = Arc::new(Relation { oid: 7, name: "t".into(), since: Lsn(3), ..Relation::message() });
     let meta = TransactionMeta { id: TxnId(1), commit_lsn: Lsn(5), commit_time_us: 0, xid: 1 };
-    let change = NewChange {
-        op,
-        ordinal: 0,
-        old: None,
-        old_is_full: false,
-        new: None,
-        key_hash: 0,
-        key_changed: false,
-        cascade: false,
-        restart_identity: false,
-    };
+    let change = NewChange::without_row(op, 0);
     let mut builder = BatchBuilder::new(Budget::new(1 << 20));
     builder.push(&meta, &relation, change);
     Arc::new(builder.cut(true).unwrap())

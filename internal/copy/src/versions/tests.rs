@@ -153,17 +153,7 @@ async fn a_lane_sees_a_version_when_it_is_in_the_notes_and_not_before() {
         let relation = version(since, &[(1, "id"), (2, if since < 10 { "a" } else { "b" })]);
         let meta = TransactionMeta { id: TxnId(0), commit_lsn: Lsn(since), commit_time_us: 0, xid: 0 };
         let mut builder = BatchBuilder::new(Budget::new(1 << 20));
-        let change = NewChange {
-            op,
-            ordinal: 0,
-            old: None,
-            old_is_full: false,
-            new: None,
-            key_hash: 0,
-            key_changed: false,
-            cascade: false,
-            restart_identity: false,
-        };
+        let change = NewChange::without_row(op, 0);
         builder.push(&meta, &relation, change);
         Arc::new(builder.cut(fenced).unwrap())
     };

@@ -105,7 +105,8 @@ impl Lane for BlackholeLane {
     }
 }
 
-struct Nothing;
+/// A write of which nothing is left to be sent.
+pub struct Nothing;
 
 #[async_trait]
 impl Write for Nothing {

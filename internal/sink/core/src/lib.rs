@@ -36,7 +36,7 @@
 mod blackhole;
 mod error;
 
-pub use blackhole::Blackhole;
+pub use blackhole::{Blackhole, Nothing};
 pub use error::{ErrorKind, SinkError};
 
 use async_trait::async_trait;

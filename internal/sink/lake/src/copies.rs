@@ -26,17 +26,7 @@ pub(crate) async fn truncate(
     let rows = Position::copied(copy.snapshot, 0);
     let commit_lsn = Lsn(rows.commit_lsn.0.saturating_sub(1));
     let transaction = TransactionMeta { id: TxnId(0), commit_lsn, commit_time_us: time_us, xid: 0 };
-    let truncate = NewChange {
-        op: Op::Truncate,
-        ordinal: 0,
-        old: None,
-        old_is_full: false,
-        new: None,
-        key_hash: 0,
-        key_changed: false,
-        cascade: false,
-        restart_identity: false,
-    };
+    let truncate = NewChange::without_row(Op::Truncate, 0);
     let mut builder = BatchBuilder::of_phase(Budget::new(1 << 20), Phase::Copy { fresh: false });
     builder.push(&transaction, &copy.relation, truncate);
     let batch = builder.cut(false).ok_or_else(|| SinkError::retry("a batch of one change was empty"))?;

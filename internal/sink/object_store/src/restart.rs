@@ -31,17 +31,7 @@ pub(crate) fn file(
 ) -> Result<NewFile, SinkError> {
     let Position { commit_lsn, ordinal } = position(copy);
     let transaction = TransactionMeta { id: TxnId(0), commit_lsn, commit_time_us: time_us, xid: 0 };
-    let truncate = NewChange {
-        op: Op::Truncate,
-        ordinal,
-        old: None,
-        old_is_full: false,
-        new: None,
-        key_hash: 0,
-        key_changed: false,
-        cascade: false,
-        restart_identity: false,
-    };
+    let truncate = NewChange::without_row(Op::Truncate, ordinal);
     let mut builder = BatchBuilder::of_phase(Budget::new(1 << 20), Phase::Copy { fresh: false });
     builder.push(&transaction, &copy.relation, truncate);
     let batch = builder.cut(false).ok_or_else(|| SinkError::retry("a batch of one change was empty"))?;
