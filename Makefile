@@ -28,6 +28,7 @@ unit:
 
 .PHONY: front
 front:
+	$(CARGO) build --quiet -p replicator
 	@. deploy/dev/env.sh && "$$DEV_PYTHON" -m unittest discover -s deploy/dev -p 'test_*.py'
 
 .PHONY: lint

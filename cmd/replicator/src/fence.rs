@@ -146,6 +146,11 @@ impl Sink for Fenced {
         self.sink.wants_messages()
     }
 
+    async fn prepare_table(&self, relation: &Arc<Relation>) -> Result<(), SinkError> {
+        self.gate.pass().await?;
+        self.sink.prepare_table(relation).await
+    }
+
     async fn open_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
         self.gate.pass().await?;
         Ok(self.lane(self.sink.open_lane(shard, stream).await?))

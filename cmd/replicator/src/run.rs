@@ -7,7 +7,7 @@ use crate::stream::{Connection, Follower};
 use crate::{Endpos, Failure, runtime, sinks};
 use replicator_admin::{Endpoints, ReadyState};
 use replicator_config::Config;
-use replicator_copy::{Aparts, CopySink, Outcome, Setup, Versions};
+use replicator_copy::{Aparts, CopySink, Outcome, Setup, Versions, prepare_tables};
 use replicator_pipeline::{Backoff, Event, Input, Notice, Running, Settings, SinkLanes, start};
 use replicator_sink::{Sink, StreamInfo};
 use replicator_source::{Prepared, Source, SourceError, Streaming, Term};
@@ -33,12 +33,12 @@ pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure>
         Ok(Ended::Over) => return Ok(()),
         Ok(Ended::SetAside(text)) if endpos.is_some() => {
             // Whoever waits for the end position is told that it was not reached.
-            error!(logger, "a sink refused a change of a table; the table is set aside, and another run goes on without it";
+            error!(logger, "a sink refused a change of a table; the table is set aside there, and another run goes on without it";
                 "error" => crate::one_line(&text));
             return Err(Failure::Said);
         }
         Ok(Ended::SetAside(text)) => {
-            error!(logger, "a sink refused a change of a table; the table is set aside, and all begins again without it";
+            error!(logger, "a sink refused a change of a table; the table is set aside there, and all begins again without it";
                 "error" => crate::one_line(&text));
             drop(guard);
             // As after a crash, so that nothing of what was under way, on whatever thread, goes on beside the new run.
@@ -56,7 +56,7 @@ pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure>
 enum Ended {
     /// It was asked to, or did all there was to do.
     Over,
-    /// A table was set aside, and the others are to go on.
+    /// A table was set aside in a sink, and everything else is to go on.
     SetAside(String),
 }
 
@@ -190,8 +190,10 @@ impl Run {
             budget: budget.clone(),
             shelf: Shelf::new(&config.buffer.spill_folder, config.buffer.waiting_bytes_max.0),
             relations: versions.to_begin_with(&relations),
+            left_out: setup.left_out(),
             standings: setup.standings(),
             reach: status.wal_end,
+            horizon: status.catalog_xmin,
             unknown_wait: setup.unknown_wait(),
             parallel_streaming: prepared.stream_options.streaming == Streaming::Parallel,
             request_prefix: request_prefix(&config.source.slot),
@@ -461,13 +463,17 @@ async fn open_sinks(
     let mut copy_sinks = Vec::new();
     for (sink, sink_config) in sinks.iter().zip(&config.sinks) {
         let wanted = |table: &&Arc<Relation>| sink_config.tables.matches(&table.schema, &table.name);
-        let stream = StreamInfo {
+        let tables = relations.iter().filter(wanted).cloned().collect();
+        let mut stream = StreamInfo {
             identity: prepared.identity.clone(),
             slot_is_new: prepared.slot_is_new,
             database: prepared.database.clone(),
-            tables: relations.iter().filter(wanted).cloned().collect(),
+            tables: Vec::new(),
         };
         sink.prepare(&stream).await.map_err(|error| failed(sink.name(), error))?;
+        stream.tables = tables;
+        let made = prepare_tables(&**sink, &stream.tables, logger).await;
+        made.map_err(|error| failed(sink.name(), error))?;
         copy_sinks.push(CopySink { sink: Arc::clone(sink), stream, tables: sink_config.tables.clone() });
     }
     let versions = Versions::load(sinks).await;

@@ -241,7 +241,8 @@ section! {
         /// Whether new tables write through to the disk (`fsync_after_insert`) before an insert counts as done.
         #[serde(default = "defaults::yes")]
         pub fsync: bool,
-        /// What becomes of a column whose type changes to one that its counterpart can't be changed to.
+        /// What becomes of a column whose type changes to one that its counterpart can't be changed to. In a history, which
+        /// no copy could mend, `error` is `string`.
         #[serde(default = "defaults::type_changes")]
         pub type_changes: TypeChanges,
         /// PEM file of the authorities to trust for `https`, instead of the system's.
@@ -272,6 +273,12 @@ section! {
         /// What becomes of a column whose type changes to one that its counterpart can't be changed to.
         #[serde(default = "defaults::type_changes")]
         pub type_changes: TypeChanges,
+        /// Whether what is written carries a replication origin, so that a replicator or subscription that reads this
+        /// database's changes with `origin = "none"` leaves it out: for two databases that feed each other. Each
+        /// connection takes one of the target's `max_active_replication_origins` (before 18 of its
+        /// `max_replication_slots`).
+        #[serde(default)]
+        pub origin: bool,
         /// How long connecting may take.
         #[serde(default = "defaults::connect_timeout_ms")]
         pub connect_timeout_ms: u64,

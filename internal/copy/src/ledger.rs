@@ -6,6 +6,7 @@
 //!
 //! Every sink keeps the notes of the tables that it takes, so a sink that was emptied, or added later, is filled again.
 
+use crate::left_out::Reasons;
 use crate::ranges::Ranges;
 use replicator_sink::{Sink, SinkError};
 use replicator_types::{Lsn, Position, Relation, Storage};
@@ -25,7 +26,7 @@ pub(crate) enum Note {
         /// `schema.name`, for people.
         table: String,
     },
-    /// A sink refused a change of it; nothing of it goes to sinks that hold state until somebody asks for it.
+    /// The sink refused a change of it, or a row while it was copied, and gets nothing of it until somebody asks for it.
     Aside {
         /// `schema.name`, for people.
         table: String,
@@ -42,6 +43,13 @@ pub(crate) enum Note {
         #[serde(with = "position_text")]
         from: Position,
     },
+}
+
+impl Note {
+    /// As the sinks keep it.
+    pub(crate) fn text(&self) -> Result<String, String> {
+        serde_json::to_string(self).map_err(|error| format!("a note can't be written: {error}"))
+    }
 }
 
 /// A copy under way.
@@ -120,11 +128,6 @@ pub(crate) enum Plan {
         /// Changes before that are in the sinks.
         from: Position,
     },
-    /// Nothing until somebody asks for it: a sink refused a change of it.
-    Aside {
-        /// What the sink said.
-        reason: String,
-    },
     /// No sink has begun with it.
     New,
     /// All of them have the same beginning of it.
@@ -198,20 +201,47 @@ impl Ledger {
         sinks.iter().map(of_sink).min().flatten()
     }
 
-    /// What is to be done for the sinks that take the table.
+    /// Of each table, which of the sinks are left out of it, and what they said. By the table alone, whatever its name was
+    /// then.
+    pub(crate) fn left_out(&self, sinks: &[usize]) -> Reasons {
+        let mut reasons = Reasons::new();
+        for (oid, notes) in &self.notes {
+            for (sink, note) in notes.iter().filter(|(sink, _)| sinks.contains(sink)) {
+                if let Note::Aside { reason, .. } = note {
+                    reasons.entry(*oid).or_default().insert(*sink, reason.clone());
+                }
+            }
+        }
+        reasons
+    }
+
+    /// Tables that sinks have, or have begun to copy, by number of the sink, with their names.
+    pub(crate) fn copied(&self) -> Vec<(u32, usize, String)> {
+        let of_table = |(oid, notes): (&u32, &BTreeMap<usize, Note>)| {
+            let name = |note: &Note| match note {
+                Note::Done { table, .. } => Some(table.clone()),
+                Note::Copying(copying) => Some(copying.table.clone()),
+                Note::Wanted { .. } | Note::Aside { .. } => None,
+            };
+            let of_sink = |(sink, note): (&usize, &Note)| name(note).map(|name| (*oid, *sink, name));
+            notes.iter().filter_map(of_sink).collect::<Vec<_>>()
+        };
+        self.notes.iter().flat_map(of_table).collect()
+    }
+
+    /// Whether somebody has asked for the table, and it is not being copied yet.
+    pub(crate) fn is_wanted(&self, oid: u32, sink: usize) -> bool {
+        matches!(self.notes.get(&oid).and_then(|notes| notes.get(&sink)), Some(Note::Wanted { .. }))
+    }
+
+    /// What is to be done for the sinks that take the table, and are not left out.
     pub(crate) fn plan(&self, oid: u32, sinks: &[usize]) -> Plan {
         let of_table = self.notes.get(&oid);
         let notes: Vec<Option<&Note>> =
             sinks.iter().map(|sink| of_table.and_then(|notes| notes.get(sink))).collect();
-        if notes.iter().any(|note| matches!(note, Some(Note::Wanted { .. }))) {
+        // One that was left out takes part again: what it has is of long ago.
+        if notes.iter().any(|note| matches!(note, Some(Note::Wanted { .. } | Note::Aside { .. }))) {
             return Plan::Again { empty_first: true };
-        }
-        let aside = notes.iter().find_map(|note| match note {
-            Some(Note::Aside { reason, .. }) => Some(reason.clone()),
-            _ => None,
-        });
-        if let Some(reason) = aside {
-            return Plan::Aside { reason };
         }
         if notes.iter().all(Option::is_none) {
             return if notes.is_empty() { Plan::None { from: Position::ZERO } } else { Plan::New };
@@ -305,14 +335,18 @@ mod tests {
         Note::Done { table: "public.t".into(), from }
     }
 
-    fn plan(notes: &[Option<Note>]) -> Plan {
+    fn ledger(notes: &[Option<Note>]) -> Ledger {
         let mut ledger = Ledger::default();
         for (sink, note) in notes.iter().enumerate() {
             if let Some(note) = note {
                 ledger.set(1, sink, note.clone());
             }
         }
-        ledger.plan(1, &(0..notes.len()).collect::<Vec<_>>())
+        ledger
+    }
+
+    fn plan(notes: &[Option<Note>]) -> Plan {
+        ledger(notes).plan(1, &(0..notes.len()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -345,13 +379,17 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_was_set_aside_stays_so_until_it_is_asked_for() {
+    fn a_sink_that_refused_a_table_is_left_out_and_the_others_go_on() {
         let aside = Note::Aside { table: "public.t".into(), reason: "too long".into() };
-        let stays = Plan::Aside { reason: "too long".into() };
-        assert_eq!(plan(&[Some(done(10)), Some(aside.clone())]), stays);
-        assert_eq!(plan(&[Some(copying(16, &[(0, 8)])), Some(aside.clone())]), stays);
-        let wanted = Note::Wanted { table: "public.t".into() };
-        assert_eq!(plan(&[Some(wanted), Some(aside)]), Plan::Again { empty_first: true });
+        let notes = ledger(&[Some(done(10)), Some(aside), Some(copying(16, &[(0, 8)]))]);
+        let left_out = BTreeMap::from([(1, "too long".to_owned())]);
+        assert_eq!(notes.left_out(&[0, 1, 2]), BTreeMap::from([(1, left_out)]));
+        assert_eq!(notes.left_out(&[0, 2]), BTreeMap::new(), "logs are left out of nothing");
+        assert_eq!(notes.plan(1, &[0, 1]), Plan::Again { empty_first: true }, "taken back");
+        let from = Position { commit_lsn: Lsn(10), ordinal: 3 };
+        assert_eq!(notes.plan(1, &[0]), Plan::None { from });
+        assert!(matches!(notes.plan(1, &[0, 2]), Plan::Resume(_)));
+        assert_eq!(notes.plan(1, &[]), Plan::None { from: Position::ZERO });
     }
 
     #[test]

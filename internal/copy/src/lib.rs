@@ -33,7 +33,9 @@
 mod altering;
 mod apart;
 mod ledger;
+mod left_out;
 mod manager;
+mod prepare;
 mod progress;
 mod ranges;
 mod round;
@@ -44,5 +46,6 @@ mod versions;
 
 pub use apart::{Apartness, Aparts};
 pub use ledger::newest_snapshot;
+pub use prepare::prepare_tables;
 pub use setup::{CopySink, Outcome, Settings, Setup};
 pub use versions::Versions;

@@ -6,15 +6,17 @@
 
 use crate::altering::{SchemaChange, alter};
 use crate::ledger::{Ledger, Note, Plan};
-use crate::round::{self, Round};
+use crate::round::{self, Failure, Round};
 use crate::setup::Outcome;
 use crate::shared::Shared;
 use replicator_config::Snapshot as SnapshotMode;
-use replicator_pipeline::{Backoff, Input, Notice, Rewrite, rewrite_of};
+use replicator_pipeline::{Backoff, Doubt, Input, Notice, Rewrite, rewrite_of};
 use replicator_sink::Sink;
 use replicator_source::SourceError;
 use replicator_telemetry::metrics::CopyMetrics;
-use replicator_types::{Lsn, Position, Relation, Storage, StorageChange, TableCatalog, TxnId};
+use replicator_types::{
+    Column, ColumnKind, Lsn, Position, Relation, Storage, StorageChange, TableCatalog, TxnId,
+};
 use slog::{error, info, warn};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -40,12 +42,10 @@ pub(crate) struct Manager {
     gives_up: bool,
     /// Why the copies of `later` failed.
     failures: BTreeMap<u32, String>,
-    /// Told last: the table that is to be set aside, and why.
-    refusal: Option<(u32, String)>,
+    /// Told last: the table that is to be set aside, in which sink, and why.
+    refusal: Option<(u32, usize, String)>,
     /// See [`Beginning`].
     joining: Vec<u32>,
-    /// Set aside, until somebody asks for them; with what a sink said.
-    aside: BTreeMap<u32, String>,
     /// Their changes are to wait, and what came before is not durable yet.
     held: BTreeSet<u32>,
     /// Being copied, or copied while the pipeline hands on what waited.
@@ -54,6 +54,8 @@ pub(crate) struct Manager {
     deferred: BTreeMap<u32, (Plan, Lsn)>,
     /// Asked for while they were busy, by messages of the stream that are not answered.
     requests: BTreeMap<u32, Vec<TxnId>>,
+    /// Of these and others: what sinks refused of them before is not to keep them out of the copy.
+    asked: BTreeSet<u32>,
     /// Failed, to be tried again at that time.
     later: BTreeMap<u32, (Instant, Plan)>,
     /// Of `altering`, those that a sink refuses to follow, and why; with `gives_up`.
@@ -71,8 +73,6 @@ pub(crate) struct Beginning {
     pub(crate) mode: SnapshotMode,
     pub(crate) tables: HashMap<u32, (String, String)>,
     pub(crate) todo: BTreeMap<u32, Plan>,
-    /// Tables that were set aside, with the reason.
-    pub(crate) aside: BTreeMap<u32, String>,
     /// Tables that were apart when the run before ended.
     pub(crate) joining: Vec<u32>,
     /// See [`Setup::giving_up`](crate::Setup::giving_up).
@@ -81,7 +81,7 @@ pub(crate) struct Beginning {
 
 impl Manager {
     pub(crate) fn new(shared: Arc<Shared>, beginning: Beginning) -> Self {
-        let Beginning { ledger, mode, tables, todo, aside, joining, gives_up } = beginning;
+        let Beginning { ledger, mode, tables, todo, joining, gives_up } = beginning;
         let pause = Backoff::new(shared.backoff.0, shared.backoff.1);
         Self {
             shared,
@@ -89,7 +89,6 @@ impl Manager {
             mode,
             tables,
             todo,
-            aside,
             joining,
             refusal: None,
             gives_up,
@@ -98,6 +97,7 @@ impl Manager {
             busy: BTreeSet::new(),
             deferred: BTreeMap::new(),
             requests: BTreeMap::new(),
+            asked: BTreeSet::new(),
             later: BTreeMap::new(),
             refused_alterations: BTreeMap::new(),
             altering: HashMap::new(),
@@ -112,9 +112,10 @@ impl Manager {
         mut notices: mpsc::UnboundedReceiver<Notice>,
         catalog_interval: Option<Duration>,
     ) -> Result<Outcome, String> {
-        for (oid, reason) in &self.aside {
-            error!(self.shared.logger, "a table is set aside: a sink refused a change of it, and sinks that hold state get nothing \
-                of it until it is copied anew (`replicator resync --table`)"; "table" => self.name(*oid), "error" => reason);
+        for (oid, sinks) in self.shared.left_out.reasons() {
+            for (sink, reason) in sinks {
+                self.say_left_out(oid, sink, &reason);
+            }
         }
         for oid in std::mem::take(&mut self.joining) {
             self.busy.insert(oid);
@@ -126,7 +127,8 @@ impl Manager {
         let mut rounds: JoinSet<Result<round::Result, String>> = JoinSet::new();
         loop {
             self.metrics.tables_altering.set(self.altering.len() as f64);
-            self.metrics.tables_aside.set(self.aside.len() as f64);
+            let aside = self.shared.left_out.count(|oid| self.tables.contains_key(&oid));
+            self.metrics.tables_aside.set(aside as f64);
             let now = Instant::now();
             let due: Vec<u32> =
                 self.later.iter().filter(|(_, (at, _))| *at <= now).map(|(oid, _)| *oid).collect();
@@ -171,8 +173,8 @@ impl Manager {
                 notice = notices.recv() => match notice {
                     Some(notice) => {
                         self.notices(notice, &mut notices).await?;
-                        if let Some((oid, text)) = self.refusal.take() {
-                            return self.refused(oid, text).await;
+                        if let Some((oid, sink, text)) = self.refusal.take() {
+                            return self.refused(oid, sink, text).await;
                         }
                     }
                     // The pipeline is over, and with it the run.
@@ -213,7 +215,14 @@ impl Manager {
             let plan = self.plan_of(oid);
             self.todo.insert(oid, plan);
         }
-        for (oid, text) in result.failed {
+        for Failure { oid, sink, text, .. } in result.failed {
+            if let Some(sink) = sink.filter(|sink| self.can_do_without(oid, *sink)) {
+                self.busy.remove(&oid);
+                self.leave_out(oid, sink, text).await?;
+                let plan = self.plan_of(oid);
+                self.todo.insert(oid, plan);
+                continue;
+            }
             error!(logger, "a table can't be copied; it is tried again, and its changes wait"; "table" => self.name(oid),
                 "error" => &text, "pause_ms" => FAILED_PAUSE.as_millis() as u64);
             self.busy.remove(&oid);
@@ -232,7 +241,7 @@ impl Manager {
     /// copied anew.
     async fn left(&mut self, oid: u32) -> Result<(), String> {
         self.stop_altering(oid);
-        self.aside.remove(&oid);
+        self.asked.remove(&oid);
         self.busy.remove(&oid);
         self.held.remove(&oid);
         self.todo.remove(&oid);
@@ -265,14 +274,21 @@ impl Manager {
     fn plan_of(&self, oid: u32) -> Plan {
         match self.ledger.plan(oid, &self.receivers(oid)) {
             Plan::None { .. } => Plan::Again { empty_first: false },
-            Plan::Aside { .. } => Plan::Again { empty_first: true },
             plan => plan,
         }
     }
 
-    /// The sinks that take a table.
+    /// Of a table that was not published before. What sinks have of an earlier time may have been deleted since.
+    fn plan_of_new(&self, oid: u32) -> Plan {
+        match self.ledger.plan(oid, &self.receivers(oid)) {
+            Plan::New => Plan::New,
+            _ => Plan::Again { empty_first: true },
+        }
+    }
+
+    /// The sinks that take a table, and are not left out of it.
     fn receivers(&self, oid: u32) -> Vec<usize> {
-        self.tables.get(&oid).map_or_else(Vec::new, |(schema, name)| self.shared.receivers(schema, name))
+        self.tables.get(&oid).map_or_else(Vec::new, |(schema, name)| self.shared.receivers(oid, schema, name))
     }
 
     /// Keeps a note in each sink that takes the table, and in the ledger.
@@ -324,6 +340,9 @@ impl Manager {
                 again.push((*oid, plan, since));
             }
         }
+        for (oid, ..) in &again {
+            self.take_back_if_asked(*oid);
+        }
         let is_wanted = |oid: u32| {
             again.iter().any(|(of, plan, _)| *of == oid && *plan == Plan::Again { empty_first: true })
         };
@@ -367,7 +386,8 @@ impl Manager {
             Notice::New(relation) => {
                 info!(self.shared.logger, "a table that is new is copied"; "table" => relation.qualified_name());
                 self.met(&relation);
-                let plan = self.plan_of(relation.oid);
+                let plan = self.plan_of_new(relation.oid);
+                self.want(relation.oid, &plan).await?;
                 self.todo.insert(relation.oid, plan);
             }
             Notice::Held { oid, covers: passed } => {
@@ -377,14 +397,13 @@ impl Manager {
                 }
             }
             Notice::CaughtUp { oid, from, held } => self.caught_up(vec![(oid, from, held)]).await?,
-            Notice::Doubtful(oid) if self.mode == SnapshotMode::Never => {
-                error!(self.shared.logger, "rows got other keys while changes of their table came again, and their large \
-                    values were not sent: some may be missing in sinks; `replicator resync --table` has it copied anew";
-                    "table" => self.name(oid));
+            Notice::Doubtful { oid, doubt } if self.mode == SnapshotMode::Never => {
+                error!(self.shared.logger, "what sinks have of a table may be wrong; `replicator resync --table` has it \
+                    copied anew"; "table" => self.name(oid), "why" => why(doubt));
             }
-            Notice::Doubtful(oid) => {
-                info!(self.shared.logger, "rows got other keys while their table was copied under more than one snapshot, \
-                    and their large values were not sent: it is copied again"; "table" => self.name(oid));
+            Notice::Doubtful { oid, doubt } => {
+                info!(self.shared.logger, "what sinks have of a table may be wrong, and it is copied again";
+                    "table" => self.name(oid), "why" => why(doubt));
                 self.hold(oid, Plan::Again { empty_first: true }, Lsn::MAX);
             }
             Notice::Request { id, content } => {
@@ -397,18 +416,24 @@ impl Manager {
                 }
                 self.met(&after);
                 // One that is live would have been told as rewritten: it waits already.
-                if self.mode != SnapshotMode::Never && rewrite_of(&before, &after).is_some() {
+                let is_copied = self.mode != SnapshotMode::Never && !self.receivers(after.oid).is_empty();
+                if is_copied && rewrite_of(&before, &after).is_some() {
                     self.rewritten(&after).await?;
                 }
             }
-            Notice::Refused { oid, text } => self.refusal = Some((oid, text)),
+            Notice::Refused { oid, sink, text } => self.refusal = Some((oid, sink, text)),
             Notice::ToAlter { after, at, known } => {
                 self.follow_schema(SchemaChange { after, at, known }).await?;
             }
             Notice::Rewritten { after, rewrite } => {
                 self.met(&after);
                 let oid = after.oid;
-                info!(self.shared.logger, "a table was rewritten, and is copied again"; "table" => after.qualified_name());
+                let why = if rewrite == Rewrite::Guess {
+                    why(Doubt::Columns)
+                } else {
+                    "its rows were computed anew"
+                };
+                info!(self.shared.logger, "a table is copied again"; "table" => after.qualified_name(), "why" => why);
                 let plan = self.over_or_anew(oid, plan_for(rewrite, None, Some(&after)));
                 if self.busy.contains(&oid) {
                     // Its having caught up is on its way here. It waits already, whatever the copy has.
@@ -471,15 +496,56 @@ impl Manager {
         }
     }
 
-    /// A sink will never take a change of a table. What it was is not acknowledged; it is written down that the table is to
-    /// be left out, so that the others can go on.
-    async fn refused(&mut self, oid: u32, text: String) -> Result<Outcome, String> {
-        if !self.tables.contains_key(&oid) {
+    /// A sink will never take a change of a table. What it was is not acknowledged; it is written down that the sink is to be
+    /// left out of the table, so that the other tables can go on there, and the other sinks with all of them.
+    async fn refused(&mut self, oid: u32, sink: usize, text: String) -> Result<Outcome, String> {
+        // What was left out, and comes all the same, would come again and again.
+        if !self.tables.contains_key(&oid) || self.shared.left_out.is_left_out(oid, sink) {
             return Err(text);
         }
-        let note = Note::Aside { table: self.name(oid), reason: text.clone() };
-        self.remember(oid, note).await?;
+        // A copy that is asked for already takes care of it.
+        if !self.ledger.is_wanted(oid, sink) {
+            self.note_left_out(oid, sink, &text).await?;
+        }
         Ok(Outcome::SetAside(format!("{}: {text}", self.name(oid))))
+    }
+
+    /// Whether the table's copy can go on in other sinks. One that is alone is tried again instead.
+    fn can_do_without(&self, oid: u32, sink: usize) -> bool {
+        !self.gives_up
+            && self.shared.holds_state(sink)
+            && self.receivers(oid).iter().any(|other| *other != sink)
+    }
+
+    /// A sink refuses the copy of a table, which waits.
+    async fn leave_out(&mut self, oid: u32, sink: usize, text: String) -> Result<(), String> {
+        self.note_left_out(oid, sink, &text).await?;
+        self.say_left_out(oid, sink, &text);
+        self.shared.left_out.add(oid, sink, text);
+        let _ = self.shared.pipeline.send(Input::LeaveOut(oid, sink));
+        Ok(())
+    }
+
+    async fn note_left_out(&mut self, oid: u32, sink: usize, text: &str) -> Result<(), String> {
+        let note = Note::Aside { table: self.name(oid), reason: text.to_owned() };
+        self.shared.write_note(oid, &[sink], &note).await?;
+        self.ledger.set(oid, sink, note);
+        Ok(())
+    }
+
+    fn say_left_out(&self, oid: u32, sink: usize, reason: &str) {
+        let name = self.shared.sink(sink).map_or("?", |sink| sink.name());
+        error!(self.shared.logger, "a table is set aside in a sink that refused a change of it: the sink gets nothing of it \
+            until it is copied anew (`replicator resync --table`)"; "table" => self.name(oid), "sink" => name,
+            "error" => reason);
+    }
+
+    /// Somebody has asked for the table, and it is about to be copied: sinks that were left out of it take part.
+    fn take_back_if_asked(&mut self, oid: u32) {
+        if self.asked.remove(&oid) {
+            self.shared.left_out.remove(oid);
+            let _ = self.shared.pipeline.send(Input::TakeBack(oid));
+        }
     }
 
     fn met(&mut self, relation: &Relation) {
@@ -515,6 +581,7 @@ impl Manager {
 
     /// That a table has to be emptied first is written down: whatever fails, it is not forgotten.
     async fn want(&mut self, oid: u32, plan: &Plan) -> Result<(), String> {
+        self.take_back_if_asked(oid);
         if *plan == (Plan::Again { empty_first: true }) {
             self.remember(oid, Note::Wanted { table: self.name(oid) }).await?;
         }
@@ -524,7 +591,6 @@ impl Manager {
     /// Puts a table on the list, for what was the matter with it at `since`.
     fn hold(&mut self, oid: u32, plan: Plan, since: Lsn) {
         self.stop_altering(oid);
-        self.aside.remove(&oid);
         if self.busy.contains(&oid) {
             let before = self.deferred.remove(&oid);
             let plan = match &before {
@@ -560,6 +626,7 @@ impl Manager {
         info!(self.shared.logger, "a table was asked for and is copied again"; "table" => content);
         let plan = Plan::Again { empty_first: true };
         self.stop_altering(oid);
+        self.asked.insert(oid);
         if self.busy.contains(&oid) {
             // The notes tell of the copy that goes on. The request is on record when that is over; until then it comes
             // again with the stream.
@@ -589,7 +656,8 @@ impl Manager {
             self.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
             if self.mode != SnapshotMode::Never {
                 info!(self.shared.logger, "a table that is new is copied"; "table" => self.name(table.oid));
-                let plan = self.plan_of(table.oid);
+                let plan = self.plan_of_new(table.oid);
+                self.want(table.oid, &plan).await?;
                 self.hold(table.oid, plan, Lsn::MAX);
             }
         }
@@ -605,14 +673,41 @@ impl Manager {
             }
             self.look_at_storages(&tables).await?;
         }
+        for (oid, sinks) in self.shared.left_out.reasons() {
+            if tables.iter().any(|table| table.oid == oid) {
+                // It may have been away.
+                for sink in sinks.into_keys() {
+                    let _ = self.shared.pipeline.send(Input::LeaveOut(oid, sink));
+                }
+            } else if !self.busy.contains(&oid) {
+                // Nobody waits for what a sink has refused of it any more.
+                let _ = self.shared.pipeline.send(Input::Forget(oid));
+            }
+        }
         let _ = self.shared.pipeline.send(Input::Catalog(tables));
         Ok(())
+    }
+
+    /// Whether the keys of a table's rows may be others, or be written in another way: what is under the old ones has to go.
+    fn may_have_other_keys(&self, table: &TableCatalog) -> bool {
+        let relation = table.relation();
+        let keys = relation.columns.iter().filter(|column| column.is_key);
+        let keys: Vec<&Column> = keys.collect();
+        let attnums: Vec<i16> = keys.iter().map(|column| column.attnum).collect();
+        keys.iter().any(|column| column.kind != ColumnKind::Scalar)
+            || self.shared.storages.are_written(
+                table.oid,
+                &self.receivers(table.oid),
+                &table.storage,
+                &attnums,
+            )
     }
 
     /// Whether rows were changed in a way that the stream does not tell. What is on the list, or being copied, is looked
     /// at when that is over.
     async fn look_at_storages(&mut self, tables: &[TableCatalog]) -> Result<(), String> {
         let mut outdated: BTreeMap<usize, Vec<(u32, Storage)>> = BTreeMap::new();
+        let mut changed = Vec::new();
         for table in tables {
             let oid = table.oid;
             if self.busy.contains(&oid) || self.todo.contains_key(&oid) || self.later.contains_key(&oid) {
@@ -629,38 +724,70 @@ impl Manager {
                 // For a moment it can't be told when they were: another look comes.
                 StorageChange::Rewritten if table.read_at == Lsn::ZERO => continue,
                 StorageChange::CameOrWent => Rewrite::Anew,
+                StorageChange::Rewritten if self.may_have_other_keys(table) => Rewrite::Anew,
                 StorageChange::Rewritten => {
                     let told = self.shared.versions.last(oid);
                     told.and_then(|told| rewrite_of(&told, &table.relation())).unwrap_or(Rewrite::Over)
                 }
             };
-            info!(self.shared.logger, "a table's rows were changed by a change of schema, and it is copied again";
-                "table" => self.name(oid), "partitions_changed" => verdict.change == StorageChange::CameOrWent);
-            if self.aside.contains_key(&oid) {
-                // Nothing of it was kept, and what it has is of long ago.
-                let plan = Plan::Again { empty_first: true };
-                self.want(oid, &plan).await?;
-                self.hold(oid, plan, Lsn::MAX);
-                continue;
+            changed.push((table, verdict.change, rewrite));
+        }
+        for (sink, storages) in outdated {
+            self.shared.keep_storages(sink, &storages).await?;
+        }
+        self.copy_changed(changed).await
+    }
+
+    /// Puts tables on the list whose rows were changed by the time of a look at the catalog.
+    async fn copy_changed(
+        &mut self,
+        changed: Vec<(&TableCatalog, StorageChange, Rewrite)>,
+    ) -> Result<(), String> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        // What changed the rows may have committed behind the moment at which the catalog is said to have been read.
+        let changed_before = match self.shared.source.written_lsn().await {
+            Ok(position) if position > Lsn::ZERO => position,
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                warn!(self.shared.logger, "the source can't be asked for its position"; "error" => %error);
+                return Ok(());
             }
+        };
+        for (table, change, rewrite) in changed {
+            let oid = table.oid;
+            info!(self.shared.logger, "a table's rows were changed by a change of schema, and it is copied again";
+                "table" => self.name(oid), "partitions_changed" => change == StorageChange::CameOrWent);
             let plan = plan_for(rewrite, Some(&table.storage), None);
             self.want(oid, &plan).await?;
             self.add(oid, plan);
             self.held.insert(oid);
             // What changed before that goes to the sinks first.
-            let _ = self.shared.pipeline.send(Input::HoldAt(oid, table.read_at));
+            let _ = self.shared.pipeline.send(Input::HoldAt(oid, changed_before));
         }
-        for (sink, storages) in outdated {
-            self.shared.keep_storages(sink, &storages).await?;
-        }
+        // Where nothing else is written the stream would get there with the server's next own record.
+        let _ = self.shared.source.heartbeat().await;
         Ok(())
+    }
+}
+
+/// For the log.
+fn why(doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::UnsentValues => {
+            "rows got other keys while changes of the table came a second time, and their large values were not sent"
+        }
+        Doubt::Columns => {
+            "changes have come from before changes of its columns, and of which columns they are is not told"
+        }
     }
 }
 
 /// How a table is copied whose rows were computed anew; where they lay, or how it looked, when that was found.
 fn plan_for(rewrite: Rewrite, storage: Option<&Storage>, shape: Option<&Relation>) -> Plan {
     match rewrite {
-        Rewrite::Anew => Plan::Again { empty_first: true },
+        Rewrite::Anew | Rewrite::Guess => Plan::Again { empty_first: true },
         Rewrite::Over => Plan::Over {
             covers: Lsn::ZERO,
             storage: storage.cloned(),

@@ -106,3 +106,92 @@ impl Progress {
             "rows_per_second" => self.rows_per_second());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slog::Discard;
+    use std::sync::{Arc, Mutex};
+
+    /// Of 100 blocks, 40 of them done before, begun so long ago.
+    fn progress(seconds: u64) -> Progress {
+        let mut progress = Progress::new(&Logger::root(Discard, slog::o!()), 100, 40, 2);
+        progress.begun =
+            Instant::now().checked_sub(Duration::from_secs(seconds)).expect("a machine up as long");
+        progress
+    }
+
+    #[test]
+    fn the_end_is_as_far_off_as_the_speed_of_this_round_says() {
+        let mut progress = progress(10);
+        assert_eq!((progress.done_ratio(), progress.eta_seconds()), (0.4, None), "no speed yet");
+        progress.durable(20);
+        assert!((progress.done_ratio() - 0.6).abs() < 1e-9);
+        // 20 blocks took 10 seconds, and 40 are left.
+        let eta = progress.eta_seconds().expect("a speed");
+        assert!((19.0..25.0).contains(&eta), "{eta}");
+        progress.read("public.t", 5000, 1 << 20);
+        assert!((400..=500).contains(&progress.rows_per_second()), "{}", progress.rows_per_second());
+        progress.durable(40);
+        assert_eq!((progress.done_ratio(), progress.eta_seconds()), (1.0, Some(0.0)));
+    }
+
+    /// Lines with the names and values of what they tell.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    struct Line(String);
+
+    impl slog::Serializer for Line {
+        fn emit_arguments(&mut self, key: slog::Key, value: &std::fmt::Arguments<'_>) -> slog::Result {
+            self.0.push_str(&format!(" {key}={value}"));
+            Ok(())
+        }
+    }
+
+    impl slog::Drain for Lines {
+        type Ok = ();
+        type Err = slog::Never;
+
+        fn log(&self, record: &slog::Record<'_>, _: &slog::OwnedKVList) -> Result<(), slog::Never> {
+            let mut line = Line(record.msg().to_string());
+            let _ = slog::KV::serialize(&record.kv(), record, &mut line);
+            self.0.lock().unwrap().push(line.0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn now_and_then_the_log_says_how_far_it_is_how_fast_and_how_long_it_takes() {
+        let lines = Lines::default();
+        let mut progress = Progress::new(&Logger::root(slog::Fuse(lines.clone()), slog::o!()), 100, 40, 2);
+        progress.begun = Instant::now().checked_sub(Duration::from_secs(10)).expect("a machine up as long");
+        progress.read("public.t", 5000, 1 << 20);
+        progress.durable(20);
+        progress.tick();
+        assert!(lines.0.lock().unwrap().is_empty(), "not at every tick");
+        progress.told = Instant::now().checked_sub(LOG_INTERVAL).expect("a machine up as long");
+        progress.tick();
+        let said = lines.0.lock().unwrap().join("\n");
+        for part in [
+            "copying",
+            "percent=60.0",
+            "rows=5000",
+            "bytes=1048576",
+            "rows_per_second=",
+            "eta_s=",
+            "tables_left=2",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!said.contains("eta_s=unknown") && !said.contains("rows_per_second=0"), "{said}");
+    }
+
+    #[test]
+    fn a_table_that_fails_is_not_waited_for() {
+        let mut progress = progress(1);
+        progress.table_failed("public.bad");
+        progress.table_done("public.good");
+        assert_eq!(progress.tables_left, 0);
+    }
+}

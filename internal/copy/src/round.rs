@@ -42,10 +42,20 @@ pub(crate) struct Result {
     pub(crate) copied: Vec<u32>,
     /// To be taken up again at once, under a new snapshot.
     pub(crate) again: Vec<u32>,
-    /// To be tried again later, with the reason.
-    pub(crate) failed: Vec<(u32, String)>,
+    /// To be tried again, later or without a sink.
+    pub(crate) failed: Vec<Failure>,
     /// Not published any more.
     pub(crate) gone: Vec<u32>,
+}
+
+/// A table can't be copied.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) oid: u32,
+    name: String,
+    /// The sink that refuses it, if it is one.
+    pub(crate) sink: Option<usize>,
+    pub(crate) text: String,
 }
 
 /// A range of a table to be read.
@@ -156,7 +166,7 @@ struct Begun {
 /// Why a table is not begun.
 enum NotBegun {
     /// This table alone can't be.
-    Failed { oid: u32, name: String, text: String },
+    Failed(Failure),
     /// Nothing can.
     Over(String),
 }
@@ -276,7 +286,7 @@ impl<'a> Round<'a> {
             tokio::select! {
                 Some(begun) = self.beginning.join_next() => match begun.map_err(|error| ended_itself(&error))? {
                     Ok(begun) => self.begun(begun),
-                    Err(NotBegun::Failed { oid, name, text }) => self.fail(oid, &name, text),
+                    Err(NotBegun::Failed(failure)) => self.fail(failure),
                     Err(NotBegun::Over(text)) => return Err(text),
                 },
                 Some(ended) = self.ending.join_next() => self.ended(ended.map_err(|error| ended_itself(&error))??),
@@ -288,8 +298,8 @@ impl<'a> Round<'a> {
                         }
                         self.durable(job).await?;
                     }
-                    CopyReport::Failed { text, table: Some(oid) } if self.tables.contains_key(&oid) => {
-                        self.refused(oid, text);
+                    CopyReport::Failed { sink, text, table: Some(oid) } if self.tables.contains_key(&oid) => {
+                        self.refused(oid, sink, text);
                         // Readers would wait for the memory of what the lane will never send.
                         reading.abort_all();
                         break;
@@ -304,9 +314,7 @@ impl<'a> Round<'a> {
         // The readers and their hold on the lanes are gone. What lanes still have, of tables that are to be begun anew,
         // is in the sinks before that: written later it would be there twice.
         while let Some(report) = reports.recv().await {
-            if let CopyReport::Failed { text, table } = report
-                && table.is_none()
-            {
+            if let CopyReport::Failed { text, table: None, .. } = report {
                 return Err(text);
             }
         }
@@ -400,25 +408,30 @@ impl<'a> Round<'a> {
                         "table" => &table.name, "reason" => %error);
                     self.result.again.push(oid);
                 } else {
-                    self.fail(oid, &table.name, format!("source: {error}"));
+                    self.fail(Failure {
+                        oid,
+                        name: table.name,
+                        sink: None,
+                        text: format!("source: {error}"),
+                    });
                 }
                 Ok(())
             }
         }
     }
 
-    fn fail(&mut self, oid: u32, name: &str, text: String) {
-        self.progress.table_failed(name);
-        self.result.failed.push((oid, text));
+    fn fail(&mut self, failure: Failure) {
+        self.progress.table_failed(&failure.name);
+        self.result.failed.push(failure);
     }
 
     /// A sink will never take a row of the table: a lane of it has ended, and with it this round. The other tables go on in
     /// the next.
-    fn refused(&mut self, oid: u32, text: String) {
+    fn refused(&mut self, oid: u32, sink: usize, text: String) {
         let name = self.tables.remove(&oid).map_or_else(String::new, |table| table.copying.table);
-        self.fail(oid, &name, text);
+        self.fail(Failure { oid, name, sink: Some(sink), text });
         let is_over = |oid: &u32| {
-            self.result.copied.contains(oid) || self.result.failed.iter().any(|(of, _)| of == oid)
+            self.result.copied.contains(oid) || self.result.failed.iter().any(|failure| failure.oid == *oid)
         };
         self.result.again = self.all.iter().copied().filter(|oid| !is_over(oid)).collect();
     }
@@ -479,7 +492,7 @@ async fn begin(
     let oid = table.relation.oid;
     let name = table.relation.qualified_name();
     let has_key = table.relation.has_key();
-    let sinks: Arc<[usize]> = shared.receivers(&table.relation.schema, &table.relation.name).into();
+    let sinks: Arc<[usize]> = shared.receivers(oid, &table.relation.schema, &table.relation.name).into();
     let told = shared.versions.last(oid);
     let has_changed = shared.storages.compare(oid, &sinks, &table.storage).change != StorageChange::None;
     let covers = if let Plan::Over { covers, .. } = &plan { *covers } else { Lsn::ZERO };
@@ -502,35 +515,35 @@ async fn begin(
         Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
         // Without a key nothing tells rows apart that are there already.
         Plan::Resume(_) => (None, true),
-        Plan::Aside { .. } => (None, true),
         Plan::Again { empty_first } => (None, empty_first || !has_key),
         Plan::New | Plan::None { .. } | Plan::Join { .. } => (None, false),
     };
     let is_resumed = resumed.is_some();
     let copy =
         TableCopy { relation: Arc::clone(&table.relation), snapshot: snapshot.lsn, empty_first, is_resumed };
-    if is_another {
-        // The version is kept now, and no longer tells it afterwards.
+    if is_another || empty_first {
+        // The version is kept now, and no longer tells it afterwards; and what is emptied is to be filled, whatever happens.
         let note = Note::Wanted { table: name.clone() };
         shared.write_note(oid, &sinks, &note).await.map_err(NotBegun::Over)?;
     }
     shared.keep_version(&sinks, &table.relation).await.map_err(NotBegun::Over)?;
     let is_empty = match shared.begin_copy(&sinks, &copy).await {
         Ok(is_empty) => is_empty,
-        Err(text) => return Err(NotBegun::Failed { oid, name, text }),
+        Err((sink, text)) => return Err(NotBegun::Failed(Failure { oid, name, sink, text })),
     };
     if !is_empty && !is_resumed && !has_key {
         let text = format!(
             "table {name} has no key, and its counterpart in a sink has rows: copied rows could not be told from \
              them; empty it there, or run `replicator resync --table {name}`, which does"
         );
-        return Err(NotBegun::Failed { oid, name, text });
+        return Err(NotBegun::Failed(Failure { oid, name, sink: None, text }));
     }
     let mut copying = what_is_done(&table, &snapshot, resumed, &name, is_empty);
     copying.covers = copying.covers.max(covers);
     if let Some(before) = copying.covers_before() {
         let _ = shared.pipeline.send(Input::CopiedAt(oid, before));
     }
+    let _ = shared.pipeline.send(Input::CopiedAs(Arc::clone(&copy.relation)));
     // Whatever the first snapshot was: before the stream has passed this one, changes may be older than the rows.
     let _ = shared.pipeline.send(Input::CopiedUntil(oid, snapshot.lsn));
     let note = Note::Copying(copying.clone());

@@ -1,7 +1,8 @@
 //! What is to be copied when a run begins, by the notes of its sinks.
 
 use crate::apart::{Apartness, Aparts};
-use crate::ledger::{Ledger, Plan};
+use crate::ledger::{Ledger, Note, Plan, key};
+use crate::left_out::{LeftOut, Reasons};
 use crate::manager::{Beginning, Manager};
 use crate::shared::{Shared, takers};
 use crate::storages::Storages;
@@ -66,6 +67,7 @@ pub struct Setup {
     /// As the catalog had them when the run began.
     catalog: Vec<TableCatalog>,
     plans: BTreeMap<u32, Plan>,
+    left_out: Reasons,
     gives_up: bool,
 }
 
@@ -74,8 +76,8 @@ pub struct Setup {
 pub enum Outcome {
     /// With `snapshot = "only"`: everything is durable.
     Finished,
-    /// A sink refused a change of a table, and it is written down that the table is set aside: another run goes on without
-    /// it. The text says what the sink said.
+    /// A sink refused a change of a table, and it is written down that the table is set aside there: another run leaves that
+    /// sink out. The text says what the sink said.
     SetAside(String),
     /// It cannot go on; the text says why and what to do.
     Failed(String),
@@ -103,10 +105,16 @@ impl Setup {
         let catalog = tables.to_vec();
         let (tables_known, plans) = (HashMap::new(), BTreeMap::new());
         let gives_up = settings.snapshot == SnapshotMode::Only;
-        let mut setup = Self { settings, ledger, storages, tables: tables_known, catalog, plans, gives_up };
+        let states = settings.sinks.iter().enumerate().filter(|(_, of)| of.holds_state());
+        let left_out = ledger.left_out(&states.map(|(number, _)| number).collect::<Vec<_>>());
+        let mut setup =
+            Self { settings, ledger, storages, tables: tables_known, catalog, plans, left_out, gives_up };
         for table in tables {
             setup.tables.insert(table.oid, (table.schema.clone(), table.name.clone()));
-            let sinks = takers(&setup.settings.sinks, &table.schema, &table.name);
+            let mut sinks = takers(&setup.settings.sinks, &table.schema, &table.name);
+            if let Some(left_out) = setup.left_out.get(&table.oid) {
+                sinks.retain(|sink| !left_out.contains_key(sink));
+            }
             let plan = match setup.ledger.plan(table.oid, &sinks) {
                 Plan::New | Plan::Again { empty_first: false }
                     if setup.settings.snapshot == SnapshotMode::Never =>
@@ -121,11 +129,29 @@ impl Setup {
             };
             setup.plans.insert(table.oid, plan);
         }
+        if setup.settings.snapshot != SnapshotMode::Never {
+            setup.note_absent().await?;
+        }
         Ok(setup)
     }
 
+    /// Tables of which the sinks have something, and which are not published: if they are again, they are copied anew, since
+    /// nothing tells what changes meanwhile.
+    async fn note_absent(&mut self) -> Result<(), String> {
+        for (oid, sink, table) in self.ledger.copied() {
+            let Some(of) = self.settings.sinks.get(sink).filter(|_| !self.tables.contains_key(&oid)) else {
+                continue;
+            };
+            let note = Note::Wanted { table };
+            let noted = of.sink.put_note(&key(oid), Some(&note.text()?)).await;
+            noted.map_err(|error| format!("sink {}: keeping a note: {error}", of.sink.name()))?;
+            self.ledger.set(oid, sink, note);
+        }
+        Ok(())
+    }
+
     /// How a table goes on that is in all of its sinks, changes before `from` for certain.
-    async fn join(&self, table: &TableCatalog, sinks: &[usize], from: Position) -> Result<Plan, String> {
+    async fn join(&mut self, table: &TableCatalog, sinks: &[usize], from: Position) -> Result<Plan, String> {
         let (aparts, all) = (&self.settings.aparts, &self.settings.sinks);
         // Logs are told of nothing: they get each change as it comes.
         let holds_state = |sink: &&usize| all.get(**sink).is_some_and(CopySink::holds_state);
@@ -136,12 +162,13 @@ impl Setup {
         };
         // Changes that come again would make rows without a key twice.
         if !table.relation().has_key() {
-            return Ok(match self.settings.snapshot {
-                SnapshotMode::Never => Plan::Aside {
-                    reason: "its key went while changes of it waited, and they could come twice".to_owned(),
-                },
-                _ => Plan::Again { empty_first: true },
-            });
+            if self.settings.snapshot != SnapshotMode::Never {
+                return Ok(Plan::Again { empty_first: true });
+            }
+            let reason = "its key went while changes of it waited, and they could come twice";
+            let left_out = self.left_out.entry(table.oid).or_default();
+            left_out.extend(sinks.into_iter().map(|sink| (sink, reason.to_owned())));
+            return Ok(Plan::None { from });
         }
         // Other tables are about to go ahead of it in all of them.
         for (number, sink) in sinks.iter().filter_map(|number| Some((*number, &all.get(*number)?.sink))) {
@@ -166,12 +193,16 @@ impl Setup {
     pub fn standings(&self) -> Vec<(u32, Standing)> {
         let standing = |plan: &Plan| match plan {
             Plan::None { from } => Standing::Live { from: *from },
-            Plan::Aside { .. } => Standing::Aside,
             Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
             Plan::Join { told, from } => Standing::Apart { told: *told, from: *from },
             Plan::New | Plan::Over { .. } | Plan::Again { .. } => Standing::Waiting { snapshot: None },
         };
         self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()
+    }
+
+    /// The sinks that get nothing of a table, for the pipeline.
+    pub fn left_out(&self) -> Vec<(u32, Vec<usize>)> {
+        self.left_out.iter().map(|(oid, sinks)| (*oid, sinks.keys().copied().collect())).collect()
     }
 
     /// Whether tables that were not named wait to be copied.
@@ -186,18 +217,20 @@ impl Setup {
         let storages = self.storages;
         // What has changed while nobody followed, and no change tells of.
         let _ = pipeline.send(Input::Catalog(self.catalog));
-        let shared = Shared { source, sinks, config, backoff, pipeline, logger, versions, aparts, storages };
+        // Nobody waits for what a sink has refused of tables that are not published any more.
+        for oid in self.left_out.keys().filter(|oid| !self.tables.contains_key(oid)) {
+            let _ = pipeline.send(Input::Forget(*oid));
+        }
+        let left_out = LeftOut::new(self.left_out);
+        let shared =
+            Shared { source, sinks, config, backoff, pipeline, logger, versions, aparts, storages, left_out };
         let shared = Arc::new(shared);
-        let mut aside = BTreeMap::new();
         let mut todo = BTreeMap::new();
         let mut joining = Vec::new();
         for (oid, plan) in self.plans {
             match plan {
                 Plan::None { .. } => {}
                 Plan::Join { .. } => joining.push(oid),
-                Plan::Aside { reason } => {
-                    aside.insert(oid, reason);
-                }
                 plan => {
                     todo.insert(oid, plan);
                 }
@@ -208,7 +241,6 @@ impl Setup {
             mode: snapshot,
             tables: self.tables,
             todo,
-            aside,
             joining,
             gives_up: self.gives_up,
         };

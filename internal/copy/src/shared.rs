@@ -2,6 +2,7 @@
 
 use crate::apart::Aparts;
 use crate::ledger::{Note, key};
+use crate::left_out::LeftOut;
 use crate::setup::CopySink;
 use crate::storages::{self, Storages};
 use crate::versions::Versions;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) versions: Arc<Versions>,
     pub(crate) aparts: Arc<Aparts>,
     pub(crate) storages: Storages,
+    pub(crate) left_out: LeftOut,
 }
 
 /// The sinks that take a table.
@@ -35,9 +37,11 @@ pub(crate) fn takers(sinks: &[CopySink], schema: &str, table: &str) -> Vec<usize
 }
 
 impl Shared {
-    /// The sinks that take a table.
-    pub(crate) fn receivers(&self, schema: &str, table: &str) -> Vec<usize> {
-        takers(&self.sinks, schema, table)
+    /// The sinks that take a table, and are not left out of it.
+    pub(crate) fn receivers(&self, oid: u32, schema: &str, table: &str) -> Vec<usize> {
+        let mut sinks = takers(&self.sinks, schema, table);
+        sinks.retain(|sink| !self.left_out.is_left_out(oid, *sink));
+        sinks
     }
 
     /// Whether the sink holds state by key, rather than a log.
@@ -92,21 +96,30 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a table ready in the sinks; whether it is empty in all of them. An error is of this table alone.
-    pub(crate) async fn begin_copy(&self, sinks: &[usize], copy: &TableCopy) -> Result<bool, String> {
-        let of_sinks = self.each(sinks, |sink| async move {
+    /// Makes a table ready in the sinks; whether it is empty in all of them. An error is of this table alone; with the sink,
+    /// if it is one that will never take the table as it is, and has nothing against others.
+    pub(crate) async fn begin_copy(
+        &self,
+        sinks: &[usize],
+        copy: &TableCopy,
+    ) -> Result<bool, (Option<usize>, String)> {
+        let of_sinks = sinks.iter().filter_map(|&number| Some((number, self.sink(number)?)));
+        let of_sinks = of_sinks.map(|(number, sink)| async move {
             let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
             loop {
                 match sink.begin_copy(copy).await {
                     Ok(is_empty) => return Ok(is_empty),
                     Err(error) => {
                         let doing = format!("sink {}: making {} ready", sink.name(), copy.relation);
-                        self.retry(&error, &mut pause, &doing).await?;
+                        let is_of_table = error.table().is_some() || error.kind() == ErrorKind::Reject;
+                        let refuses = is_of_table.then_some(number);
+                        self.retry(&error, &mut pause, &doing).await.map_err(|text| (refuses, text))?;
                     }
                 }
             }
         });
-        Ok(of_sinks.await?.into_iter().all(|is_empty| is_empty))
+        let are_empty = futures_util::future::try_join_all(of_sinks.collect::<Vec<_>>()).await?;
+        Ok(are_empty.into_iter().all(|is_empty| is_empty))
     }
 
     pub(crate) async fn end_copy(&self, sinks: &[usize], copy: &TableCopy) -> Result<(), String> {
@@ -143,9 +156,7 @@ impl Shared {
         note: &Note,
         storage: &Storage,
     ) -> Result<(), String> {
-        let text =
-            serde_json::to_string(note).map_err(|error| format!("a note can't be written: {error}"))?;
-        let notes = &[(key(oid), text), storages::note(oid, storage)?];
+        let notes = &[(key(oid), note.text()?), storages::note(oid, storage)?];
         let of_sinks = self.each(sinks, |sink| async move {
             let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
             while let Err(error) = sink.put_notes(notes).await {
@@ -177,8 +188,7 @@ impl Shared {
 
     /// Keeps a note in each of the sinks.
     pub(crate) async fn write_note(&self, oid: u32, sinks: &[usize], note: &Note) -> Result<(), String> {
-        let text =
-            &serde_json::to_string(note).map_err(|error| format!("a note can't be written: {error}"))?;
+        let text = &note.text()?;
         let of_sinks = self.each(sinks, |sink| async move {
             let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
             while let Err(error) = sink.put_note(&key(oid), Some(text)).await {

@@ -50,6 +50,15 @@ impl Storages {
         of_table.extend(sinks.iter().map(|sink| (*sink, storage.clone())));
     }
 
+    /// Whether any of these attributes was written since one of the sinks was told.
+    pub(crate) fn are_written(&self, oid: u32, sinks: &[usize], now: &Storage, attnums: &[i16]) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_sinks = known.get(&oid).into_iter().flatten().filter(|(sink, _)| sinks.contains(sink));
+        let is_written =
+            |before: &Storage, attnum: &i16| before.written_by(*attnum) != now.written_by(*attnum);
+        of_sinks.into_iter().any(|(_, before)| attnums.iter().any(|attnum| is_written(before, attnum)))
+    }
+
     /// What has become of a table, for the sinks that take it.
     pub(crate) fn compare(&self, oid: u32, sinks: &[usize], now: &Storage) -> Verdict {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,6 +92,12 @@ struct StorageNote {
     leaves: Vec<(u32, u32, u64)>,
     /// Attribute number, transaction.
     attributes: Vec<(i16, u32)>,
+    /// `pg_type.oid`, and how its values are written.
+    #[serde(default)]
+    types: Vec<(u32, Vec<i32>)>,
+    /// By what it is published.
+    #[serde(default)]
+    memberships: Option<Vec<u32>>,
 }
 
 impl StorageNote {
@@ -91,6 +106,8 @@ impl StorageNote {
             is_partitioned: storage.is_partitioned,
             leaves: storage.leaves.iter().map(|leaf| (leaf.oid, leaf.file_node, leaf.joined_by)).collect(),
             attributes: storage.attributes.clone(),
+            types: storage.types.clone(),
+            memberships: storage.memberships.clone(),
         }
     }
 
@@ -100,6 +117,8 @@ impl StorageNote {
             is_partitioned: self.is_partitioned,
             leaves: self.leaves.into_iter().map(leaf).collect(),
             attributes: self.attributes,
+            types: self.types,
+            memberships: self.memberships,
         }
     }
 }
@@ -114,6 +133,8 @@ mod tests {
             is_partitioned: true,
             leaves: leaves.iter().map(leaf).collect(),
             attributes: vec![(1, xid)],
+            types: vec![(20, vec![i32::MIN, 7])],
+            memberships: Some(vec![30]),
         }
     }
 

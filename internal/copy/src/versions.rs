@@ -184,7 +184,9 @@ fn add(versions: &mut Vec<Arc<Relation>>, version: Arc<Relation>) {
             && numbers(known) == numbers(&version)
     };
     // Told again at an older one's place, where nothing has changed since.
-    let is_told = |known: &Arc<Relation>| known.since < version.since && known.is_same_shape(&version);
+    let is_told = |known: &Arc<Relation>| {
+        known.since < version.since && known.is_guess == version.is_guess && known.is_same_shape(&version)
+    };
     let before = versions.partition_point(|known| known.since <= version.since);
     if versions.iter().any(is_it) || before.checked_sub(1).is_some_and(|last| is_told(&versions[last])) {
         return;
@@ -196,7 +198,7 @@ fn add(versions: &mut Vec<Arc<Relation>>, version: Arc<Relation>) {
     }
 }
 
-fn key(oid: u32) -> String {
+pub(crate) fn key(oid: u32) -> String {
     format!("{KEY_PREFIX}{oid}")
 }
 
@@ -225,6 +227,8 @@ struct VersionNote {
     /// As `pg_class.relreplident` has it.
     identity: char,
     key_text_is_identity: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    is_guess: bool,
     columns: Vec<ColumnNote>,
 }
 
@@ -294,6 +298,7 @@ impl VersionNote {
                 ReplicaIdentity::Index => 'i',
             },
             key_text_is_identity: relation.key_text_is_identity,
+            is_guess: relation.is_guess,
             columns: relation.columns.iter().map(ColumnNote::of).collect(),
         }
     }
@@ -315,6 +320,7 @@ impl VersionNote {
             key: indexes_of_key(&columns),
             columns,
             key_text_is_identity: self.key_text_is_identity,
+            is_guess: self.is_guess,
         }
     }
 }

@@ -53,6 +53,7 @@ impl TableInfo {
             key: indexes_of_key(&columns),
             columns,
             key_text_is_identity: false,
+            is_guess: false,
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum CopyReport {
     Durable(TxnId),
     /// A lane has stopped; a person is needed. The text says whose.
     Failed {
+        /// Number of the sink.
+        sink: usize,
         /// What is the matter, and with which sink.
         text: String,
         /// The table that it is the matter with, if it is one alone.
@@ -73,8 +75,11 @@ impl CopyLanes {
                         .try_for_each(|id| copy_reports_out.send(CopyReport::Durable(id))),
                     LaneReport::Failed { lane, text, table } => {
                         let name = names.get(lane.sink).map_or("?", String::as_str);
-                        copy_reports_out
-                            .send(CopyReport::Failed { text: format!("sink {name}: {text}"), table })
+                        copy_reports_out.send(CopyReport::Failed {
+                            sink: lane.sink,
+                            text: format!("sink {name}: {text}"),
+                            table,
+                        })
                     }
                     // The lane has logged it, and tries again.
                     LaneReport::Up(_) | LaneReport::Down { .. } => Ok(()),

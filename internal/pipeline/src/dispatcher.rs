@@ -128,6 +128,8 @@ pub(crate) struct Dispatcher {
     lanes: Vec<Vec<OpenBatches>>,
     /// For each table name: the sinks that get it. A rename makes a new entry.
     targets: HashMap<(String, String), Arc<[usize]>>,
+    /// By table: sinks that get nothing of it.
+    left_out: HashMap<u32, Vec<usize>>,
     budget: Budget,
     /// A key's text.
     scratch: Vec<u8>,
@@ -163,6 +165,8 @@ impl OpenBatches {
 pub(crate) struct Target {
     pub(crate) relation: Arc<Relation>,
     sinks: Arc<[usize]>,
+    /// Whether a sink that takes the table is left out.
+    pub(crate) leaves_out: bool,
 }
 
 impl Dispatcher {
@@ -174,6 +178,7 @@ impl Dispatcher {
             routes,
             lanes,
             targets: HashMap::new(),
+            left_out: HashMap::new(),
             budget: budget.clone(),
             scratch: Vec::new(),
             outputs: Vec::new(),
@@ -188,7 +193,31 @@ impl Dispatcher {
             let wanted = |route: &Route| route.tables.matches(&relation.schema, &relation.name);
             routes.iter().enumerate().filter_map(|(sink, route)| wanted(route).then_some(sink)).collect()
         });
-        Target { relation: Arc::clone(relation), sinks: Arc::clone(sinks) }
+        let mut target =
+            Target { relation: Arc::clone(relation), sinks: Arc::clone(sinks), leaves_out: false };
+        if let Some(left_out) = self.left_out.get(&relation.oid) {
+            target.sinks = sinks.iter().copied().filter(|sink| !left_out.contains(sink)).collect();
+            target.leaves_out = target.sinks.len() < sinks.len();
+        }
+        target
+    }
+
+    /// Whether any sink gets that table.
+    pub(crate) fn goes_anywhere(&mut self, relation: &Arc<Relation>) -> bool {
+        !self.target(relation).sinks.is_empty()
+    }
+
+    /// A sink gets nothing more of a table. Targets made before do not know it.
+    pub(crate) fn leave_out(&mut self, oid: u32, sink: usize) {
+        let left_out = self.left_out.entry(oid).or_default();
+        if !left_out.contains(&sink) {
+            left_out.push(sink);
+        }
+    }
+
+    /// All sinks that take the table get what comes of it.
+    pub(crate) fn take_back(&mut self, oid: u32) {
+        self.left_out.remove(&oid);
     }
 
     /// How many ordinals a change takes.

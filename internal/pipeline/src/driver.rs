@@ -50,8 +50,14 @@ pub enum Input {
     HoldAt(u32, Lsn),
     /// The copy of the table stands at this snapshot.
     CopiedAt(u32, Lsn),
+    /// [`Pipeline::copied_as`].
+    CopiedAs(Arc<Relation>),
     /// See [`Pipeline::copied_until`].
     CopiedUntil(u32, Lsn),
+    /// [`Pipeline::leave_out`].
+    LeaveOut(u32, usize),
+    /// [`Pipeline::take_back`].
+    TakeBack(u32),
     /// The copy of the table is durable. [`Notice::CaughtUp`] answers.
     Release(u32),
     /// The table is not published any more.
@@ -105,10 +111,14 @@ pub struct Settings {
     pub shelf: Shelf,
     /// The tables as the sinks were told of them.
     pub relations: Vec<Arc<Relation>>,
+    /// [`Pipeline::with_left_out`].
+    pub left_out: Vec<(u32, Vec<usize>)>,
     /// How the tables stand towards their copies.
     pub standings: Vec<(u32, Standing)>,
     /// Where WAL ended when earlier runs had ended.
     pub reach: Lsn,
+    /// [`Pipeline::with_horizon`].
+    pub horizon: Option<u32>,
     /// Whether tables that are not among these wait to be copied.
     pub unknown_wait: bool,
     /// Whether `streaming 'parallel'` is asked for.
@@ -179,9 +189,11 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
     let driver = Driver {
         pipeline: Pipeline::new(routes, settings.watermark, &settings.budget)
             .with_shelf(settings.shelf)
+            .with_left_out(settings.left_out)
             .with_relations(settings.relations)
             .with_standings(settings.standings, settings.unknown_wait)
             .with_reach(settings.reach)
+            .with_horizon(settings.horizon)
             .with_parallel_streaming(settings.parallel_streaming)
             .with_request_prefix(settings.request_prefix),
         charge: None,
@@ -223,6 +235,7 @@ enum Fatal {
     /// A sink refuses changes of one table.
     Refused {
         oid: u32,
+        sink: usize,
         text: String,
     },
 }
@@ -295,7 +308,7 @@ impl Driver {
             if let Err(fatal) = step {
                 break match fatal {
                     Fatal::Failed(text) => Event::Failed(text),
-                    Fatal::Refused { oid, text } => Event::Table(Notice::Refused { oid, text }),
+                    Fatal::Refused { oid, sink, text } => Event::Table(Notice::Refused { oid, sink, text }),
                 };
             }
             self.pipeline.tick(Instant::now());
@@ -328,7 +341,10 @@ impl Driver {
             Input::Hold(oid) => self.pipeline.hold(oid, Instant::now()),
             Input::HoldAt(oid, at) => self.pipeline.hold_at(oid, at),
             Input::CopiedAt(oid, snapshot) => self.pipeline.copied_at(oid, snapshot),
+            Input::CopiedAs(version) => self.pipeline.copied_as(&version),
             Input::CopiedUntil(oid, snapshot) => self.pipeline.copied_until(oid, snapshot),
+            Input::LeaveOut(oid, sink) => self.pipeline.leave_out(oid, sink),
+            Input::TakeBack(oid) => self.pipeline.take_back(oid),
             Input::Release(oid) => self.pipeline.release(oid),
             Input::Forget(oid) => {
                 self.pipeline.forget(oid);
@@ -398,7 +414,7 @@ impl Driver {
             LaneReport::Failed { lane, text, table } => {
                 self.sink_metrics[lane.sink].up.set(0.0);
                 match table.filter(|oid| self.pipeline.may_set_aside(*oid, lane.sink)) {
-                    Some(oid) => Err(Fatal::Refused { oid, text }),
+                    Some(oid) => Err(Fatal::Refused { oid, sink: lane.sink, text }),
                     None => Err(Fatal::Failed(text)),
                 }
             }

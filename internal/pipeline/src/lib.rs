@@ -24,6 +24,6 @@ pub use checkpoint::Checkpoint;
 pub use copy_lanes::{CopyLanes, CopyReport};
 pub use dispatcher::{DispatchError, LaneId, Output, Route};
 pub use driver::{Event, Input, Running, Settings, SinkLanes, start};
-pub use pipeline::{Counts, Notice, Pipeline, PipelineError, Standing};
+pub use pipeline::{Counts, Doubt, Notice, Pipeline, PipelineError, Standing};
 pub use rewrite::{Rewrite, rewrite_of};
 pub use turns::Turns;

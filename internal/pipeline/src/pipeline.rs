@@ -14,17 +14,19 @@
 
 mod changes;
 mod error;
+mod left_out;
 mod replay;
 mod tables;
 
 pub use error::PipelineError;
-pub use tables::{Notice, Standing};
+pub use tables::{Doubt, Notice, Standing};
 
 use crate::accounts::Accounts;
 use crate::dispatcher::{Dispatcher, Output, Route, RowChange, Target};
 use crate::relations::{Place, Relations};
 use crate::unfinished::Unfinished;
 use bytes::Bytes;
+use left_out::LeftOut;
 use pgoutput::{Decoder, Frame, Frames, Message, Old};
 use replay::Replay;
 use replicator_spill::Shelf;
@@ -81,6 +83,7 @@ pub struct Pipeline {
     /// A transaction that was kept and has committed, on its way.
     replay: Option<Replay>,
     tables: Tables,
+    left_out: LeftOut,
     message_relation: Arc<Relation>,
     /// Logical messages with this prefix are for the replicator itself.
     request_prefix: String,
@@ -98,6 +101,8 @@ struct Open {
     dispatched: u64,
     /// Handed out whole before: only passed over.
     skip: bool,
+    /// Sent before it committed, and kept since.
+    was_kept: bool,
 }
 
 impl Open {
@@ -108,6 +113,10 @@ impl Open {
 
     fn position(&self) -> Position {
         Position { commit_lsn: self.meta.commit_lsn, ordinal: self.ordinal }
+    }
+
+    fn place(&self) -> Place {
+        Place { since: self.meta.commit_lsn, xid: self.meta.xid, was_kept: self.was_kept }
     }
 }
 
@@ -138,6 +147,7 @@ impl Pipeline {
             unfinished: Unfinished::new(shelf.clone()),
             replay: None,
             tables: Tables::new(shelf),
+            left_out: LeftOut::default(),
             message_relation: Arc::new(Relation::message()),
             request_prefix: String::new(),
             scratch: Vec::new(),
@@ -181,6 +191,14 @@ impl Pipeline {
         self
     }
 
+    /// All transactions with ids older than that were over before anything was written that the stream brings: the slot's
+    /// `catalog_xmin` when the run begins.
+    #[must_use]
+    pub fn with_horizon(mut self, horizon: Option<u32>) -> Self {
+        self.relations.begin_behind(horizon);
+        self
+    }
+
     /// Takes in whole CopyData messages, with what the catalog says of the tables they describe, and works through
     /// them as far as [`Pipeline::work`] does in one go. To be called when [`Pipeline::is_busy`] is false.
     pub fn chunk(
@@ -189,7 +207,7 @@ impl Pipeline {
         catalogs: Vec<TableCatalog>,
         now: Instant,
     ) -> Result<(), PipelineError> {
-        catalogs.into_iter().for_each(|catalog| self.relations.learn(catalog));
+        catalogs.into_iter().for_each(|catalog| self.relations.learn_next(catalog));
         self.counts.bytes += bytes.len() as u64;
         self.input = Some(bytes);
         self.work(now)
@@ -222,6 +240,9 @@ impl Pipeline {
         if !self.tables.to_hold.is_empty() && !self.is_within_transaction() {
             self.hold_passed(now);
         }
+        if self.relations.has_kept(self.passed) && !self.is_within_transaction() {
+            self.tell_kept(self.passed, now)?;
+        }
         if !self.tables.catalogs.is_empty() && !self.is_within_transaction() {
             self.tell_catalogs(now)?;
         }
@@ -230,7 +251,7 @@ impl Pipeline {
     }
 
     fn is_within_transaction(&self) -> bool {
-        self.transaction.is_some() || self.cut_off.is_some() || self.unfinished.is_preparing()
+        self.transaction.is_some() || self.cut_off.is_some() || self.unfinished.preparing().is_some()
     }
 
     fn frame(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), PipelineError> {
@@ -255,6 +276,7 @@ impl Pipeline {
     pub fn reconnected(&mut self) {
         self.decoder = Decoder::new(self.parallel_streaming);
         self.unfinished.reconnected();
+        self.relations.reconnected();
         if let Some(open) = self.transaction.take()
             && !open.skip
         {
@@ -270,10 +292,10 @@ impl Pipeline {
             // For the source the table is described now, also for transactions that commit before this one; in a stream
             // block it is only for the transaction (`get_rel_sync_entry` and `maybe_send_schema` of its `pgoutput.c`).
             if let Message::Relation(relation) = &message
-                && self.unfinished.is_preparing()
+                && let Some((xid, is_known)) = self.unfinished.preparing()
             {
-                let place = Place { since: self.passed, xid: relation.xid.unwrap_or_default() };
-                let relation = self.relations.announce(relation, place);
+                let place = Place { since: self.passed, xid, was_kept: false };
+                let relation = self.relations.announce_prepared(relation, place, is_known);
                 // What was passed over before may have described it as it was once.
                 let is_told =
                     self.relations.told(relation.oid).is_some_and(|told| Arc::ptr_eq(told, &relation));
@@ -306,22 +328,19 @@ impl Pipeline {
                 let flags = (truncate.cascade, truncate.restart_identity);
                 self.truncate(&truncate.relation_oids, flags, now)
             }
-            Message::Begin(begin) => self.begin(begin),
+            Message::Begin(begin) => self.begin(begin, now),
             Message::Commit(commit) => self.commit(commit),
             Message::Relation(relation) => {
                 let open = self.transaction.filter(|open| !open.is_passed_over());
-                let meta = self.transaction.map(|open| open.meta);
-                let place = Place {
-                    since: meta.map_or(self.passed, |meta| meta.commit_lsn),
-                    xid: meta.map_or(0, |meta| meta.xid),
-                };
+                let nowhere = Place { since: self.passed, xid: 0, was_kept: false };
+                let place = self.transaction.map_or(nowhere, |open| open.place());
                 if open.is_none() {
                     let relation = self.relations.announce(&relation, place);
                     self.targets.insert(relation.oid, self.dispatcher.target(&relation));
                     return Ok(());
                 }
-                let (relation, before) = self.relations.apply(&relation, place);
-                self.met(relation, before, now)
+                let met = self.relations.apply(&relation, place);
+                self.met(met, now)
             }
             Message::Logical(logical) => {
                 self.logical(&logical, now);
@@ -343,7 +362,7 @@ impl Pipeline {
             }
             Message::StreamCommit(commit) => {
                 let kept = self.unfinished.take_stream(commit.xid);
-                self.begin_replay(kept, commit.commit_lsn, commit.end_lsn, commit.commit_time_us)
+                self.begin_replay(kept, commit.commit_lsn, commit.end_lsn, commit.commit_time_us, now)
             }
             Message::BeginPrepare(begin) => {
                 let known = self.unfinished.has_prepared(begin.xid, begin.prepare_lsn);
@@ -363,7 +382,7 @@ impl Pipeline {
                 }
                 Ok(())
             }
-            Message::CommitPrepared(commit) => self.commit_prepared(&commit),
+            Message::CommitPrepared(commit) => self.commit_prepared(&commit, now),
             Message::RollbackPrepared(rollback) => {
                 if let Some(hold) = self.unfinished.take_prepared(rollback.xid).and_then(|known| known.hold) {
                     self.accounts.rollback_prepared(hold);

@@ -10,6 +10,8 @@ pub enum Rewrite {
     /// It is emptied and copied again: what the sinks have may not fit the new version, whose types or key nothing
     /// leads to from the old one's values.
     Anew,
+    /// The same, since it is not known which of its columns its changes are of ([`Relation::is_guess`]).
+    Guess,
 }
 
 /// What `ALTER TABLE` may have done to the rows between two versions. A column whose type changed, other than to a wider
@@ -17,6 +19,10 @@ pub enum Rewrite {
 ///
 /// Source: <https://www.postgresql.org/docs/current/sql-altertable.html>, Notes.
 pub fn rewrite_of(before: &Relation, after: &Relation) -> Option<Rewrite> {
+    // Which columns those were is not known; a copy has been made for that.
+    if before.is_guess {
+        return None;
+    }
     let known = |column: &Column| before.columns.iter().find(|known| known.attnum == column.attnum);
     let is_computed = |column: &Column| match known(column) {
         Some(known) => has_other_type(known, column),

@@ -44,7 +44,7 @@ enum Open {
     Stream(u32),
     Prepare(Box<Kept>),
     /// Between Begin Prepare and Prepare of one that is known already.
-    Pass,
+    Pass(u32),
 }
 
 /// See the module.
@@ -70,9 +70,13 @@ impl Unfinished {
         self.open.is_some()
     }
 
-    /// Whether messages belong to one that is being prepared.
-    pub(crate) fn is_preparing(&self) -> bool {
-        matches!(self.open, Some(Open::Prepare(_) | Open::Pass))
+    /// The transaction that messages belong to, if it is being prepared, and whether its messages are here already.
+    pub(crate) fn preparing(&self) -> Option<(u32, bool)> {
+        match &self.open {
+            Some(Open::Prepare(kept)) => Some((kept.xid, false)),
+            Some(Open::Pass(xid)) => Some((*xid, true)),
+            Some(Open::Stream(_)) | None => None,
+        }
     }
 
     /// Keeps a message of the open transaction; `subxid` is what the message says itself.
@@ -80,7 +84,7 @@ impl Unfinished {
         let kept = match &mut self.open {
             Some(Open::Stream(xid)) => self.streams.get_mut(xid),
             Some(Open::Prepare(kept)) => Some(&mut **kept),
-            Some(Open::Pass) | None => None,
+            Some(Open::Pass(_)) | None => None,
         };
         let Some(kept) = kept else { return Ok(()) };
         kept.messages.push(&[&subxid.unwrap_or(kept.xid).to_ne_bytes(), message])
@@ -113,7 +117,8 @@ impl Unfinished {
 
     /// `known`: its messages are here already.
     pub(crate) fn begin_prepare(&mut self, xid: u32, known: bool) {
-        self.open = Some(if known { Open::Pass } else { Open::Prepare(Box::new(self.keep(xid, false))) });
+        self.open =
+            Some(if known { Open::Pass(xid) } else { Open::Prepare(Box::new(self.keep(xid, false))) });
     }
 
     /// The end of what [`Unfinished::begin_prepare`] began; `None` for a known one.

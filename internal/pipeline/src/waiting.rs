@@ -13,6 +13,7 @@
 
 use crate::accounts::Accounts;
 use crate::dispatcher::{RowChange, Target};
+use crate::relations::is_told_alike;
 use replicator_spill::{Queue, Shelf, SpillError, records};
 use replicator_types::{Lsn, Op, Position, Relation, TransactionMeta, Tuple, TxnId};
 use std::ops::ControlFlow;
@@ -37,6 +38,8 @@ pub(crate) struct Waiting {
     until: Lsn,
     /// Told as [`Notice::Doubtful`](crate::Notice::Doubtful).
     pub(crate) is_doubtful: bool,
+    /// Where the last guess was made of which columns changes are.
+    guessed_at: Option<Position>,
     /// With which transaction's number sinks are told that it waits.
     pub(crate) held: Option<TxnId>,
     /// The transaction of the first change that waits, held back from the checkpoint.
@@ -47,8 +50,6 @@ pub(crate) struct Waiting {
     pub(crate) told: Option<Arc<Relation>>,
     /// Whether its changes follow by themselves: no copy brings what sinks have to be told.
     pub(crate) follows: bool,
-    /// Whether changes are kept. Those of a table that was set aside are not: only a copy will bring it back.
-    pub(crate) keeps: bool,
 }
 
 /// What waited.
@@ -86,23 +87,49 @@ impl Waiting {
             known: None,
             until: Lsn::ZERO,
             is_doubtful: false,
+            guessed_at: None,
             held: None,
             hold: None,
             group: None,
             told: None,
             follows: false,
-            keeps: true,
         }
     }
 
-    /// Of a table that was set aside.
-    pub(crate) fn aside(shelf: &Shelf) -> Self {
-        Self { keeps: false, ..Self::new(shelf, None) }
+    /// The copy stands at this snapshot, and makes right what was in doubt before. Returns whether what comes behind it is.
+    pub(crate) fn copied_at(&mut self, snapshot: Lsn) -> bool {
+        self.snapshot = Some(snapshot);
+        self.is_doubtful = self.guessed_at.is_some_and(|at| at.commit_lsn >= snapshot);
+        self.is_doubtful
     }
 
-    /// The copy stands at this snapshot.
-    pub(crate) fn copied_at(&mut self, snapshot: Lsn) {
-        self.snapshot = Some(snapshot);
+    /// Which columns changes are of is a guess from that place on, and there is no snapshot yet.
+    pub(crate) fn guessed(&mut self, at: Position) {
+        self.guessed_at = Some(at);
+    }
+
+    /// What was laid out by a guess is of that version, if the stream tells the same of both.
+    pub(crate) fn correct(&mut self, version: &Target) {
+        for target in &mut self.targets {
+            if target.relation.is_guess
+                && target.relation.since < version.relation.since
+                && is_told_alike(&target.relation, &version.relation)
+            {
+                *target = version.clone();
+            }
+        }
+    }
+
+    /// Which sinks get what waits was decided anew.
+    pub(crate) fn direct(&mut self, mut target: impl FnMut(&Arc<Relation>) -> Target) {
+        for known in &mut self.targets {
+            *known = target(&known.relation);
+        }
+    }
+
+    /// Whether its copy has a snapshot, so that what comes behind that will be handed on.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.snapshot.is_some()
     }
 
     /// Copied rows are as new as this snapshot, if not newer.
@@ -181,9 +208,6 @@ impl Waiting {
         old: &[u8],
         new: &[u8],
     ) -> Result<(), SpillError> {
-        if !self.keeps {
-            return Ok(());
-        }
         let is_it = |known: &Target| Arc::ptr_eq(&known.relation, &target.relation);
         let number = match self.targets.iter().rposition(is_it) {
             Some(number) => number,

@@ -30,7 +30,7 @@ fn begun() -> Run {
 fn a_table_that_changes_is_told_to_every_sink_before_the_change_behind_a_fence() {
     let mut run = begun();
     let wire = wide_t(Wire::new().begin(20).insert(T, &[Some("2"), None]));
-    run.feed(wire.insert(T, &[Some("3"), None, Some("w")]).commit(20));
+    run.feed_with(wire.insert(T, &[Some("3"), None, Some("w")]).commit(20), vec![catalog(3, 28)]);
     for sink in [STATE, LOG] {
         assert_eq!(
             run.lines(sink),

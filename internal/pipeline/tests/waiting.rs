@@ -219,8 +219,8 @@ fn a_large_value_that_went_with_a_key_between_two_snapshots_of_a_copy_makes_it_d
         run.told()
     };
     let at = |lsn: u64, body| to_2(t(Wire::new()).begin(lsn), body).commit(lsn);
-    assert_eq!(told(Some(Lsn(15)), 30, at(20, UNCHANGED))[0], "doubtful 100");
-    assert_eq!(told(None, 30, at(20, UNCHANGED))[0], "doubtful 100", "rows were there before");
+    assert_eq!(told(Some(Lsn(15)), 30, at(20, UNCHANGED))[0], "doubtful 100 UnsentValues");
+    assert_eq!(told(None, 30, at(20, UNCHANGED))[0], "doubtful 100 UnsentValues", "rows were there before");
     let twice = to_2(at(18, UNCHANGED).begin(20), UNCHANGED).commit(20);
     assert_eq!(told(Some(Lsn(15)), 30, twice).iter().filter(|line| line.starts_with("doubtful")).count(), 1);
     for (first, last, wire, why) in [

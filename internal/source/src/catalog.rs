@@ -10,6 +10,7 @@
 use crate::SourceError;
 use crate::default_expression::is_literal;
 use crate::sql::{Parameter, Sql, column, lsn};
+use crate::value_types::{self, value_types};
 use replicator_types::{Column, ColumnKind, Leaf, Lsn, ReplicaIdentity, Storage, TableCatalog};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -18,7 +19,7 @@ use tokio_postgres::{Client, Row};
 const COLUMN_LISTS_SINCE: u32 = 150_000;
 
 /// Types made by extensions and users have oids from here on (`FirstNormalObjectId`).
-const FIRST_USER_OID: u32 = 16_384;
+pub(crate) const FIRST_USER_OID: u32 = 16_384;
 
 /// From this version on a publication can have generated columns sent, and the catalog tells whether it does.
 /// Before, they are never sent, whatever the catalog says.
@@ -96,6 +97,11 @@ pub(crate) struct ReadAt {
 }
 
 impl ReadAt {
+    /// Everything that was visible before the call committed below that.
+    pub(crate) async fn position(sql: &Sql, doing: &str) -> Result<Lsn, SourceError> {
+        Ok(Self::now(sql, doing).await?.position)
+    }
+
     pub(crate) async fn now(sql: &Sql, doing: &str) -> Result<Self, SourceError> {
         let row = sql.row(doing, POSITION, &[]).await?;
         let position = lsn(column(&row, "read_at", doing)?, doing)?.unwrap_or_default();
@@ -126,9 +132,30 @@ pub(crate) const TREE: &str = "
     WHERE t.relkind = 'p'
 )";
 
+/// `memberships(oid, of)` around a `published(oid, columns, generated)`: by what a table is in the publication, as rows of
+/// `pg_publication_rel` and `pg_publication_namespace`. Whoever takes it out and puts it back, or changes its filter or its
+/// list of columns, makes a row anew; under `FOR ALL TABLES` there are none.
+pub(crate) fn memberships(server_version_num: u32) -> &'static str {
+    if server_version_num < COLUMN_LISTS_SINCE {
+        return ", memberships AS (SELECT NULL::oid AS oid, NULL::oid AS of WHERE false)";
+    }
+    ", memberships AS (
+        SELECT p.oid, m.oid AS of
+        FROM published p
+        JOIN pg_publication_rel m ON m.prrelid = p.oid
+            OR m.prrelid IN (SELECT a.relid FROM pg_partition_ancestors(p.oid) a)
+        JOIN pg_publication b ON b.oid = m.prpubid AND b.pubname = $1
+      UNION
+        SELECT p.oid, m.oid
+        FROM published p JOIN pg_class c ON c.oid = p.oid
+        JOIN pg_publication_namespace m ON m.pnnspid = c.relnamespace
+        JOIN pg_publication b ON b.oid = m.pnpubid AND b.pubname = $1)"
+}
+
 /// Asks for the size of none that was made as a partition: it takes a lock.
 const LEAVES: &str = "
 SELECT p.oid AS root, r.relkind = 'p' AS is_partitioned, t.oid, c.relfilenode AS file_node, t.joined_by,
+       ARRAY(SELECT m.of FROM memberships m WHERE m.oid = p.oid ORDER BY m.of) AS memberships,
        CASE WHEN t.born THEN true ELSE coalesce(pg_relation_size(c.oid), 0) = 0 END AS came_empty
 FROM published p
 JOIN pg_class r ON r.oid = p.oid
@@ -148,6 +175,8 @@ pub(crate) async fn published(
     let mut tables = tables(sql, &doing, &published_query(server_version_num), parameters).await?;
     let rows = sql.rows(&doing, &leaves_query(server_version_num), parameters).await?;
     add_leaves(&mut tables, &rows, &doing)?;
+    let rows = sql.rows(&doing, &types_query(server_version_num), parameters).await?;
+    value_types::add(&mut tables, &rows, &doing)?;
     Ok(tables)
 }
 
@@ -166,6 +195,9 @@ pub(crate) async fn published_in(
     let query = leaves_query(server_version_num);
     let rows = transaction.query_typed(&query, &[(&publication, Type::TEXT)]).await.map_err(failed)?;
     add_leaves(&mut tables, &rows, &doing)?;
+    let query = types_query(server_version_num);
+    let rows = transaction.query_typed(&query, &[(&publication, Type::TEXT)]).await.map_err(failed)?;
+    value_types::add(&mut tables, &rows, &doing)?;
     Ok(tables)
 }
 
@@ -180,15 +212,23 @@ fn published_query(server_version_num: u32) -> String {
 
 /// With the publication as parameter.
 fn leaves_query(server_version_num: u32) -> String {
-    format!("WITH RECURSIVE {}{TREE}{LEAVES}", published_tables(server_version_num))
+    let published = published_tables(server_version_num);
+    format!("WITH RECURSIVE {published}{TREE}{}{LEAVES}", memberships(server_version_num))
 }
 
-/// `published(oid, columns, generated)` of the publication that is the first parameter.
+/// With the publication as parameter.
+fn types_query(server_version_num: u32) -> String {
+    let published = published_tables(server_version_num);
+    format!("WITH RECURSIVE {published}{}{}", value_types(), value_types::NUMBERS)
+}
+
+/// `published(oid, columns, generated)` of the publication that is the first parameter. Materialized: the view puts the
+/// names of a table's columns together by a subquery, which would be run for each of the columns.
 pub(crate) fn published_tables(server_version_num: u32) -> String {
     let columns = if server_version_num >= COLUMN_LISTS_SINCE { "t.attnames" } else { "NULL::name[]" };
     let generated = server_version_num >= GENERATED_COLUMNS_SINCE;
     format!(
-        "published AS (
+        "published AS MATERIALIZED (
             SELECT c.oid, {columns} AS columns, {generated} AS generated FROM pg_publication_tables t
             JOIN pg_namespace n ON n.nspname = t.schemaname
             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
@@ -280,6 +320,7 @@ fn add_leaves(tables: &mut [TableCatalog], rows: &[Row], doing: &str) -> Result<
         // One that was published between the two queries comes with the next call.
         let Some(table) = tables.iter_mut().find(|table| table.oid == root) else { continue };
         table.storage.is_partitioned = column(row, "is_partitioned", doing)?;
+        table.storage.memberships = Some(column(row, "memberships", doing)?);
         if let Some(oid) = column(row, "oid", doing)? {
             table.storage.leaves.push(Leaf {
                 oid,

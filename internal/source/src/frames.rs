@@ -15,6 +15,7 @@
 //! <https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html>.
 
 use pgoutput::Decoder;
+use std::collections::HashMap;
 
 /// Larger than anything Postgres sends: a message is built in one allocation, and those end at 1 GiB
 /// (`MaxAllocSize` in `src/include/utils/memutils.h`). The rest is room for headers.
@@ -58,6 +59,12 @@ pub(crate) struct Splitter {
     /// Between StreamStart and StreamStop messages of the plugin carry a transaction id first.
     in_stream: bool,
     relations: Vec<u32>,
+    /// Of those, the ones that were described by what has committed.
+    committed_relations: Vec<u32>,
+    /// The transaction that is being sent before it commits, in a stream block or to be prepared.
+    early: Option<u32>,
+    /// By such a transaction, the tables that were described in it.
+    described: HashMap<u32, Vec<u32>>,
     column_types: Vec<u32>,
     reply_requested: bool,
     /// The last commit or prepare record that was told of (its start).
@@ -88,12 +95,18 @@ impl Splitter {
         }
     }
 
-    /// The tables whose Relation messages were walked over since the last call, each once.
+    /// The tables whose Relation messages were walked over since the last call, each once. Those of a transaction that is
+    /// sent before it commits are among them again when it has committed: before, nobody else sees what it did to them.
     pub(crate) fn take_relations(&mut self) -> Vec<u32> {
         let mut relations = std::mem::take(&mut self.relations);
         relations.sort_unstable();
         relations.dedup();
         relations
+    }
+
+    /// Of what [`Splitter::take_relations`] gave, the tables that were described by a transaction that has committed.
+    pub(crate) fn take_committed_relations(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.committed_relations)
     }
 
     /// The types of columns in Relation messages that were walked over since the last call. A message that cannot be
@@ -119,6 +132,15 @@ impl Splitter {
         }
     }
 
+    /// The transaction whose id is at that place ends.
+    fn see_end(&mut self, message: &[u8], at: usize, commits: bool) {
+        let described = number(message, at).and_then(|xid| self.described.remove(&xid));
+        if let Some(described) = described.filter(|_| commits) {
+            self.relations.extend(&described);
+            self.committed_relations.extend(described);
+        }
+    }
+
     fn look_into(&mut self, body: &[u8]) -> Result<(), FrameError> {
         let kind = *body.first().ok_or(FrameError::Truncated("kind"))?;
         match kind {
@@ -130,18 +152,44 @@ impl Splitter {
                         let at = if self.in_stream { 5 } else { 1 };
                         let oid = message.get(at..).and_then(|rest| rest.first_chunk::<4>());
                         let oid = oid.ok_or(FrameError::Truncated("oid of a Relation message"))?;
-                        self.relations.push(u32::from_be_bytes(*oid));
+                        let oid = u32::from_be_bytes(*oid);
+                        self.relations.push(oid);
+                        match self.early {
+                            Some(xid) => self.described.entry(xid).or_default().push(oid),
+                            None => self.committed_relations.push(oid),
+                        }
                         let mut decoder =
                             if self.in_stream { Decoder::within_stream() } else { Decoder::default() };
                         if let Ok(pgoutput::Message::Relation(relation)) = decoder.decode(message) {
                             self.column_types.extend(relation.columns.iter().map(|column| column.type_oid));
                         }
                     }
-                    Some(b'S') => self.in_stream = true,
-                    Some(b'E') => self.in_stream = false,
+                    Some(b'S') => {
+                        self.in_stream = true;
+                        self.early = number(message, 1);
+                    }
+                    Some(b'E') => {
+                        self.in_stream = false;
+                        self.early = None;
+                    }
                     // Flags, then the record's start; a streamed transaction's commit has its id first.
-                    Some(b'C' | b'K' | b'P' | b'p') => self.see_commit(message, 2),
-                    Some(b'c') => self.see_commit(message, 6),
+                    Some(b'C' | b'p') => self.see_commit(message, 2),
+                    Some(b'c') => {
+                        self.see_commit(message, 6);
+                        self.see_end(message, 1, true);
+                    }
+                    Some(b'A') if message.get(1..5) == message.get(5..9) => self.see_end(message, 1, false),
+                    // LSN, end and time are in front of the id, behind the flags if there are any.
+                    Some(b'b') => self.early = number(message, 25),
+                    Some(b'P') => {
+                        self.see_commit(message, 2);
+                        self.early = None;
+                    }
+                    Some(b'K') => {
+                        self.see_commit(message, 2);
+                        self.see_end(message, 26, true);
+                    }
+                    Some(b'r') => self.see_end(message, 34, false),
                     _ => {}
                 }
             }
@@ -153,6 +201,11 @@ impl Splitter {
         }
         Ok(())
     }
+}
+
+/// One that is too short is the decoder's to refuse.
+fn number(message: &[u8], at: usize) -> Option<u32> {
+    message.get(at..).and_then(|rest| rest.first_chunk::<4>()).map(|number| u32::from_be_bytes(*number))
 }
 
 struct Message<'a> {
@@ -331,6 +384,41 @@ mod tests {
         let streamed = data(&[b"R".as_slice(), &77_u32.to_be_bytes(), &8_u32.to_be_bytes(), b"x\0"].concat());
         let stream = [relation(5), data(b"S\0\0\0\x4d\x01"), streamed, data(b"E"), relation(6)].concat();
         assert_eq!(run(&stream, &[]).relations, [5, 6, 8]);
+    }
+
+    /// What is told of a table that transaction 7 describes before it ends as in the message.
+    fn told_at_end(early: &[Vec<u8>], end: &[u8]) -> Vec<u32> {
+        let mut splitter = Splitter::default();
+        for message in early {
+            assert!(matches!(splitter.step(message), Ok(Step::Data(_))));
+        }
+        assert_eq!(splitter.take_relations(), [8]);
+        assert!(matches!(splitter.step(&data(end)), Ok(Step::Data(_))));
+        splitter.take_relations()
+    }
+
+    #[test]
+    fn a_table_described_before_its_transaction_commits_is_looked_up_again_when_it_has() {
+        let xid = 7_u32.to_be_bytes();
+        let with = |tag: &[u8], numbers: usize| [tag, &vec![0; 8 * numbers], &xid].concat();
+        let inside = data(&[b"R".as_slice(), &xid, &8_u32.to_be_bytes(), b"x\0"].concat());
+        let streamed =
+            [data(&[b"S".as_slice(), &xid, b"\x01"].concat()), inside, data(b"E"), data(b"I")].to_vec();
+        let prepared = [data(&with(b"b", 3)), relation(8), data(&with(b"P\0", 3))].to_vec();
+        let stream_end = |tag: &[u8], subxid: u32| {
+            let rest: &[u8] = if tag == b"A" { &subxid.to_be_bytes() } else { &[0; 25] };
+            [tag, &xid, rest].concat()
+        };
+        assert_eq!(told_at_end(&streamed, &stream_end(b"c", 7)), [8]);
+        assert!(told_at_end(&streamed, &stream_end(b"A", 7)).is_empty());
+        let both = [streamed.clone(), [data(&stream_end(b"A", 9))].to_vec()].concat();
+        assert_eq!(told_at_end(&both, &stream_end(b"c", 7)), [8], "only a subtransaction was rolled back");
+        let both = [streamed.clone(), [data(&with(b"p\0", 3))].to_vec()].concat();
+        assert_eq!(told_at_end(&both, &with(b"K\0", 3)), [8]);
+        assert_eq!(told_at_end(&prepared, &with(b"K\0", 3)), [8]);
+        assert!(told_at_end(&prepared, &with(b"r\0", 4)).is_empty());
+        let behind = [prepared, [relation(8)].to_vec()].concat();
+        assert!(told_at_end(&behind, &with(b"r\0", 4)).is_empty());
     }
 
     #[test]

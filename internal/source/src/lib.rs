@@ -40,6 +40,7 @@ mod slot;
 mod source;
 mod sql;
 mod timeline;
+mod value_types;
 
 pub use command::{Origin, StreamOptions, Streaming};
 pub use copy::{CopyLimits, CopyPart, CopyTable, CopyWorker, Snapshot};

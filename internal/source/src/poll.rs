@@ -4,8 +4,9 @@
 //! `xmin` or place. It costs the server a fraction of reading them, and the network nothing.
 
 use crate::SourceError;
-use crate::catalog::{self, ReadAt, TREE, published_tables};
+use crate::catalog::{self, ReadAt, TREE, memberships, published_tables};
 use crate::sql::{Sql, column};
+use crate::value_types::{self, value_types};
 use replicator_types::TableCatalog;
 use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
@@ -46,7 +47,9 @@ FROM (
   UNION ALL
     SELECT format('t %s %s %s', t.oid, t.xmin, t.ctid) FROM pg_type t
     WHERE t.oid >= 16384 AND t.typrelid = 0
-) r";
+  UNION ALL
+    SELECT format('m %s %s', m.oid, m.of) FROM memberships m
+  UNION ALL";
 
 impl Poll {
     /// The published tables as they are now.
@@ -60,7 +63,12 @@ impl Poll {
         for _ in 0..ATTEMPTS {
             let doing = format!("looking for changes of the tables of publication {publication}");
             let read_at = ReadAt::now(sql, &doing).await?;
-            let query = format!("WITH RECURSIVE {}{TREE} {ROWS}", published_tables(server_version_num));
+            let (published, value_types) = (published_tables(server_version_num), value_types());
+            let query = format!(
+                "WITH RECURSIVE {published}{TREE}{}{value_types} {ROWS}{} ) r",
+                memberships(server_version_num),
+                value_types::ROWS
+            );
             let row = sql.row(&doing, &query, &[(&publication, Type::TEXT)]).await?;
             let fingerprint: String = column(&row, "fingerprint", &doing)?;
             if let Some(known) = known.as_mut().filter(|known| known.fingerprint == fingerprint) {

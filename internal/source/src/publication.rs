@@ -294,6 +294,31 @@ pub(crate) async fn partitions_of_other_identity(sql: &Sql, name: &str) -> Resul
         .collect()
 }
 
+/// Partitioned tables whose partitions are published each on its own.
+pub(crate) async fn apart_from_their_roots(sql: &Sql, name: &str) -> Result<Vec<String>, SourceError> {
+    let doing = format!("looking at the partitions of publication {name}");
+    let query = "
+        SELECT format('%I.%I', n.nspname, r.relname) AS root, count(*) AS partitions, quote_ident($1) AS publication
+        FROM pg_publication_tables t
+        JOIN pg_namespace s ON s.nspname = t.schemaname
+        JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.tablename AND c.relispartition
+        JOIN pg_class r ON r.oid = pg_partition_root(c.oid) JOIN pg_namespace n ON n.oid = r.relnamespace
+        WHERE t.pubname = $1
+        GROUP BY 1 ORDER BY 1 LIMIT 100";
+    let rows = sql.rows(&doing, query, &[(&name, Type::TEXT)]).await?;
+    rows.iter()
+        .map(|row| {
+            let (root, partitions): (&str, i64) =
+                (column(row, "root", &doing)?, column(row, "partitions", &doing)?);
+            let publication: &str = column(row, "publication", &doing)?;
+            Ok(format!(
+                "each of the {partitions} partitions of {root} is a table of its own in the sinks; for one table run `ALTER \
+                 PUBLICATION {publication} SET (publish_via_partition_root = true)` before the first copy"
+            ))
+        })
+        .collect()
+}
+
 /// Tables and partitions that the role can't copy. The stream needs no right to read them, `COPY` does.
 pub(crate) async fn unreadable(sql: &Sql, tables: &[TableCatalog]) -> Result<Vec<String>, SourceError> {
     let doing = "looking whether the tables can be read";

@@ -25,7 +25,7 @@ use crate::{SourceError, StreamOptions, negotiation};
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::backend::Message;
 use replicator_pgconn::PgStream;
-use replicator_types::{Budget, Charge, TableCatalog};
+use replicator_types::{Budget, Charge, Lsn, TableCatalog};
 use slog::{Logger, debug, info};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,6 +46,10 @@ const COPY_BYTES_MAX: usize = 32 << 10;
 /// megabytes, and a millisecond of reading is less.
 const BUDGET_POLL: Duration = Duration::from_millis(1);
 
+/// How often a table is looked up that is locked, and the time between.
+const LOCKED_ATTEMPTS: u32 = 10;
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long the rest of a stream that is to end is waited for.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -55,8 +59,8 @@ pub struct Chunk {
     /// One or more whole CopyData messages exactly as received, framing included: `d`, a 32-bit length that
     /// counts itself, then `w` (XLogData) or `k` (keepalive) and the rest.
     pub bytes: Bytes,
-    /// The catalog's current entry for each table that has a Relation message in `bytes`. A table that is gone
-    /// has none.
+    /// The catalog's current entry for each table that has a Relation message in `bytes`, or in a transaction that was sent
+    /// before it committed and has committed in `bytes`. A table that is gone has none.
     pub catalogs: Vec<TableCatalog>,
     /// The bytes held, against the budget.
     pub charge: Charge,
@@ -101,6 +105,8 @@ struct Pending {
     bytes: Bytes,
     /// The tables of its Relation messages, and the types of their columns.
     relations: Vec<u32>,
+    /// Of those, the ones that a transaction has described that has committed.
+    committed: Vec<u32>,
     column_types: Vec<u32>,
 }
 
@@ -177,11 +183,8 @@ impl Reader {
     pub async fn next_chunk(&mut self) -> Result<Chunk, SourceError> {
         loop {
             if let Some(pending) = &self.pending {
-                let catalogs = if pending.relations.is_empty() {
-                    Vec::new()
-                } else {
-                    catalog::by_oid(&self.sql, &pending.relations).await?
-                };
+                let catalogs =
+                    if pending.relations.is_empty() { Vec::new() } else { self.catalogs(pending).await? };
                 if self.stream_options.binary {
                     self.verify_binary(&catalogs)?;
                 }
@@ -216,6 +219,24 @@ impl Reader {
             while self.stream.read(&mut sink).await.is_ok_and(|bytes| bytes > 0) {}
         };
         let _ = tokio::time::timeout(FINISH_TIMEOUT, rest).await;
+    }
+
+    /// A table that is locked for `ALTER TABLE` or the like is waited for, for a moment: mostly it is the transaction whose
+    /// messages came, which others are about to see. Not one whose transaction goes on: it is looked up when that ends.
+    async fn catalogs(&self, pending: &Pending) -> Result<Vec<TableCatalog>, SourceError> {
+        let mut catalogs = catalog::by_oid(&self.sql, &pending.relations).await?;
+        for _ in 1..LOCKED_ATTEMPTS {
+            let is_locked =
+                |of: &&TableCatalog| of.read_at == Lsn::ZERO && pending.committed.contains(&of.oid);
+            let locked: Vec<u32> = catalogs.iter().filter(is_locked).map(|of| of.oid).collect();
+            if locked.is_empty() {
+                break;
+            }
+            tokio::time::sleep(LOCKED_PAUSE).await;
+            catalogs.retain(|of| !locked.contains(&of.oid));
+            catalogs.extend(catalog::by_oid(&self.sql, &locked).await?);
+        }
+        Ok(catalogs)
     }
 
     /// Ends the stream where values in binary form cannot be understood; the next one is in text.
@@ -310,6 +331,7 @@ impl Incoming {
             Step::Data(bytes) => Cut::Data(Pending {
                 bytes: self.take(bytes),
                 relations: self.splitter.take_relations(),
+                committed: self.splitter.take_committed_relations(),
                 column_types: self.splitter.take_column_types(),
             }),
             Step::Other { bytes, .. } => Cut::Other(self.buffer.split_to(bytes)),

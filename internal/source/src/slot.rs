@@ -28,6 +28,8 @@ pub struct SlotStatus {
     pub active_pid: Option<i32>,
     /// The server's current end of WAL; on a standby, what is replayed.
     pub wal_end: Lsn,
+    /// All transactions with older ids were over before anything was written that the slot still sends.
+    pub catalog_xmin: Option<u32>,
 }
 
 /// A slot that exists.
@@ -50,7 +52,7 @@ pub(crate) struct Slot {
 const QUERY: &str = "
 SELECT coalesce((to_jsonb(s) ->> 'two_phase')::bool, false) AS two_phase, coalesce((to_jsonb(s) ->> 'failover')::bool, false) AS failover, s.plugin::text,
        s.database::text AS slot_database, s.temporary, s.active_pid,
-       s.restart_lsn::text, s.confirmed_flush_lsn::text, s.wal_status,
+       s.restart_lsn::text, s.confirmed_flush_lsn::text, s.wal_status, s.catalog_xmin::text,
        coalesce((to_jsonb(s) ->> 'synced')::bool, false) AND pg_is_in_recovery() AS synced,
        coalesce(to_jsonb(s) ->> 'invalidation_reason',
                 CASE WHEN (to_jsonb(s) ->> 'conflicting')::bool THEN 'conflict with recovery' END,
@@ -80,6 +82,7 @@ impl Slot {
                 wal_status: text("wal_status")?,
                 active_pid: column(&row, "active_pid", &doing)?,
                 wal_end: lsn(text("wal_end")?.as_deref(), &doing)?.unwrap_or_default(),
+                catalog_xmin: text("catalog_xmin")?.and_then(|xid| xid.parse().ok()),
             },
             two_phase: column(&row, "two_phase", &doing)?,
             failover: column(&row, "failover", &doing)?,
@@ -254,6 +257,7 @@ mod tests {
                 wal_status: Some("reserved".into()),
                 active_pid: None,
                 wal_end: Lsn(1),
+                catalog_xmin: Some(3),
             },
             two_phase: false,
             failover: false,

@@ -1,5 +1,6 @@
 mod check;
 
+use crate::catalog::ReadAt;
 use crate::command::{SlotOptions, start};
 use crate::error::lost_slot_remedy;
 use crate::feedback::FeedbackTimes;
@@ -20,7 +21,7 @@ use crate::{
 use replicator_config::{BinaryValues, SourceConfig};
 use replicator_pgconn::ConnectOptions;
 use replicator_types::{Budget, Lsn, SlotIdentity, TableCatalog};
-use slog::{Logger, info, warn};
+use slog::{Logger, error, info, warn};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -191,12 +192,23 @@ impl Source {
         negotiation::verify_server(&self.config, &server)?;
         let (mut connection, system) = self.connect_replication().await?;
         let publication = self.prepare_publication(&server, create).await?;
-        let slot = self.prepare_slot(&mut connection, &server, create).await?;
+        // Whoever begins is told before anything is made. Later on nothing is lost, since the source itself refuses the
+        // updates, and other tables are not to wait for it.
+        let slot = Slot::find(&self.sql, &self.config.slot).await?;
+        if slot.is_none() {
+            let tables = catalog::published(&self.sql, &self.config.publication, server.version_num).await?;
+            let wrong =
+                if publication.publishes_updates_or_deletes { wrong_identities(&tables) } else { vec![] };
+            if !wrong.is_empty() {
+                return Err(SourceError::halt(wrong.join("; ")));
+            }
+        }
+        let slot = self.prepare_slot(slot, &mut connection, &server, create).await?;
         connection.close().await;
         let tables = catalog::published(&self.sql, &self.config.publication, server.version_num).await?;
         publication.verify(&self.config.publication, &tables)?;
         if publication.publishes_updates_or_deletes {
-            self.verify_identities(&tables).await?;
+            self.tell_identities(&tables).await?;
         }
         let stream_options = self.choose_stream_options(slot.two_phase, &tables);
         let identity = SlotIdentity { system_identifier: system.identifier, slot: self.config.slot.clone() };
@@ -260,12 +272,13 @@ impl Source {
 
     async fn prepare_slot(
         &self,
+        found: Option<Slot>,
         connection: &mut RawConnection,
         server: &Server,
         create: bool,
     ) -> Result<PreparedSlot, SourceError> {
         let name = &self.config.slot;
-        let Some(slot) = Slot::find(&self.sql, name).await? else {
+        let Some(slot) = found else {
             if !create && self.config.create && server.in_recovery {
                 return Err(SourceError::busy(format!(
                     "the source is a standby now, which has no slot {name}: waiting for the primary, or for the \
@@ -291,16 +304,12 @@ impl Source {
         Ok(PreparedSlot { confirmed_flush, is_new: false, two_phase: slot.two_phase })
     }
 
-    async fn verify_identities(&self, tables: &[TableCatalog]) -> Result<(), SourceError> {
-        let mut wrong = Vec::new();
+    async fn tell_identities(&self, tables: &[TableCatalog]) -> Result<(), SourceError> {
         for finding in identity_findings(tables) {
             match finding {
-                IdentityFinding::Wrong(text) => wrong.push(text),
+                IdentityFinding::Wrong(text) => error!(self.log, "{}", text),
                 IdentityFinding::InsertOnly(text) => warn!(self.log, "{}", text),
             }
-        }
-        if !wrong.is_empty() {
-            return Err(SourceError::halt(wrong.join("; ")));
         }
         for text in partitions_of_other_identity(&self.sql, &self.config.publication).await? {
             warn!(self.log, "{}", text);
@@ -438,6 +447,14 @@ impl Source {
         self.poll.tables(&self.sql, &self.config.publication, version).await
     }
 
+    /// A position behind everything that was visible before the call.
+    ///
+    /// # Errors
+    /// The connection.
+    pub async fn written_lsn(&self) -> Result<Lsn, SourceError> {
+        ReadAt::position(&self.sql, "asking how far the WAL is written").await
+    }
+
     /// Writes a message to the source's WAL that is none of the stream's transactions, so that the stream, and with
     /// it the slot, has something to move on to. Does nothing on a standby, where nothing can be written.
     ///
@@ -521,6 +538,15 @@ fn gone(slot: &str) -> SourceError {
 }
 
 /// Whether a run that began with `first` may go on with `now`.
+/// What keeps the updates of published tables from being made at all.
+fn wrong_identities(tables: &[TableCatalog]) -> Vec<String> {
+    let wrong = |finding| match finding {
+        IdentityFinding::Wrong(text) => Some(text),
+        IdentityFinding::InsertOnly(_) => None,
+    };
+    identity_findings(tables).into_iter().filter_map(wrong).collect()
+}
+
 fn verify_same(first: &Prepared, now: &Prepared, watermark: Lsn, handed_on: Lsn) -> Result<(), SourceError> {
     let slot = &first.identity.slot;
     let (was, is) = (first.identity.system_identifier, now.identity.system_identifier);

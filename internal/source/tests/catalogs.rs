@@ -174,6 +174,22 @@ async fn thousands_of_tables_are_read_in_a_moment() {
     eprintln!("3000 tables: {:?}", began.elapsed());
 }
 
+/// The names of a table's columns are put together once a table, and not once a column.
+#[tokio::test]
+async fn wide_tables_are_read_in_a_moment() {
+    let postgres = Postgres::start(PgVersion::V18, &PgOptions::default());
+    postgres.sql(
+        "postgres",
+        "DO $$ BEGIN FOR i IN 1..10 LOOP
+           EXECUTE (SELECT format('CREATE TABLE wide%s (%s)', i, string_agg(format('c%s int', n), ',')) FROM generate_series(1, 1600) n);
+         END LOOP; END $$",
+    );
+    let source = plain(&postgres);
+    let began = Instant::now();
+    assert_eq!(source.prepare().await.expect("prepared").tables.len(), 10);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn defaults_missing_values_and_dropped_columns_are_told() {
     for version in PgVersion::ALL {

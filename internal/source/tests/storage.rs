@@ -4,6 +4,7 @@ mod support;
 
 use replicator_harness::{PgOptions, PgVersion, Postgres};
 use replicator_types::{Lsn, Storage, StorageChange};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use support::plain;
 
@@ -108,6 +109,49 @@ async fn partitions_that_come_with_rows_are_told_from_those_that_are_made_empty(
             let after = look().await;
             let wanted = if changes { StorageChange::CameOrWent } else { StorageChange::None };
             assert_eq!(after.change_since(&before), wanted, "{version:?} {sql}: {before:?} {after:?}");
+            before = after;
+        }
+    }
+}
+
+#[tokio::test]
+async fn types_whose_values_are_written_in_another_way_are_told_and_others_not() {
+    for version in PgVersion::ALL {
+        let postgres = postgres(version);
+        postgres.sql(
+            "postgres",
+            "CREATE TYPE mood AS ENUM ('low', 'high'); CREATE TYPE other AS ENUM ('a'); CREATE TYPE pair AS (a int, m mood);
+             CREATE DOMAIN sure AS pair; CREATE TYPE moods AS RANGE (subtype = mood); CREATE TABLE rows (r int, s text);
+             CREATE TABLE plain (id int, t text);
+             CREATE TABLE direct (m mood); CREATE TABLE arrays (ms mood[]); CREATE TABLE deep (s sure[]);
+             CREATE TABLE ranges (r moods, rs moods_multirange); CREATE TABLE of_rows (r rows)",
+        );
+        let source = plain(&postgres);
+        source.prepare().await.expect("prepared");
+        let look = async || -> BTreeMap<String, Storage> {
+            let tables = source.published().await.expect("tables");
+            tables.into_iter().map(|table| (table.name, table.storage)).collect()
+        };
+        let mut before = look().await;
+        assert!(before["plain"].types.is_empty());
+        for (sql, changed) in [
+            ("ALTER TYPE mood ADD VALUE 'middle' BEFORE 'high'", &[][..]),
+            ("ALTER TYPE mood RENAME VALUE 'middle' TO 'even'", &["arrays", "deep", "direct", "ranges"]),
+            ("ALTER TYPE other RENAME VALUE 'a' TO 'b'", &[]),
+            ("ALTER TYPE pair ADD ATTRIBUTE b text", &["deep"]),
+            ("ALTER TYPE pair RENAME ATTRIBUTE b TO c", &[]),
+            ("ALTER TYPE pair DROP ATTRIBUTE a", &["deep"]),
+            ("ALTER TYPE pair RENAME TO couple", &[]),
+            ("ALTER TABLE rows DROP COLUMN s", &["of_rows"]),
+            ("ALTER TABLE plain ADD COLUMN o other", &[]),
+            ("ALTER TYPE other RENAME VALUE 'b' TO 'c'", &["plain"]),
+            ("ALTER TABLE plain DROP COLUMN o", &[]),
+        ] {
+            postgres.sql("postgres", sql);
+            let after = look().await;
+            let is_other = |name: &&String| after[*name].change_since(&before[*name]) != StorageChange::None;
+            let found: Vec<&String> = after.keys().filter(is_other).collect();
+            assert_eq!(found, changed, "{version:?} {sql}");
             before = after;
         }
     }

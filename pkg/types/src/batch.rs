@@ -490,6 +490,7 @@ mod tests {
             columns: vec![column("k", true), column("v", false)],
             key: vec![0],
             key_text_is_identity: true,
+            is_guess: false,
         })
     }
 

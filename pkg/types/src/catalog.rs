@@ -44,6 +44,12 @@ pub struct Storage {
     /// Of each attribute, dropped ones included, the transaction that wrote its row of `pg_attribute` last. That is a
     /// subtransaction's id where one did it; the low 32 bits, which wrap around.
     pub attributes: Vec<(i16, u32)>,
+    /// Types of users under its columns, by `pg_type.oid`, with numbers that stand for how their values are written: of an
+    /// enum one for each label, in the order in which they came; of a composite one for its attributes.
+    pub types: Vec<(u32, Vec<i32>)>,
+    /// By what it is published, as `pg_publication_rel.oid` and `pg_publication_namespace.oid`; empty under
+    /// `FOR ALL TABLES`. None where that is not known.
+    pub memberships: Option<Vec<u32>>,
 }
 
 /// A table with rows of its own.
@@ -64,9 +70,10 @@ pub struct Leaf {
 pub enum StorageChange {
     /// Nothing, or nothing that the stream does not tell.
     None,
-    /// `ALTER TABLE` has written them anew, perhaps with other values.
+    /// `ALTER TABLE` has written them anew, perhaps with other values; or `ALTER TYPE` has changed how values are written.
     Rewritten,
-    /// Some came or went with a partition, or a partition was written anew.
+    /// Some came or went with a partition, or a partition was written anew; or the table was out of the publication, or is
+    /// published by another filter or list of columns.
     CameOrWent,
 }
 
@@ -80,6 +87,12 @@ impl Storage {
     pub fn change_since(&self, before: &Self) -> StorageChange {
         if before.leaves.is_empty() && before.attributes.is_empty() {
             return StorageChange::None;
+        }
+        if let (Some(now), Some(then)) = (&self.memberships, &before.memberships)
+            && now != then
+            && now.iter().all(|membership| !then.contains(membership))
+        {
+            return StorageChange::CameOrWent;
         }
         let known = |leaf: &Leaf| before.leaves.iter().find(|known| known.oid == leaf.oid);
         let has_other_file = |leaf: &Leaf| known(leaf).is_some_and(|known| known.file_node != leaf.file_node);
@@ -96,6 +109,9 @@ impl Storage {
         if self.attributes != before.attributes && self.leaves.iter().any(has_other_file) {
             return StorageChange::Rewritten;
         }
+        if self.types.iter().any(|of| !of_type_unchanged(before, of)) {
+            return StorageChange::Rewritten;
+        }
         StorageChange::None
     }
 
@@ -103,6 +119,12 @@ impl Storage {
     pub fn written_by(&self, attnum: i16) -> Option<u32> {
         self.attributes.iter().find(|(number, _)| *number == attnum).map(|(_, xid)| *xid)
     }
+}
+
+/// Whether values that were there are written as before. An enum's further labels change none.
+fn of_type_unchanged(before: &Storage, (oid, numbers): &(u32, Vec<i32>)) -> bool {
+    let known = before.types.iter().find(|(known, _)| known == oid);
+    known.is_none_or(|(_, known)| numbers.starts_with(known))
 }
 
 impl TableCatalog {
@@ -138,6 +160,7 @@ impl TableCatalog {
             columns,
             key,
             key_text_is_identity,
+            is_guess: false,
         }
     }
 }
@@ -187,7 +210,50 @@ mod tests {
 
     fn storage(is_partitioned: bool, leaves: &[(u32, u32)], attributes: &[(i16, u32)]) -> Storage {
         let leaf = |&(oid, file_node): &(u32, u32)| Leaf { oid, file_node, joined_by: 1, came_empty: false };
-        Storage { is_partitioned, leaves: leaves.iter().map(leaf).collect(), attributes: attributes.to_vec() }
+        Storage {
+            is_partitioned,
+            leaves: leaves.iter().map(leaf).collect(),
+            attributes: attributes.to_vec(),
+            types: vec![],
+            memberships: None,
+        }
+    }
+
+    #[test]
+    fn a_table_that_was_published_all_the_while_by_one_thing_or_another_has_lost_nothing() {
+        let of = |memberships: Option<&[u32]>| Storage {
+            memberships: memberships.map(<[u32]>::to_vec),
+            ..storage(false, &[(5, 100)], &[(1, 700)])
+        };
+        for (before, after, change) in [
+            (None, Some(&[7][..]), StorageChange::None),
+            (Some(&[7][..]), None, StorageChange::None),
+            (Some(&[]), Some(&[]), StorageChange::None),
+            (Some(&[7]), Some(&[7]), StorageChange::None),
+            (Some(&[7]), Some(&[7, 9]), StorageChange::None),
+            (Some(&[7, 9]), Some(&[9]), StorageChange::None),
+            (Some(&[7]), Some(&[8]), StorageChange::CameOrWent),
+            (Some(&[]), Some(&[8]), StorageChange::CameOrWent),
+            (Some(&[7]), Some(&[]), StorageChange::CameOrWent),
+        ] {
+            assert_eq!(of(after).change_since(&of(before)), change, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_is_renamed_and_an_attribute_that_comes_or_goes_change_how_values_are_written() {
+        let of = |types: &[(u32, &[i32])]| Storage {
+            types: types.iter().map(|(oid, numbers)| (*oid, numbers.to_vec())).collect(),
+            ..storage(false, &[(5, 100)], &[(1, 700)])
+        };
+        let before = of(&[(20, &[1, 2]), (21, &[7])]);
+        let after = |types| of(types).change_since(&before);
+        assert_eq!(after(&[(20, &[1, 2]), (21, &[7])]), StorageChange::None);
+        assert_eq!(after(&[(20, &[1, 2, 3]), (21, &[7])]), StorageChange::None, "a further label");
+        assert_eq!(after(&[(20, &[1, 4]), (21, &[7])]), StorageChange::Rewritten);
+        assert_eq!(after(&[(20, &[1, 2]), (21, &[8])]), StorageChange::Rewritten);
+        assert_eq!(after(&[(20, &[1, 2]), (21, &[7]), (22, &[9])]), StorageChange::None, "a further column");
+        assert_eq!(after(&[]), StorageChange::None, "columns that went");
     }
 
     #[test]

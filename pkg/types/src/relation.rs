@@ -153,6 +153,9 @@ pub struct Relation {
     /// Whether two keys are equal exactly when their texts are. False for, say, `numeric` (1.0 = 1.00);
     /// all changes of such a table then share a shard, so that order does not depend on spelling.
     pub key_text_is_identity: bool,
+    /// Whether the attribute numbers may be other columns': nothing told for certain. Whoever tells columns apart by
+    /// them needs a copy of the table.
+    pub is_guess: bool,
 }
 
 impl Relation {
@@ -181,6 +184,7 @@ impl Relation {
             ],
             key: Vec::new(),
             key_text_is_identity: true,
+            is_guess: false,
         }
     }
 
@@ -201,6 +205,7 @@ impl Relation {
             columns,
             key,
             key_text_is_identity,
+            is_guess: _,
         } = self;
         *oid == other.oid
             && *schema == other.schema

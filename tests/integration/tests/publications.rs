@@ -1,11 +1,13 @@
 //! What of a database is published: partitions, columns, rows, messages, origins; each into all three sinks.
 
 use replicator_harness::{
-    Column, Config, PgVersion, Postgres, Replicator, Rows, archive_events, assert_same_rows, source_columns,
+    Column, Config, PgOptions, PgVersion, Postgres, Replicator, Rows, archive_events, difference,
+    eventually_blocking, source_columns,
 };
 use replicator_integration::{Table, World, drain, resync, stream};
 use serde_json::Value;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -31,21 +33,60 @@ fn clickhouse_database(world: &World, name: &str) -> String {
 
 /// Compares what a query of the source gives with a table of both databases of `config_of`.
 async fn assert_table_is(world: &World, name: &str, table: &str, query: &str, columns: &[Column]) {
+    if let Some(text) = what_differs(world, name, table, query, columns).await {
+        panic!("{text}");
+    }
+}
+
+/// As [`assert_table_is`], as soon as it is so.
+async fn assert_table_becomes(world: &World, name: &str, table: &str, query: &str, columns: &[Column]) {
+    let begun = Instant::now();
+    while let Some(text) = what_differs(world, name, table, query, columns).await {
+        assert!(begun.elapsed() < SOON, "{text}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn what_differs(
+    world: &World,
+    name: &str,
+    table: &str,
+    query: &str,
+    columns: &[Column],
+) -> Option<String> {
     let source = world.source.client("shop").await;
     let target = world.target.client(name).await;
-    let expected = Rows::of_postgres(&source, &format!("({query}) AS wanted"), columns).await;
-    assert_same_rows(
-        &format!("{table} in Postgres, {name}"),
-        &expected,
-        &Rows::of_postgres(&target, &format!("public.{table}"), columns).await,
+    let database = clickhouse_database(world, name);
+    let names: BTreeSet<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    let in_postgres = format!(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('public.{table}') AND attnum > 0 AND NOT attisdropped"
     );
-    let mirror = Rows::of_clickhouse(&world.clickhouse, &clickhouse_database(world, name), table, columns);
-    assert_same_rows(&format!("{table} in ClickHouse, {name}"), &expected, &mirror);
+    let in_clickhouse = format!(
+        "SELECT name FROM system.columns WHERE database = '{database}' AND table = '{table}' AND name NOT LIKE '\\_%'"
+    );
+    for there in [world.target.sql(name, &in_postgres), world.clickhouse.query(&in_clickhouse)] {
+        if there.lines().collect::<BTreeSet<_>>() != names {
+            return Some(format!("{table}, {name}: columns {there:?}, and not {names:?}"));
+        }
+    }
+    let expected = Rows::of_postgres(&source, &format!("({query}) AS wanted"), columns).await;
+    let copy = Rows::of_postgres(&target, &format!("public.{table}"), columns).await;
+    let mirror = Rows::of_clickhouse(&world.clickhouse, &database, table, columns);
+    let of = |place: &str, rows: &Rows| {
+        difference(&expected, rows).map(|text| format!("{table} in {place}, {name}: {text}"))
+    };
+    of("Postgres", &copy).or_else(|| of("ClickHouse", &mirror))
 }
 
 async fn columns_of(world: &World, table: &str) -> Vec<Column> {
     let source = world.source.client("shop").await;
     source_columns(&source, &format!("public.{table}")).await
+}
+
+/// What `check` says of the source.
+fn said_by_check(world: &World) -> String {
+    let checked = Replicator::check(&Config::new(&world.source.url("shop")).blackhole("nothing"));
+    checked.stdout + &checked.stderr
 }
 
 #[test]
@@ -59,9 +100,28 @@ fn a_partition_whose_identity_is_not_its_roots_is_told_before_the_run() {
              ALTER TABLE parts_1 REPLICA IDENTITY FULL;
              CREATE PUBLICATION replicator FOR TABLE parts WITH (publish_via_partition_root = true)",
         );
-        let checked = Replicator::check(&Config::new(&world.source.url("shop")).blackhole("nothing"));
-        let said = checked.stdout + &checked.stderr;
+        let said = said_by_check(&world);
         assert!(said.contains("parts_1") && said.contains("identity"), "{said}");
+    }
+}
+
+#[test]
+fn partitions_that_are_published_each_on_its_own_are_told_before_the_run() {
+    for version in VERSIONS {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
+             CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
+             CREATE TABLE parts_2 PARTITION OF parts FOR VALUES IN (2);
+             CREATE PUBLICATION replicator FOR TABLE parts",
+        );
+        let warning = "each of the 2 partitions of public.parts is a table of its own";
+        let said = said_by_check(&world);
+        assert!(said.contains(warning) && said.contains("SET (publish_via_partition_root = true)"), "{said}");
+        world.source.sql("shop", "ALTER PUBLICATION replicator SET (publish_via_partition_root = true)");
+        let said = said_by_check(&world);
+        assert!(!said.contains(warning), "{said}");
     }
 }
 
@@ -203,6 +263,86 @@ async fn a_row_filter_and_a_column_list_hold_in_the_copy_and_in_the_stream() {
         assert!(told.is_none(), "{told:?}");
         let secrets = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'secret'";
         assert_eq!(world.target.sql("partly", secrets), "0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_or_a_list_of_columns_that_changes_brings_and_takes_what_was_there_before() {
+    for version in VERSIONS {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE t (id int PRIMARY KEY, a text, b text); CREATE TABLE other (id int PRIMARY KEY);
+             INSERT INTO t SELECT n, 'a' || n, 'b' || n FROM generate_series(1, 40) n; INSERT INTO other VALUES (1);
+             CREATE PUBLICATION changing FOR TABLE other, t (id, a) WHERE (id <= 20)",
+        );
+        let mut replicator = Replicator::spawn(&config_of(&world, "changing"), &[]);
+        let all = columns_of(&world, "t").await;
+        let listed: Vec<Column> = all.iter().filter(|column| column.name != "b").cloned().collect();
+        for (number, (published, columns, condition)) in [
+            ("t (id, a) WHERE (id <= 20)", &listed, "id <= 20"),
+            ("t (id, a) WHERE (id <= 30)", &listed, "id <= 30"),
+            ("t (id, a) WHERE (id > 10)", &listed, "id > 10"),
+            ("t WHERE (id > 10)", &all, "id > 10"),
+            ("t", &all, "true"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            world.source.sql(
+                "shop",
+                &format!(
+                    "ALTER PUBLICATION changing SET TABLE other, {published}; INSERT INTO t VALUES ({}, 'new', 'new')",
+                    50 + number
+                ),
+            );
+            let query = format!("SELECT * FROM t WHERE {condition}");
+            assert_table_becomes(&world, "changing", "t", &query, columns).await;
+        }
+        let others = columns_of(&world, "other").await;
+        assert_table_is(&world, "changing", "other", "SELECT * FROM other", &others).await;
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        assert!(
+            !replicator.stderr().contains("\"table\":\"public.other\",\"why\""),
+            "{}",
+            replicator.stderr()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_out_of_the_publication_for_a_moment_has_what_it_missed() {
+    for version in VERSIONS {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY);
+             INSERT INTO t SELECT n, 'v' FROM generate_series(1, 40) n; CREATE PUBLICATION moment FOR TABLE other, t",
+        );
+        let config = config_of(&world, "moment").set("source.catalog_interval_ms", 2000);
+        let columns = columns_of(&world, "t").await;
+        let equal = async || assert_table_becomes(&world, "moment", "t", "SELECT * FROM t", &columns).await;
+        let mut replicator = Replicator::spawn(&config, &[]);
+        equal().await;
+        for is_away in [false, true] {
+            if is_away {
+                replicator.kill9();
+            }
+            world.source.sql("shop", "ALTER PUBLICATION moment DROP TABLE t");
+            world.source.sql("shop", "DELETE FROM t WHERE id IN (SELECT min(id) FROM t)");
+            world.source.sql("shop", "UPDATE t SET v = v || '.' WHERE id > 30");
+            world.source.sql("shop", "INSERT INTO t SELECT max(id) + 1, 'missed' FROM t");
+            world.source.sql("shop", "ALTER PUBLICATION moment ADD TABLE t");
+            if is_away {
+                replicator = Replicator::spawn(&config, &[]);
+            }
+            equal().await;
+        }
+        world.source.sql("shop", "DELETE FROM t WHERE id % 2 = 0; UPDATE t SET v = 'end'");
+        equal().await;
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
     }
 }
 
@@ -359,6 +499,92 @@ async fn changes_that_another_replication_brought_are_left_out_when_asked_for() 
         assert_eq!(world.target.sql("all_of_it", all), "1brought 2own 3brought 4brought 5own");
         assert_table_is(&world, "all_of_it", "t", "SELECT * FROM t", &columns_of(&world, "t").await).await;
     }
+}
+
+/// From one database into the other, whose changes come the other way.
+fn one_way(from: &Postgres, database: &str, to: &Postgres, copy: &str) -> Config {
+    Config::new(&from.url(database))
+        .set("source.tables", vec!["public.t"])
+        .set("source.origin", "none")
+        .set("source.snapshot", "never")
+        .postgres("other", to, copy)
+        .set_sink("other", "origin", true)
+        .set_sink("other", "shards", 2)
+        .set_sink("other", "batch.interval_ms", 50)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_databases_that_feed_each_other_end_equal_and_no_change_goes_around() {
+    for version in [PgVersion::V17, PgVersion::V18] {
+        let one = Postgres::start(version, &PgOptions::default());
+        let two = Postgres::start(PgVersion::V17, &PgOptions::default());
+        one.createdb("shop");
+        two.createdb("copy");
+        for (server, database) in [(&one, "shop"), (&two, "copy")] {
+            server.sql(database, "CREATE TABLE t (id int PRIMARY KEY, v text)");
+        }
+        let ways = [one_way(&one, "shop", &two, "copy"), one_way(&two, "copy", &one, "shop")];
+        let mut replicators = ways.each_ref().map(|config| Replicator::spawn(config, &[]));
+        replicators.iter_mut().for_each(|replicator| replicator.wait_until_ready(SOON));
+        for round in 0..5 {
+            let rows = |first: u32| {
+                format!("INSERT INTO t SELECT n, 'new {round}' FROM generate_series({first}, {first} + 9) n")
+            };
+            one.sql("shop", &rows(round * 10));
+            two.sql("copy", &rows(1000 + round * 10));
+        }
+        let all = "SELECT string_agg(id || v, ' ' ORDER BY id) FROM t";
+        let are_equal = || {
+            let (left, right) = (one.sql("shop", all), two.sql("copy", all));
+            let count = one.sql("shop", "SELECT count(*) FROM t");
+            if left == right && count == "100" { Ok(()) } else { Err(format!("{left}\n{right}")) }
+        };
+        eventually_blocking(SOON, "equal rows", are_equal);
+        // Each side changes what came from the other.
+        two.sql("copy", "UPDATE t SET v = 'two' WHERE id < 20; DELETE FROM t WHERE id = 0");
+        eventually_blocking(SOON, "the update", || match one.sql("shop", all).contains("19two") {
+            true => Ok(()),
+            false => Err("not there".to_owned()),
+        });
+        one.sql("shop", "UPDATE t SET v = 'one' WHERE id < 10; INSERT INTO t VALUES (0, 'again')");
+        eventually_blocking(SOON, "equal rows", are_equal);
+        assert!(one.sql("shop", all).starts_with("0again 1one"));
+        // What came from the other side does not come back, also not behind these.
+        one.sql("shop", "INSERT INTO t VALUES (500, 'last')");
+        two.sql("copy", "INSERT INTO t VALUES (1500, 'last')");
+        for (replicator, changes) in replicators.iter().zip([50.0 + 10.0 + 1.0, 50.0 + 21.0 + 1.0]) {
+            eventually_blocking(SOON, "the count of changes", || {
+                let counted = replicator.metrics().sum("replicator_events_processed_total", &[]);
+                if counted == Some(changes) { Ok(()) } else { Err(format!("{counted:?}")) }
+            });
+        }
+        for replicator in &mut replicators {
+            replicator.sigterm();
+            assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_set_an_origin_is_told_what_to_grant() {
+    let one = Postgres::start(PgVersion::V17, &PgOptions::default());
+    let two = Postgres::start(PgVersion::V17, &PgOptions::default());
+    one.createdb("shop");
+    two.createdb("copy");
+    one.sql("shop", "CREATE TABLE t (id int PRIMARY KEY)");
+    let writer = "CREATE ROLE writer LOGIN; GRANT ALL ON DATABASE copy TO writer; GRANT ALL ON SCHEMA public TO writer";
+    two.sql("copy", writer);
+    let config = one_way(&one, "shop", &two, "copy").set_sink(
+        "other",
+        "url",
+        two.url_as("writer", "copy", "sslmode=disable"),
+    );
+    let checked = Replicator::output(&config.to_toml(), &["check"], &[]);
+    assert!(!checked.status.success());
+    let said = format!("{}{}", checked.stdout, checked.stderr);
+    assert!(said.contains("replication origin") && said.contains("GRANT EXECUTE ON FUNCTION"), "{said}");
+    let ran = Replicator::run_to_end(&config, &[]);
+    assert!(ran.stderr.contains("pg_replication_origin_session_setup"), "{}", ran.stderr);
 }
 
 #[test]

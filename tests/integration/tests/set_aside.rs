@@ -1,4 +1,5 @@
-//! A sink that will never take a change of a table: that table is set aside, and the others go on.
+//! A sink that will never take a change of a table: the table is set aside there. Other tables go on, and so does that one in
+//! the other sinks.
 
 use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
 use replicator_integration::{Sinks, World, resync, wait_for_copy};
@@ -21,20 +22,60 @@ fn insert(world: &World, table: &str, from: u32) {
         .sql("shop", &format!("INSERT INTO {table} SELECT n, n FROM generate_series({from}, {from} + 99) n"));
 }
 
+const KEYED: &str = "CREATE TABLE bad (id int PRIMARY KEY, v int)";
+
+/// Tables `bad` and `other`, each with rows in every sink.
+async fn begun(version: PgVersion) -> (World, Replicator) {
+    begun_with(version, KEYED).await
+}
+
+/// The same, with a table `bad` that is made so, and has columns `id` and `v`.
+async fn begun_with(version: PgVersion, bad: &str) -> (World, Replicator) {
+    let world = World::start(version);
+    make_tables(&world, bad);
+    let mut replicator = Replicator::spawn(&config(&world), &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    rows_arrive(&world).await;
+    (world, replicator)
+}
+
+fn make_tables(world: &World, bad: &str) {
+    world.source.sql("shop", &format!("{bad}; CREATE TABLE other (id int PRIMARY KEY, v int)"));
+}
+
+async fn rows_arrive(world: &World) {
+    insert(world, "bad (id, v)", 1);
+    insert(world, "other", 1);
+    world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
+}
+
+/// Other tables get further everywhere, and all of them in these sinks.
+async fn all_else_goes_on(world: &World, sinks: Sinks, from: u32) {
+    insert(world, "other", from);
+    others_arrive(world).await;
+    world.assert_soon_equal("in the other sinks", SOON, sinks, |_, _| true).await;
+}
+
+fn stop(mut replicator: Replicator) {
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+}
+
+/// The table that was set aside is asked for, and all goes on with both.
+async fn is_copied_anew(world: &World, replicator: Replicator) {
+    resync(&config(world), &["public.bad"]);
+    world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
+    insert(world, "bad (id, v)", 9001);
+    insert(world, "other", 9001);
+    world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
+    stop(replicator);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_table_in_error_does_not_stall_the_others_and_nothing_is_acknowledged_past_its_changes() {
     for version in [PgVersion::V15, PgVersion::V18] {
-        let world = World::start(version);
-        world.source.sql(
-            "shop",
-            "CREATE TABLE bad (id int PRIMARY KEY, v int); CREATE TABLE other (id int PRIMARY KEY, v int)",
-        );
-        let mut replicator = Replicator::spawn(&config(&world), &[]);
-        replicator.wait_until_ready(SOON);
-        wait_for_copy(&replicator);
-        insert(&world, "bad", 1);
-        insert(&world, "other", 1);
-        world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
+        let (world, mut replicator) = begun(version).await;
 
         world.target.sql("copy", "ALTER TABLE bad ADD CONSTRAINT small CHECK (v < 1000)");
         world.source.sql(
@@ -47,9 +88,8 @@ async fn one_table_in_error_does_not_stall_the_others_and_nothing_is_acknowledge
         others_arrive(&world).await;
         let stands_at = world.confirmed_flush();
         for round in 1..3 {
-            insert(&world, "bad", round * 100 + 1);
-            insert(&world, "other", round * 100 + 1);
-            others_arrive(&world).await;
+            insert(&world, "bad (id, v)", round * 100 + 1);
+            all_else_goes_on(&world, Sinks::WithoutPostgres, round * 100 + 1).await;
             assert_eq!(world.confirmed_flush(), stands_at, "acknowledged past changes that were left out");
             assert_eq!(world.target.sql("copy", "SELECT count(*), max(id) FROM bad"), "100|100");
             eventually_blocking(SOON, "the metric", || {
@@ -59,17 +99,31 @@ async fn one_table_in_error_does_not_stall_the_others_and_nothing_is_acknowledge
             replicator.kill9();
             replicator = Replicator::spawn(&config(&world), &[]);
             replicator.wait_until_ready(SOON);
+            world.source.sql("shop", &format!("ALTER TABLE bad ADD COLUMN w{round} int"));
         }
+        world.source.sql(
+            "shop",
+            "UPDATE bad SET w1 = 7, id = id + 100000 WHERE id > 150; DELETE FROM bad WHERE id < 50",
+        );
+        world.assert_soon_equal("altered elsewhere", SOON, Sinks::WithoutPostgres, |_, _| true).await;
 
         world.target.sql("copy", "ALTER TABLE bad DROP CONSTRAINT small");
-        resync(&config(&world), &["public.bad"]);
-        world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
-        insert(&world, "bad", 9001);
-        insert(&world, "other", 9001);
-        world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
-        replicator.sigterm();
-        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        is_copied_anew(&world, replicator).await;
         assert_ne!(world.confirmed_flush(), stands_at);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_somebody_drops_in_clickhouse_is_set_aside_until_it_is_copied_anew() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let (world, mut replicator) = begun(version).await;
+        world.clickhouse.query(&format!("DROP TABLE {}.bad SYNC", world.clickhouse.database()));
+        insert(&world, "bad", 101);
+        let line = replicator.wait_for_line("the table is set aside", SOON);
+        assert!(line.contains("public.bad") && line.contains("replicator resync"), "{line}");
+        insert(&world, "bad", 201);
+        all_else_goes_on(&world, Sinks::WithoutClickHouse, 101).await;
+        is_copied_anew(&world, replicator).await;
     }
 }
 
@@ -84,41 +138,204 @@ async fn a_row_that_a_sink_refuses_while_its_table_is_copied_holds_up_only_that_
     );
     world.target.sql("copy", "CREATE TABLE bad (id int PRIMARY KEY, v int CHECK (v <> 15000))");
     let mut replicator = Replicator::spawn(&config(&world).set("copy.batch_rows_max", 500), &[]);
-    let line = replicator.wait_for_line("a table can't be copied", SOON);
-    assert!(line.contains("public.bad"), "{line}");
+    let line = replicator.wait_for_line("a table is set aside in a sink", SOON);
+    assert!(line.contains("public.bad") && line.contains("copy"), "{line}");
     insert(&world, "other", 30001);
     others_arrive(&world).await;
-    assert!(replicator.is_running());
+    insert(&world, "bad", 30001);
+    world.assert_soon_equal("in the other sinks", SOON, Sinks::WithoutPostgres, |_, _| true).await;
+    replicator.kill9();
+    let replicator = Replicator::spawn(&config(&world), &[]);
+    insert(&world, "bad", 40001);
+    world.assert_soon_equal("after a crash", SOON, Sinks::WithoutPostgres, |_, _| true).await;
     world.target.sql("copy", "ALTER TABLE bad DROP CONSTRAINT bad_v_check");
-    // It would be tried again by itself, in a minute.
     resync(&config(&world), &["public.bad"]);
     world.assert_soon_equal("put right", SOON, Sinks::All, |_, _| true).await;
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(replicator);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_whose_change_of_schema_a_sink_refuses_is_set_aside_until_it_is_copied_anew() {
-    let world = World::start(PgVersion::V15);
-    world.source.sql(
-        "shop",
-        "CREATE TABLE bad (id int, v int, w int); CREATE TABLE other (id int PRIMARY KEY, v int)",
-    );
-    let mut replicator = Replicator::spawn(&config(&world), &[]);
-    replicator.wait_until_ready(SOON);
-    wait_for_copy(&replicator);
-    insert(&world, "bad (id, v)", 1);
-    world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
+    let keyless = "CREATE TABLE bad (id int, v int, w int)";
+    let (world, mut replicator) = begun_with(PgVersion::V15, keyless).await;
     world.target.sql("copy", "CREATE VIEW reads_it AS SELECT w FROM bad");
     world.source.sql("shop", "ALTER TABLE bad DROP COLUMN w; INSERT INTO bad VALUES (-1, 1)");
     let line = replicator.wait_for_line("the table is set aside", SOON);
     assert!(line.contains("public.bad") && line.contains("reads_it"), "{line}");
     insert(&world, "bad", 101);
-    insert(&world, "other", 101);
-    others_arrive(&world).await;
+    all_else_goes_on(&world, Sinks::WithoutPostgres, 101).await;
     world.target.sql("copy", "DROP VIEW reads_it");
     resync(&config(&world), &["public.bad"]);
     world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(replicator);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_without_a_key_that_clickhouse_cannot_follow_goes_to_the_sinks_that_can() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let keyless = "CREATE TABLE bad (id int, v int); ALTER TABLE bad REPLICA IDENTITY FULL";
+        let (world, mut replicator) = begun_with(version, keyless).await;
+        world.source.sql("shop", "UPDATE bad SET v = -v WHERE id <= 50; DELETE FROM bad WHERE id > 90");
+        let line = replicator.wait_for_line("the table is set aside", SOON);
+        assert!(line.contains("public.bad") && line.contains("without a key"), "{line}");
+        all_else_goes_on(&world, Sinks::WithoutClickHouse, 101).await;
+        // With a key it can be followed.
+        world.source.sql("shop", "ALTER TABLE bad ADD PRIMARY KEY (id)");
+        resync(&config(&world), &["public.bad"]);
+        world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
+        world.source.sql("shop", "UPDATE bad SET v = 0 WHERE id <= 20");
+        world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
+        stop(replicator);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_somebody_drops_in_postgres_is_set_aside_there_alone() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let (world, mut replicator) = begun(version).await;
+        world.target.sql("copy", "DROP TABLE bad");
+        insert(&world, "bad", 101);
+        let line = replicator.wait_for_line("the table is set aside", SOON);
+        assert!(line.contains("public.bad"), "{line}");
+        insert(&world, "bad", 201);
+        all_else_goes_on(&world, Sinks::WithoutPostgres, 101).await;
+        is_copied_anew(&world, replicator).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_dropped_while_nobody_looks_are_set_aside_at_the_start_and_not_begun_empty() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let (world, replicator) = begun(version).await;
+        stop(replicator);
+        world.target.sql("copy", "DROP TABLE bad");
+        world.clickhouse.query(&format!("DROP TABLE {}.bad SYNC", world.clickhouse.database()));
+        insert(&world, "bad", 101);
+        let mut replicator = Replicator::spawn(&config(&world), &[]);
+        for sink in ["analytics", "copy"] {
+            let line = replicator.wait_for_line("a table is set aside in a sink that can't go on", SOON);
+            assert!(line.contains("public.bad") && line.contains(sink) && line.contains("resync"), "{line}");
+        }
+        insert(&world, "other", 101);
+        others_arrive(&world).await;
+        assert_eq!(world.target.sql("copy", "SELECT to_regclass('bad') IS NULL"), "t");
+        is_copied_anew(&world, replicator).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_table_that_a_sink_has_no_room_for_is_set_aside_there_and_keeps_no_later_run_from_beginning() {
+    let (world, mut replicator) = begun(PgVersion::V18).await;
+    world.target.sql("copy", "CREATE VIEW fresh AS SELECT 1 AS id");
+    world
+        .source
+        .sql("shop", "CREATE TABLE fresh (id int PRIMARY KEY, v int); INSERT INTO fresh VALUES (1, 1)");
+    let line = replicator.wait_for_line("a table is set aside in a sink", SOON);
+    assert!(line.contains("public.fresh") && line.contains("copy"), "{line}");
+    replicator.kill9();
+    let mut replicator = Replicator::spawn(&config(&world), &[]);
+    replicator.wait_until_ready(SOON);
+    insert(&world, "fresh", 101);
+    all_else_goes_on(&world, Sinks::WithoutPostgres, 101).await;
+    world.target.sql("copy", "DROP VIEW fresh");
+    resync(&config(&world), &["public.fresh"]);
+    world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
+    stop(replicator);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_left_out_of_a_table_stays_so_when_the_table_is_renamed_out_of_its_filter() {
+    let (world, replicator) = begun(PgVersion::V18).await;
+    drop(replicator);
+    let config = config(&world).set_sink("analytics", "tables", vec!["public.bad", "public.other"]);
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    world.clickhouse.query(&format!("DROP TABLE {}.bad SYNC", world.clickhouse.database()));
+    insert(&world, "bad", 101);
+    replicator.wait_for_line("the table is set aside", SOON);
+    world.source.sql("shop", "ALTER TABLE bad RENAME TO renamed");
+    for from in [201, 301] {
+        insert(&world, "renamed", from);
+        insert(&world, "other", from);
+        others_arrive(&world).await;
+        let named = |_: &str, name: &str| name == "renamed";
+        world.assert_soon_equal("in the other sinks", SOON, Sinks::WithoutClickHouse, named).await;
+        replicator.kill9();
+        replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+    }
+    assert!(!replicator.stderr().contains("all begins again"), "{}", replicator.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_leaves_the_publication_and_comes_back_is_still_set_aside_where_it_was() {
+    let (world, mut replicator) = begun(PgVersion::V18).await;
+    world.source.sql(
+        "shop",
+        "DROP PUBLICATION replicator; CREATE PUBLICATION replicator FOR TABLE bad, other WITH (publish_via_partition_root = true)",
+    );
+    world.target.sql("copy", "ALTER TABLE bad ADD CONSTRAINT small CHECK (v < 1000)");
+    world.source.sql("shop", "INSERT INTO bad VALUES (5000, 5000)");
+    replicator.wait_for_line("the table is set aside", SOON);
+    replicator.wait_until_ready(SOON);
+    let stands_at = world.confirmed_flush();
+    insert(&world, "bad", 101);
+    replicator.kill9();
+    world.source.sql("shop", "ALTER PUBLICATION replicator DROP TABLE bad; DELETE FROM bad WHERE id < 50");
+    let mut replicator = Replicator::spawn(&config(&world), &[]);
+    replicator.wait_until_ready(SOON);
+    insert(&world, "other", 101);
+    others_arrive(&world).await;
+    eventually_blocking(SOON, "the acknowledged position", || {
+        let confirmed = world.confirmed_flush();
+        if confirmed != stands_at { Ok(()) } else { Err(confirmed.to_string()) }
+    });
+    world.target.sql("copy", "ALTER TABLE bad DROP CONSTRAINT small");
+    world
+        .source
+        .sql("shop", "ALTER PUBLICATION replicator ADD TABLE bad; INSERT INTO bad VALUES (6000, 6000)");
+    world.assert_soon_equal("back", SOON, Sinks::WithoutPostgres, |_, _| true).await;
+    assert_eq!(world.target.sql("copy", "SELECT count(*), max(id) FROM bad"), "100|100");
+    is_copied_anew(&world, replicator).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_gone_and_asked_for_keeps_no_run_from_beginning() {
+    let (world, replicator) = begun(PgVersion::V15).await;
+    stop(replicator);
+    world.target.sql("copy", "DROP TABLE bad");
+    resync(&config(&world), &["public.bad"]);
+    // Nobody can copy while that is open, so the request is on record, and no more, when the process dies.
+    let mut open = world.source.tool("psql", "shop");
+    open.args(["-X", "-q", "-c", "BEGIN; INSERT INTO other VALUES (-5, 5); SELECT pg_sleep(20)"]);
+    let mut open = open.spawn().expect("start psql");
+    let mut replicator = Replicator::spawn(&config(&world), &[]);
+    replicator.wait_for_line("a table was asked for", SOON);
+    std::thread::sleep(Duration::from_millis(500));
+    replicator.kill9();
+    let mut replicator = Replicator::spawn(&config(&world), &[]);
+    replicator.wait_until_ready(SOON);
+    assert!(open.wait().expect("psql").success());
+    world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
+    stop(replicator);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_copies_too_a_table_that_is_dropped_is_set_aside_and_the_others_go_on() {
+    let world = World::start(PgVersion::V18);
+    make_tables(&world, KEYED);
+    let config = config(&world).set("source.snapshot", "never");
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    rows_arrive(&world).await;
+    replicator.kill9();
+    world.target.sql("copy", "DROP TABLE bad");
+    let mut replicator = Replicator::spawn(&config, &[]);
+    let line = replicator.wait_for_line("a table is set aside in a sink that can't go on", SOON);
+    assert!(line.contains("public.bad") && line.contains("copy"), "{line}");
+    insert(&world, "bad", 101);
+    all_else_goes_on(&world, Sinks::WithoutPostgres, 101).await;
+    resync(&config, &["public.bad"]);
+    world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
+    stop(replicator);
 }

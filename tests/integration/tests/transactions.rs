@@ -148,13 +148,26 @@ async fn a_huge_transaction_arrives_in_bounded_memory_with_feedback_all_the_whil
         drain(&config);
         if huge.is_none() {
             world.assert_equal(&[T]).await;
+            continue;
         }
+        // So many rows are compared by sums.
+        let sums = "SELECT count(*), sum(id), sum(length(v)), sum(n), min(v), max(v) FROM";
+        let wanted = world.source.sql("shop", &format!("{sums} t"));
+        assert_eq!(world.target.sql("copy", &format!("{sums} t")), wanted, "Postgres");
+        let mirror = world.clickhouse.query(&format!("{sums} {}.t FINAL", world.clickhouse.database()));
+        assert_eq!(mirror.trim().replace('\t', "|"), wanted, "ClickHouse");
     }
 }
 
 #[test]
 fn an_idle_slot_moves_on_beside_a_busy_neighbour_and_by_heartbeats() {
-    let world = World::with_source(source(PgVersion::V15));
+    for version in [PgVersion::V15, PgVersion::V18] {
+        an_idle_slot_moves_on(version);
+    }
+}
+
+fn an_idle_slot_moves_on(version: PgVersion) {
+    let world = World::with_source(source(version));
     world.source.createdb("busy");
     world.source.sql("busy", "CREATE TABLE noise (n int)");
     let config =
@@ -162,6 +175,8 @@ fn an_idle_slot_moves_on_beside_a_busy_neighbour_and_by_heartbeats() {
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     world.source.sql("busy", "INSERT INTO noise SELECT generate_series(1, 200000)");
+    let confirmed =
+        "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'replicator'".to_owned();
     let there = world.source.sql("shop", "SELECT pg_current_wal_lsn()");
     let moved = format!(
         "SELECT bool_and(confirmed_flush_lsn >= '{there}') FROM pg_replication_slots WHERE slot_name = 'replicator'"
@@ -169,5 +184,21 @@ fn an_idle_slot_moves_on_beside_a_busy_neighbour_and_by_heartbeats() {
     eventually_blocking(SOON, "the slot moves", || {
         let moved = world.source.sql("shop", &moved);
         if moved == "t" { Ok(()) } else { Err(moved) }
+    });
+    // Nobody writes any more, and only the heartbeats move it.
+    let options = "'proto_version', '1', 'publication_names', 'replicator', 'messages', 'true'";
+    world.source.sql("shop", "SELECT pg_create_logical_replication_slot('watch', 'pgoutput')");
+    let heartbeats = || -> u32 {
+        let sql = format!(
+            "SELECT count(*) FROM pg_logical_slot_peek_binary_changes('watch', NULL, NULL, {options})
+             WHERE get_byte(data, 0) = ascii('M') AND position('replicator'::bytea IN data) > 0"
+        );
+        world.source.sql("shop", &sql).parse().expect("a count")
+    };
+    let before = heartbeats();
+    let stands_at = world.source.sql("shop", &confirmed);
+    eventually_blocking(SOON, "heartbeats, and the slot behind them", || {
+        let (more, at) = (heartbeats() - before, world.source.sql("shop", &confirmed));
+        if more >= 3 && at != stands_at { Ok(()) } else { Err(format!("{more} heartbeats, {at}")) }
     });
 }

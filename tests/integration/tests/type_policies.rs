@@ -8,34 +8,40 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn what_clickhouse_has_no_room_for_becomes_null_where_that_is_asked_for() {
-    let world = World::start(PgVersion::V18);
-    world.source.sql(
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
         "shop",
         "CREATE TABLE misfits (id int PRIMARY KEY, d date, ts timestamptz, n numeric(12,2), days date[] NOT NULL, strict numeric(5,2) NOT NULL);
          INSERT INTO misfits VALUES (1, 'infinity', '-infinity', 'NaN', '{2024-02-29,infinity,NULL}', 1)",
     );
-    let database = |name: &str| format!("{}_{name}", world.clickhouse.database());
-    let config = Config::new(&world.source.url("shop"))
-        .clickhouse("nulls", &world.clickhouse)
-        .set_sink("nulls", "database", database("nulls"))
-        .set_sink("nulls", "out_of_range", "null");
-    let mut replicator = Replicator::spawn(&config, &[]);
-    replicator.wait_until_ready(SOON);
-    world.source.sql(
+        let database = |name: &str| format!("{}_{name}", world.clickhouse.database());
+        let config = Config::new(&world.source.url("shop"))
+            .clickhouse("nulls", &world.clickhouse)
+            .set_sink("nulls", "database", database("nulls"))
+            .set_sink("nulls", "out_of_range", "null");
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.source.sql(
         "shop",
         "INSERT INTO misfits VALUES (2, '0044-03-15 BC', '294276-12-31', 'NaN', '{}', 'NaN'), (3, '2024-02-29', NULL, 1.5, '{}', 2)",
     );
-    wait_for_copy(&replicator);
-    wait_for_stream(&world, &replicator);
-    let rows = world.clickhouse.query(&format!(
-        "SELECT * EXCEPT (_version, _deleted, _commit_time) FROM `{}`.misfits FINAL ORDER BY id",
-        database("nulls")
-    ));
-    let expected = "1\t\\N\t\\N\t\\N\t['2024-02-29',NULL,NULL]\t1\n2\t\\N\t\\N\t\\N\t[]\t\\N\n3\t2024-02-29\t\\N\t1.5\t[]\t2\n";
-    assert_eq!(rows, expected);
-    for (column, count) in [("d", 2.0), ("ts", 2.0), ("n", 2.0), ("days", 1.0), ("strict", 1.0)] {
-        let labels = [("sink", "nulls"), ("table", "public.misfits"), ("column", column)];
-        assert_eq!(replicator.metrics().get("replicator_values_clamped_total", &labels), count, "{column}");
+        wait_for_copy(&replicator);
+        wait_for_stream(&world, &replicator);
+        let rows = world.clickhouse.query(&format!(
+            "SELECT * EXCEPT (_version, _deleted, _commit_time) FROM `{}`.misfits FINAL ORDER BY id",
+            database("nulls")
+        ));
+        let expected = "1\t\\N\t\\N\t\\N\t['2024-02-29',NULL,NULL]\t1\n2\t\\N\t\\N\t\\N\t[]\t\\N\n3\t2024-02-29\t\\N\t1.5\t[]\t2\n";
+        assert_eq!(rows, expected);
+        for (column, count) in [("d", 2.0), ("ts", 2.0), ("n", 2.0), ("days", 1.0), ("strict", 1.0)] {
+            let labels = [("sink", "nulls"), ("table", "public.misfits"), ("column", column)];
+            assert_eq!(
+                replicator.metrics().get("replicator_values_clamped_total", &labels),
+                count,
+                "{column}"
+            );
+        }
     }
 }
 
@@ -152,36 +158,46 @@ fn a_type_of_an_extension_that_a_target_does_not_have_arrives_as_its_text() {
 
 #[test]
 fn arrays_are_lists_or_texts_as_asked_for() {
-    let world = World::start(PgVersion::V15);
-    world.source.sql(
-        "shop",
-        "CREATE TABLE lists (id int PRIMARY KEY, a int[], b text[] NOT NULL);
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE lists (id int PRIMARY KEY, a int[], b text[] NOT NULL);
          INSERT INTO lists VALUES (1, NULL, '{}'), (2, '{1,NULL}', '{\"a b\",NULL,\"NULL\",\"\"}')",
-    );
-    let database = |name: &str| format!("{}_{name}", world.clickhouse.database());
-    let mut config = Config::new(&world.source.url("shop"));
-    for name in ["array", "text"] {
-        config = config
-            .clickhouse(name, &world.clickhouse)
-            .set_sink(name, "database", database(name))
-            .set_sink(name, "arrays", name);
+        );
+        let database = |name: &str| format!("{}_{name}", world.clickhouse.database());
+        let mut config = Config::new(&world.source.url("shop"));
+        for name in ["array", "text"] {
+            config = config
+                .clickhouse(name, &world.clickhouse)
+                .set_sink(name, "database", database(name))
+                .set_sink(name, "arrays", name);
+        }
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.source.sql("shop", "INSERT INTO lists VALUES (3, NULL, '{x}'), (4, '{}', '{}')");
+        wait_for_copy(&replicator);
+        wait_for_stream(&world, &replicator);
+        let of = |name: &str, columns: &str| {
+            let sql =
+                format!("SELECT {columns} FROM `{}`.lists FINAL ORDER BY id FORMAT TSVRaw", database(name));
+            world.clickhouse.query(&sql).lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("array", "a, b"),
+            ["[]\t[]", "[1,NULL]\t['a b',NULL,'NULL','']", "[]\t['x']", "[]\t[]"]
+        );
+        assert_eq!(
+            of("text", "ifNull(a, 'none'), b"),
+            ["none\t{}", "{1,NULL}\t{\"a b\",NULL,\"NULL\",\"\"}", "none\t{x}", "{}\t{}"]
+        );
+        let labels = [("sink", "array"), ("table", "public.lists"), ("column", "a")];
+        assert_eq!(
+            replicator.metrics().get("replicator_values_clamped_total", &labels),
+            2.0,
+            "two were NULL"
+        );
     }
-    let mut replicator = Replicator::spawn(&config, &[]);
-    replicator.wait_until_ready(SOON);
-    world.source.sql("shop", "INSERT INTO lists VALUES (3, NULL, '{x}'), (4, '{}', '{}')");
-    wait_for_copy(&replicator);
-    wait_for_stream(&world, &replicator);
-    let of = |name: &str, columns: &str| {
-        let sql = format!("SELECT {columns} FROM `{}`.lists FINAL ORDER BY id FORMAT TSVRaw", database(name));
-        world.clickhouse.query(&sql).lines().map(str::to_owned).collect::<Vec<_>>()
-    };
-    assert_eq!(of("array", "a, b"), ["[]\t[]", "[1,NULL]\t['a b',NULL,'NULL','']", "[]\t['x']", "[]\t[]"]);
-    assert_eq!(
-        of("text", "ifNull(a, 'none'), b"),
-        ["none\t{}", "{1,NULL}\t{\"a b\",NULL,\"NULL\",\"\"}", "none\t{x}", "{}\t{}"]
-    );
-    let labels = [("sink", "array"), ("table", "public.lists"), ("column", "a")];
-    assert_eq!(replicator.metrics().get("replicator_values_clamped_total", &labels), 2.0, "two were NULL");
 }
 
 #[test]
@@ -218,19 +234,21 @@ fn what_is_never_changed_to_fit_stops_the_sink_with_the_remedy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_of_a_hundred_megabytes_arrives_and_stays() {
-    let world = World::start(PgVersion::V17);
-    world.source.sql(
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
         "shop",
         "CREATE TABLE huge (id int PRIMARY KEY, v text, raw bytea, n int);
          INSERT INTO huge VALUES (1, repeat('0123456789', 10000000), NULL, 0), (2, NULL, decode(repeat('00ff5c27', 10000000), 'hex'), 0)",
     );
-    let config = world.config();
-    drain(&config);
-    world.source.sql(
-        "shop",
-        "UPDATE huge SET n = 1; UPDATE huge SET id = 11 WHERE id = 1;
+        let config = world.config();
+        drain(&config);
+        world.source.sql(
+            "shop",
+            "UPDATE huge SET n = 1; UPDATE huge SET id = 11 WHERE id = 1;
          INSERT INTO huge VALUES (3, repeat('ü', 50000000), NULL, 0)",
-    );
-    drain(&config);
-    world.assert_equal(&[Table { name: "huge", key: &["id"] }]).await;
+        );
+        drain(&config);
+        world.assert_equal(&[Table { name: "huge", key: &["id"] }]).await;
+    }
 }

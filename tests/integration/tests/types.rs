@@ -316,7 +316,8 @@ async fn every_type_round_trips(version: PgVersion) {
     let cases: Vec<Case> = cases()
         .into_iter()
         .filter(|case| case.since <= version.major())
-        .filter(|case| case.extension.is_empty() || both(case.extension))
+        // The others come with the server, and a stand-in takes the place of this in `type_policies.rs`.
+        .filter(|case| case.extension != "postgis" || both("postgis"))
         .collect();
     let is_binary = |case: &&Case| case.is_binary && case.arrays != Arrays::Text;
     let runs = [

@@ -72,7 +72,8 @@ first in a column is logged. The Postgres sink and the archive have room for all
 "#;
 
 const POLICIES: &str = r#"
-- `"error"` stops the sink; the message names the table, the column and the remedy.
+- `"error"` has the table set aside in the sink, while others go on; a history it stops. The message names the table, the
+  column and the remedy.
 - What is to become NULL in a column that is not Nullable makes it so first, with a line in the log.
 - A value of a key is never changed, since two rows could become one: it is an error under every policy. Make the
   column's counterpart a `String` before the first run, or take another column as replica identity.

@@ -94,6 +94,22 @@ enum Event {
     },
 }
 
+impl Event {
+    fn xid(&self) -> Option<u32> {
+        match self {
+            Self::Change { xid, .. }
+            | Self::AbortSub { xid, .. }
+            | Self::Stream { xid }
+            | Self::Commit { xid }
+            | Self::Abort { xid }
+            | Self::Prepare { xid, .. }
+            | Self::CommitPrepared { xid, .. }
+            | Self::RollbackPrepared { xid, .. } => Some(*xid),
+            Self::Alter | Self::Message { .. } => None,
+        }
+    }
+}
+
 /// Every record is this long.
 const RECORD: u64 = 8;
 
@@ -133,9 +149,6 @@ pub struct Source {
     pub effects: Vec<Effect>,
     large_bytes: usize,
     names: Names,
-    is_hard: bool,
-    /// By table: the newest transaction that has changed it, and the newest that has altered it.
-    newest: BTreeMap<u32, (u32, u32)>,
     /// As whoever may look at a table sees it.
     shapes: Shapes,
     /// What a reader of the catalog would see now.
@@ -167,8 +180,6 @@ impl Source {
             effects: Vec::new(),
             large_bytes: 0,
             names: Names::New,
-            is_hard: false,
-            newest: BTreeMap::new(),
             committed_shapes: Arc::clone(&shapes),
             shapes,
             shape_of_value: HashMap::new(),
@@ -192,19 +203,17 @@ impl Source {
         self
     }
 
-    /// What the replicator is known to get wrong may happen too: transactions that have altered a table are streamed, or
-    /// prepared, so that its new columns are described before they are in the catalog that others see; a reader comes by
-    /// while a table is locked; and transactions come to a table in another order than their ids tell.
-    #[must_use]
-    pub fn with_hard(mut self, is_hard: bool) -> Self {
-        self.is_hard = is_hard;
-        self
-    }
-
     /// The transaction of `slot`, if it may be sent before it commits.
     fn to_send_early(&self, slot: u8) -> Option<u32> {
-        let may_be = |of: &&Transaction| of.prepared.is_none() && (self.is_hard || of.altered.is_empty());
+        let may_be = |of: &&Transaction| of.prepared.is_none();
         self.open.get(&slot).filter(may_be).map(|of| of.xid)
+    }
+
+    /// All transactions with older ids were over at that place: `catalog_xmin` of a slot there.
+    pub fn horizon(&self, at: u64) -> u32 {
+        let behind = self.log.iter().rev().take_while(|(lsn, _)| *lsn >= at);
+        let oldest = behind.filter_map(|(_, event)| event.xid()).min().unwrap_or(u32::MAX);
+        self.open.values().map(|of| of.xid).fold(oldest, u32::min).min(self.next_xid + 1)
     }
 
     /// Where the next record begins.
@@ -230,12 +239,6 @@ impl Source {
         let value = format!("v{}", self.next_value);
         let large = format!("L{:x<1$}", self.next_value, self.large_bytes);
         let Some(transaction) = self.open.get(&slot).filter(|of| of.prepared.is_none()) else { return };
-        let altered_by = |table: u32| self.newest.get(&table).map_or(0, |newest| newest.1);
-        let comes_late =
-            transaction.xid < TABLES.iter().map(|table| altered_by(table.0)).max().unwrap_or_default();
-        if !self.is_hard && (transaction.xid < altered_by(at.0) || comes_late && what > 252) {
-            return;
-        }
         let to = (at.0, (at.1 + 1) % KEYS);
         let free = |row: (u32, u8)| self.others(slot).all(|of| !of.locks.contains(&row) && !of.alters(row.0));
         let is_new = large.clone();
@@ -287,10 +290,6 @@ impl Source {
             transaction.undo.extend(before);
             transaction.changes.push((subxid, change.clone(), Arc::clone(&shapes)));
         }
-        for table in touched_tables {
-            let newest = self.newest.entry(table).or_default();
-            newest.0 = newest.0.max(xid);
-        }
         self.write(Event::Change { xid, subxid, change, shapes });
     }
 
@@ -314,15 +313,10 @@ impl Source {
             return false;
         };
         let xid = transaction.xid;
-        let (changed, altered) = self.newest.get(&table).copied().unwrap_or_default();
-        if !self.is_hard && xid < changed.max(altered) {
-            return false;
-        }
         let subxid = transaction.subxid.unwrap_or(xid);
-        let written_by = if self.is_hard { subxid } else { xid };
         let Some(before) = self.shapes.get(&table).cloned() else { return false };
         self.next_shape += 1;
-        let Some(after) = before.altered(alter, which, self.names, self.next_shape, written_by) else {
+        let Some(after) = before.altered(alter, which, self.names, self.next_shape, subxid) else {
             return false;
         };
         Arc::make_mut(&mut self.shapes).insert(table, Arc::new(after));
@@ -330,7 +324,6 @@ impl Source {
             transaction.tables.insert(table);
             transaction.altered.push((subxid, table, before));
         }
-        self.newest.insert(table, (changed, xid));
         self.write(Event::Alter);
         true
     }
@@ -338,7 +331,7 @@ impl Source {
     /// What the catalog says of a table now; of no position while somebody alters it.
     pub fn catalog(&self, table: u32) -> Option<TableCatalog> {
         let shape = self.committed_shapes.get(&table)?;
-        let is_locked = self.is_hard && self.open.values().any(|of| of.alters(table));
+        let is_locked = self.open.values().any(|of| of.alters(table));
         Some(shape.catalog(table, name(table), if is_locked { 0 } else { self.end() }))
     }
 
@@ -597,7 +590,7 @@ impl Walsender {
                     self.forget(xid);
                     wire
                 } else {
-                    self.whole(wire.begin(lsn), xid).commit(lsn)
+                    self.whole(wire.begin_of(xid, lsn), xid).commit(lsn)
                 }
             }
             Event::Abort { xid } => {
@@ -662,6 +655,16 @@ impl Walsender {
     }
 }
 
+/// Now and then a table is described anew though it is as it was: an ANALYZE, an index, a right invalidates that too.
+fn is_invalidated_before(change: &Change) -> bool {
+    match change {
+        Change::Insert { value, .. } | Change::Update { value, .. } | Change::Move { value, .. } => {
+            value.ends_with('3')
+        }
+        _ => false,
+    }
+}
+
 fn send(mut wire: Wire, change: &Change, shapes: &Shapes, described: &mut Described) -> Wire {
     let tables = match change {
         Change::Truncate { tables } => tables.clone(),
@@ -675,7 +678,7 @@ fn send(mut wire: Wire, change: &Change, shapes: &Shapes, described: &mut Descri
     };
     for table in &tables {
         let Some(shape) = shapes.get(table) else { continue };
-        if described.insert(*table, shape.id) != Some(shape.id) {
+        if described.insert(*table, shape.id) != Some(shape.id) || is_invalidated_before(change) {
             let column = |column: &crate::shape::ShapeColumn| {
                 (column.name.clone(), column.type_oid, column.attnum == KEY)
             };

@@ -70,10 +70,16 @@ impl Wire {
 
     /// The begin of a transaction whose commit record starts at `commit_lsn`.
     pub fn begin(self, commit_lsn: u64) -> Self {
+        self.begin_of(7, commit_lsn)
+    }
+
+    /// `Begin` of the transaction with that id.
+    #[must_use]
+    pub fn begin_of(self, xid: u32, commit_lsn: u64) -> Self {
         let mut message = vec![b'B'];
         message.extend_from_slice(&commit_lsn.to_be_bytes());
         message.extend_from_slice(&[0; 8]);
-        message.extend_from_slice(&7_u32.to_be_bytes());
+        message.extend_from_slice(&xid.to_be_bytes());
         self.data(&message)
     }
 

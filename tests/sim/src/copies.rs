@@ -34,6 +34,12 @@ pub(crate) enum Copy {
     Resumes,
     /// It was apart when the process before ended.
     Joins,
+    /// A snapshot is taken, and its turn has not come.
+    Taken {
+        snapshot: u64,
+        rows: FullRows,
+        relation: Arc<Relation>,
+    },
     /// Read from the source, and not in the sinks from `sink` on.
     Read {
         snapshot: u64,

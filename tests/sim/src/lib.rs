@@ -22,8 +22,7 @@
 //! And at the end, when nothing fails any more: the watermark comes to the end of the log, within bounded time, and every
 //! sink has what the source has.
 //!
-//! Not simulated: threads, sockets and the sinks' own code (the chaos tests have those). What the replicator is known to
-//! get wrong with changes of schema is in the schedules of `--hard` only.
+//! Not simulated: threads, sockets and the sinks' own code (the chaos tests have those).
 
 mod chance;
 mod copies;

@@ -24,9 +24,6 @@ struct Options {
     /// Which fault.
     #[arg(long, value_enum)]
     fault: Option<Fault>,
-    /// With what the replicator is known to get wrong (`docs/testing.md`).
-    #[arg(long)]
-    hard: bool,
     /// How many at once.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
@@ -39,7 +36,6 @@ fn main() -> ExitCode {
             (Some(step), Some(fault)) => Plan::small(seed).with_fault(Inject { step, fault }),
             _ => Plan::of(seed),
         }
-        .with_hard(options.hard)
         .with_trace(true);
         println!("{plan:#?}");
         return match run_guarded(&plan) {
@@ -55,9 +51,7 @@ fn main() -> ExitCode {
     }
     let begun = Instant::now();
     let report =
-        run_many(options.from..options.from.saturating_add(options.seeds), options.threads, |seed| {
-            Plan::of(seed).with_hard(options.hard)
-        });
+        run_many(options.from..options.from.saturating_add(options.seeds), options.threads, Plan::of);
     println!(
         "{} schedules, {} events, {} faults ({} kills), {:.1} virtual hours, in {:.1} s",
         report.schedules,

@@ -1,6 +1,7 @@
 //! What a seed decides before anything happens.
 
 use crate::chance::Chance;
+use replicator_model::shape::Names;
 
 /// What breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, clap::ValueEnum)]
@@ -116,8 +117,8 @@ pub struct Plan {
     pub(crate) copies: bool,
     /// Of 61 and some operations, how many alter a table.
     pub(crate) alters: u64,
-    /// With what the replicator is known to get wrong.
-    pub(crate) is_hard: bool,
+    /// What columns are called.
+    pub(crate) names: Names,
     /// Whether a copy may be taken up where it was, with changes that come a second time.
     pub(crate) resumes: bool,
     /// A fault at a given step, beside the others.
@@ -162,7 +163,7 @@ impl Plan {
             copies,
             resumes: chance.percent(50),
             alters: chance.pick(&[0, 2, 6, 20]),
-            is_hard: false,
+            names: if chance.percent(70) { Names::Again } else { Names::New },
             inject: None,
             sabotage: None,
             trace: false,
@@ -209,14 +210,6 @@ impl Plan {
     #[must_use]
     pub fn with_sabotage(self, sabotage: Sabotage) -> Self {
         Self { sabotage: Some(sabotage), ..self }
-    }
-
-    /// The same with what the replicator is known to get wrong (`docs/testing.md`).
-    #[must_use]
-    pub fn with_hard(self, is_hard: bool) -> Self {
-        // Where a table is copied and altered too.
-        let alters = if is_hard { self.alters.max(6) } else { self.alters };
-        Self { is_hard, alters, ..self }
     }
 
     /// The same, told on standard output as it goes.

@@ -73,7 +73,7 @@ impl Process {
     /// `tables`: as the catalog has them.
     pub(crate) fn start(
         plan: &Plan,
-        (watermark, reach): (u64, u64),
+        (watermark, reach, horizon): (u64, u64, u32),
         notes: &Notes,
         shelf: Shelf,
         versions: &Arc<Versions>,
@@ -118,7 +118,8 @@ impl Process {
             .with_shelf(shelf)
             .with_relations(relations)
             .with_standings(standings, plan.copies)
-            .with_reach(Lsn(reach));
+            .with_reach(Lsn(reach))
+            .with_horizon(Some(horizon));
         let keeper = |sink| move |_| versions.lane(sink, aparts.lane(sink, Box::new(Nowhere)));
         let keepers =
             plan.sinks.iter().enumerate().map(|(sink, of)| (0..of.shards).map(keeper(sink)).collect());
@@ -205,6 +206,7 @@ impl Process {
             Input::Reconnected => self.pipeline.reconnected(),
             Input::Hold(oid) => self.pipeline.hold(oid, now),
             Input::CopiedAt(oid, snapshot) => self.pipeline.copied_at(oid, snapshot),
+            Input::CopiedAs(version) => self.pipeline.copied_as(&version),
             Input::CopiedUntil(oid, snapshot) => self.pipeline.copied_until(oid, snapshot),
             Input::Release(oid) => self.pipeline.release(oid),
             Input::Settled(oid) => self.pipeline.settled(oid),

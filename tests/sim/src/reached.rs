@@ -52,6 +52,8 @@ paths! {
     JOINED: "a table is apart from its process' beginning on",
     ALTER_REFUSED: "a sink refuses a change of a table's schema for long",
     CATALOG_ONLY: "sinks are told of a change of schema that only the catalog shows",
+    GUESSED: "a live table is copied anew since its columns are a guess",
+    GUESSED_WAITING: "a table that waits is copied again since its columns are a guess",
     KILL_ALTERING: "the process dies while sinks alter a table",
     KILL_CAUGHT_UP: "the process dies when a table has caught up and that is not written down",
     COPY_INSTEAD: "a table is copied that sinks are altering",

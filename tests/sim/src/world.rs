@@ -8,7 +8,6 @@ use crate::process::Process;
 use crate::reached::Reached;
 use crate::server::Server;
 use crate::store::Store;
-use replicator_model::shape::Names;
 use replicator_model::source::Source;
 use replicator_pipeline::Input;
 use replicator_spill::Shelf;
@@ -179,10 +178,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, Violation> {
 
 impl World {
     fn new(plan: Plan) -> Self {
-        let source = Source::new()
-            .with_large_bytes(plan.large_bytes)
-            .with_names(if plan.is_hard { Names::Again } else { Names::New })
-            .with_hard(plan.is_hard);
+        let source = Source::new().with_large_bytes(plan.large_bytes).with_names(plan.names);
         let shelf = match plan.waiting_bytes {
             Some(memory_bytes_max) => Shelf::new(&std::env::temp_dir(), memory_bytes_max),
             None => Shelf::in_memory(),

@@ -52,9 +52,12 @@ impl Pipeline {
         self.passed = self.passed.max(message.lsn);
     }
 
-    pub(super) fn begin(&mut self, begin: Begin) -> Result<(), PipelineError> {
+    pub(super) fn begin(&mut self, begin: Begin, now: Instant) -> Result<(), PipelineError> {
         if self.transaction.is_some() {
             return Err(PipelineError::OutOfOrder { what: "a Begin", place: "inside a transaction" });
+        }
+        if self.relations.has_kept(begin.final_lsn) && self.cut_off.is_none() {
+            self.tell_kept(begin.final_lsn, now)?;
         }
         let meta = |id| TransactionMeta {
             id,
@@ -63,7 +66,7 @@ impl Pipeline {
             xid: begin.xid,
         };
         let open = if begin.final_lsn <= self.sealed {
-            Open { meta: meta(TxnId(u64::MAX)), ordinal: 0, dispatched: 0, skip: true }
+            Open { meta: meta(TxnId(u64::MAX)), ordinal: 0, dispatched: 0, skip: true, was_kept: false }
         } else if let Some(cut_off) = self.cut_off.take() {
             if cut_off.meta.commit_lsn != begin.final_lsn {
                 return Err(PipelineError::LostTransaction {
@@ -71,10 +74,10 @@ impl Pipeline {
                     found: begin.final_lsn,
                 });
             }
-            Open { ordinal: 0, ..cut_off }
+            Open { ordinal: 0, was_kept: false, ..cut_off }
         } else {
             let id = self.accounts.begin(begin.commit_time_us);
-            Open { meta: meta(id), ordinal: 0, dispatched: 0, skip: false }
+            Open { meta: meta(id), ordinal: 0, dispatched: 0, skip: false, was_kept: false }
         };
         self.last_commit_time_us = begin.commit_time_us;
         self.transaction = Some(open);
@@ -120,6 +123,9 @@ impl Pipeline {
             // Passed over, but counted as it was the first time.
             open.ordinal += self.dispatcher.ordinals(target, &change)?;
             return Ok(());
+        }
+        if target.leaves_out {
+            self.left_out.passes(&mut self.accounts, relation_oid, &open.meta);
         }
         // Mostly no table waits, and none was caught up with in an earlier run.
         let mut to = To::All;
@@ -176,6 +182,9 @@ impl Pipeline {
         if open.ordinal >= open.dispatched {
             for (index, (target, _)) in targets.iter().enumerate() {
                 let ordinal = open.ordinal + index as u64;
+                if target.leaves_out {
+                    self.left_out.passes(&mut self.accounts, target.relation.oid, &open.meta);
+                }
                 if let Some(waiting) = self.tables.waiting.get_mut(&target.relation.oid)
                     && !waiting.is_there(Position { ordinal, ..open.position() })
                 {

@@ -1,6 +1,6 @@
 //! Transactions that were kept until their end was known, worked through when it is; what becomes of prepared ones.
 
-use super::{Pipeline, PipelineError, STEP_BYTES};
+use super::{Open, Pipeline, PipelineError, STEP_BYTES};
 use crate::unfinished::{Kept, Prepared};
 use pgoutput::{Begin, Commit, CommitPrepared, Decoder, Prepare};
 use replicator_spill::records;
@@ -31,7 +31,11 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn commit_prepared(&mut self, commit: &CommitPrepared<'_>) -> Result<(), PipelineError> {
+    pub(super) fn commit_prepared(
+        &mut self,
+        commit: &CommitPrepared<'_>,
+        now: Instant,
+    ) -> Result<(), PipelineError> {
         let prepared = self.unfinished.take_prepared(commit.xid);
         if commit.commit_lsn <= self.sealed {
             // It came again, and was handed out before.
@@ -43,7 +47,7 @@ impl Pipeline {
         let Some(Prepared { kept, hold, .. }) = prepared else {
             return Err(PipelineError::UnknownPrepared(commit.gid.to_owned()));
         };
-        self.begin_replay(kept, commit.commit_lsn, commit.end_lsn, commit.commit_time_us)?;
+        self.begin_replay(kept, commit.commit_lsn, commit.end_lsn, commit.commit_time_us, now)?;
         if let (Some(hold), Some(open)) = (hold, self.transaction) {
             self.accounts.commit_prepared(hold, open.meta.id);
         }
@@ -57,8 +61,10 @@ impl Pipeline {
         commit_lsn: Lsn,
         end_lsn: Lsn,
         commit_time_us: i64,
+        now: Instant,
     ) -> Result<(), PipelineError> {
-        self.begin(Begin { final_lsn: commit_lsn, commit_time_us, xid: kept.xid })?;
+        self.begin(Begin { final_lsn: commit_lsn, commit_time_us, xid: kept.xid }, now)?;
+        self.transaction = self.transaction.map(|open| Open { was_kept: true, ..open });
         let decoder = if kept.in_stream { Decoder::within_stream() } else { Decoder::new(false) };
         self.replay = Some(Replay { kept, decoder, run: Vec::new(), at: 0, end_lsn });
         Ok(())

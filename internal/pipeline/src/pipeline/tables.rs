@@ -12,6 +12,7 @@
 
 use super::{Pipeline, PipelineError, STEP_BYTES};
 use crate::dispatcher::{RowChange, Target, To};
+use crate::relations::Met;
 use crate::rewrite::{Rewrite, rewrite_of};
 use crate::waiting::{Waited, Waiting, What};
 use replicator_spill::Shelf;
@@ -30,9 +31,6 @@ pub enum Standing {
         /// The first change that was not caught up with.
         from: Position,
     },
-    /// A sink refused a change of it in an earlier run, and nobody has asked for a copy since: state sinks get nothing of
-    /// it, nothing of it is kept, and the watermark stays before its first change.
-    Aside,
     /// Other tables' changes went ahead of its own in an earlier run: it waits for the stream to pass what that got to, and
     /// follows by itself.
     Apart {
@@ -69,10 +67,14 @@ pub enum Notice {
         /// or not at all.
         held: Option<TxnId>,
     },
-    /// While it caught up, a row got another key and its large values were not sent, over rows that the copy has perhaps
-    /// of a later time: where the row was, another may stand. Only a copy under one snapshot makes that right.
+    /// What the sinks have of the table may be wrong, and only a copy under one snapshot makes that right.
     /// Told before [`Notice::CaughtUp`], once a copy.
-    Doubtful(u32),
+    Doubtful {
+        /// The table.
+        oid: u32,
+        /// Why.
+        doubt: Doubt,
+    },
     /// Everything of the table that was made under an earlier version is durable, and what comes next is of this one:
     /// the sinks that hold state by key are to follow it ([`Sink::alter`](replicator_sink::Sink::alter)).
     /// [`Pipeline::release`] answers; or a copy does, as after [`Notice::Held`].
@@ -85,10 +87,12 @@ pub enum Notice {
         known: Option<Lsn>,
     },
     /// A sink that holds state by key will never take a change of the table, and takes those of others. When that is
-    /// written down, another run goes on without the table ([`Standing::Aside`]).
+    /// written down, another run leaves that sink out of the table ([`Pipeline::with_left_out`]).
     Refused {
         /// The table.
         oid: u32,
+        /// The sink.
+        sink: usize,
         /// What the sink said.
         text: String,
     },
@@ -117,6 +121,16 @@ pub enum Notice {
         /// How it is to be copied.
         rewrite: Rewrite,
     },
+}
+
+/// Why what sinks have of a table may be wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doubt {
+    /// While it caught up, a row got another key and its large values were not sent, over rows that the copy has perhaps
+    /// of a later time: where the row was, another may stand.
+    UnsentValues,
+    /// Which columns its changes are of is a guess ([`Relation::is_guess`]).
+    Columns,
 }
 
 impl Notice {
@@ -205,9 +219,6 @@ impl Pipeline {
                 Standing::Live { from } => {
                     self.tables.standings.insert(oid, from);
                 }
-                Standing::Aside => {
-                    self.tables.waiting.insert(oid, Waiting::aside(&self.tables.shelf));
-                }
                 Standing::Apart { told, from } => {
                     let mut waiting = self.tables.new_waiting(None);
                     waiting.follows = true;
@@ -218,6 +229,10 @@ impl Pipeline {
                 }
                 Standing::Waiting { snapshot } => {
                     self.tables.waiting.insert(oid, self.tables.new_waiting(snapshot));
+                    // What it has caught up with comes again, and not all sinks may have followed.
+                    if let Some(snapshot) = snapshot {
+                        self.relations.begin_at_version(oid, snapshot, self.passed);
+                    }
                 }
             }
         }
@@ -248,8 +263,7 @@ impl Pipeline {
     /// A table version came up.
     pub(super) fn met(
         &mut self,
-        relation: Arc<Relation>,
-        before: Option<Arc<Relation>>,
+        Met { relation, before, is_guess }: Met,
         now: Instant,
     ) -> Result<(), PipelineError> {
         let oid = relation.oid;
@@ -259,15 +273,56 @@ impl Pipeline {
             tables.unknown.insert(oid);
         }
         self.targets.insert(oid, target);
+        let open = self.transaction;
+        let place = open.map(|open| Turn { transaction: open.meta.id, at: open.position() });
+        if is_guess && let Some(turn) = place {
+            let known = before.as_ref().unwrap_or(&relation);
+            self.guessed(&Arc::clone(known), &relation, turn, now);
+        }
         if let Some(before) = before {
-            let open = self.transaction;
-            let place = open.map(|open| Turn { transaction: open.meta.id, at: open.position() });
             self.altered(before, relation, place, now);
             if let Some(open) = open {
                 self.tell_schema(oid, &open.meta, open.ordinal, now)?;
             }
         }
         Ok(())
+    }
+
+    /// Which columns the table's changes from here on are of is a guess, so that only a copy makes state right. It waits for
+    /// that, and holds the watermark before `turn`: after a crash it is found out again.
+    fn guessed(&mut self, before: &Arc<Relation>, after: &Arc<Relation>, turn: Turn, now: Instant) {
+        let oid = after.oid;
+        let target = self.dispatcher.target(after);
+        if !self.dispatcher.is_state_kept_of(&target) {
+            return;
+        }
+        if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+            let is_handed_on = waiting.follows || waiting.is_copied();
+            if !is_handed_on {
+                // Mostly it comes to be in the copy.
+                waiting.guessed(turn.at);
+            } else if !waiting.is_there(turn.at) {
+                waiting.hold_back(&mut self.accounts, turn.transaction);
+                if !std::mem::replace(&mut waiting.is_doubtful, true) {
+                    self.notices.push(Notice::Doubtful { oid, doubt: Doubt::Columns });
+                }
+            }
+            return;
+        }
+        match self.tables.standings.get(&oid) {
+            Some(from) if turn.at < *from => {}
+            Some(_) if self.tables.unknown_wait => {
+                self.notices.push(Notice::Rewritten { after: Arc::clone(after), rewrite: Rewrite::Guess });
+                let held = self.held(oid);
+                self.hold_behind(oid, before, held, now);
+                if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+                    waiting.hold_back(&mut self.accounts, turn.transaction);
+                }
+            }
+            // It is new.
+            None if self.tables.unknown_wait => {}
+            _ => self.notices.push(Notice::Doubtful { oid, doubt: Doubt::Columns }),
+        }
     }
 
     /// A table has another version, which is about to be told. If its rows may have been computed anew, or sinks have to
@@ -282,7 +337,9 @@ impl Pipeline {
         }
         // Partitions are described too where their root is what is published: they have no standing.
         let standing = self.tables.standings.get(&oid).copied();
-        let rewrite = rewrite_of(&before, &after).filter(|_| self.tables.unknown_wait && standing.is_some());
+        let may_be_copied =
+            self.tables.unknown_wait && standing.is_some() && self.dispatcher.goes_anywhere(&after);
+        let rewrite = rewrite_of(&before, &after).filter(|_| may_be_copied);
         let alters = turn.filter(|turn| standing.is_some_and(|from| from <= turn.at));
         match (rewrite, alters) {
             (Some(rewrite), _) => {
@@ -333,8 +390,8 @@ impl Pipeline {
     /// A change of the table comes: what was announced of it holds from here on.
     pub(super) fn met_announced(&mut self, oid: u32, now: Instant) -> Result<(), PipelineError> {
         let Some(open) = self.transaction else { return Ok(()) };
-        match self.relations.apply_announced(oid, open.meta.commit_lsn) {
-            Some((relation, before)) => self.met(relation, before, now),
+        match self.relations.apply_announced(oid, open.place()) {
+            Some(met) => self.met(met, now),
             None => Ok(()),
         }
     }
@@ -350,8 +407,8 @@ impl Pipeline {
         let mut to = To::All;
         if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
             to = To::Logs;
-            // What the catalog tells, in no transaction, a copy brings.
-            let is_due = self.transaction.is_some() || waiting.follows;
+            // What is told between transactions a copy brings, if there is to be one.
+            let is_due = self.transaction.is_some() || waiting.follows || waiting.is_copied();
             let position = Position { commit_lsn: meta.commit_lsn, ordinal };
             if is_due && position >= waiting.from {
                 waiting.push_schema(meta, target, ordinal)?;
@@ -377,29 +434,63 @@ impl Pipeline {
             std::mem::take(&mut self.tables.catalogs).into_iter().partition(|table| table.read_at <= passed);
         self.tables.catalogs = later;
         for table in due {
-            // One that waits for its copy is copied as it is then.
-            if self.tables.waiting.get(&table.oid).is_some_and(|waiting| !waiting.follows) {
+            if self.brings_its_version(table.oid) {
                 continue;
             }
             // Not before what may be acknowledged before it is told: a run that begins there has to be told again.
             let altered = self.relations.apply_catalog(&table, passed);
             self.relations.learn(table);
-            let Some((relation, before)) = altered else { continue };
-            let oid = relation.oid;
-            self.targets.insert(oid, self.dispatcher.target(&relation));
-            let id = self.accounts.begin(self.last_commit_time_us);
-            let meta = TransactionMeta {
-                id,
-                // Behind everything that was handed out, before everything that comes.
-                commit_lsn: Lsn(passed.0.saturating_sub(1)),
-                commit_time_us: self.last_commit_time_us,
-                xid: 0,
-            };
-            let at = Position { commit_lsn: meta.commit_lsn, ordinal: 0 };
-            self.altered(before, relation, Some(Turn { transaction: id, at }), now);
-            self.tell_schema(oid, &meta, 0, now)?;
-            self.accounts.seal(id, passed);
+            if let Some((relation, before)) = altered {
+                self.tell_between(relation, before, now)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Versions that an earlier run was told of by the catalog, and that the stream has passed again: not all sinks may have
+    /// followed by then.
+    pub(super) fn tell_kept(&mut self, passed: Lsn, now: Instant) -> Result<(), PipelineError> {
+        while let Some(version) = self.relations.next_kept(passed) {
+            let oid = version.oid;
+            let at = Position { commit_lsn: Lsn(self.passed.0.saturating_sub(1)), ordinal: 0 };
+            let waits_from = self.tables.waiting.get(&oid).map(|waiting| waiting.from);
+            let from = self.tables.standings.get(&oid).copied().or(waits_from);
+            let is_known = from.map_or(!self.tables.unknown_wait, |from| from <= at);
+            if !is_known || self.brings_its_version(oid) {
+                continue;
+            }
+            if let Some((relation, before)) = self.relations.meet_kept(&version) {
+                self.tell_between(relation, before, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the table waits for a copy, which has it as it is then.
+    fn brings_its_version(&self, oid: u32) -> bool {
+        self.tables.waiting.get(&oid).is_some_and(|waiting| !waiting.follows && !waiting.is_copied())
+    }
+
+    /// Tells of a version between transactions: behind everything that was handed out, before everything that comes.
+    fn tell_between(
+        &mut self,
+        relation: Arc<Relation>,
+        before: Arc<Relation>,
+        now: Instant,
+    ) -> Result<(), PipelineError> {
+        let (oid, passed) = (relation.oid, self.passed);
+        self.targets.insert(oid, self.dispatcher.target(&relation));
+        let id = self.accounts.begin(self.last_commit_time_us);
+        let meta = TransactionMeta {
+            id,
+            commit_lsn: Lsn(passed.0.saturating_sub(1)),
+            commit_time_us: self.last_commit_time_us,
+            xid: 0,
+        };
+        let at = Position { commit_lsn: meta.commit_lsn, ordinal: 0 };
+        self.altered(before, relation, Some(Turn { transaction: id, at }), now);
+        self.tell_schema(oid, &meta, 0, now)?;
+        self.accounts.seal(id, passed);
         Ok(())
     }
 
@@ -414,8 +505,8 @@ impl Pipeline {
 
     /// As [`Pipeline::hold`], when the stream has passed that LSN: what changed before it goes to the sinks first.
     pub fn hold_at(&mut self, oid: u32, at: Lsn) {
-        // One that waits goes on as it is, if anything of it is kept; mostly something is about to be told of it.
-        if self.tables.waiting.get(&oid).is_none_or(|waiting| !waiting.keeps) {
+        // One that waits goes on as it is; mostly something is about to be told of it.
+        if !self.tables.waiting.contains_key(&oid) {
             self.tables.to_hold.push((oid, at));
         } else if !self.tables.groups.values().any(|pending| pending.is_about_what_waits_of(oid)) {
             self.notices.push(self.held(oid));
@@ -458,11 +549,11 @@ impl Pipeline {
         let tables = &mut self.tables;
         if let Some(waiting) = tables.waiting.get_mut(&oid) {
             tables.releasing.retain(|releasing| *releasing != oid);
-            // A copy brings what sinks were to be altered to, and what was not kept.
+            // A copy brings what sinks were to be altered to.
             waiting.told = None;
             waiting.known = None;
             waiting.follows = false;
-            waiting.keeps = true;
+            waiting.is_doubtful = false;
             let pending = tables.groups.values_mut().find(|pending| pending.is_about_what_waits_of(oid));
             match (waiting.group.take(), pending) {
                 // Some of what waited was handed on already; the rest goes on waiting.
@@ -475,6 +566,7 @@ impl Pipeline {
                 (None, Some(pending)) => *pending = notice,
                 (None, None) => self.notices.push(notice),
             }
+            self.take_back_waiting(oid);
             return;
         }
         tables.standings.remove(&oid);
@@ -494,11 +586,13 @@ impl Pipeline {
             self.dispatcher.apart(&mut self.accounts, &meta, target, ordinal, now);
         }
         self.accounts.seal_group(group);
+        self.take_back_waiting(oid);
     }
 
     /// The table is not published any more. What waits of it is of no use, and holds nothing back; if it comes again, it
     /// is a new one.
     pub fn forget(&mut self, oid: u32) {
+        self.forget_left_out(oid);
         self.tables.standings.remove(&oid);
         self.tables.to_hold.retain(|(of, _)| *of != oid);
         self.tables.groups.retain(|_, pending| !pending.is_about_what_waits_of(oid));
@@ -524,8 +618,19 @@ impl Pipeline {
 
     /// The copy of a table that waits stands at this snapshot: what commits before it is in it.
     pub fn copied_at(&mut self, oid: u32, snapshot: Lsn) {
-        if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
-            waiting.copied_at(snapshot);
+        if let Some(waiting) = self.tables.waiting.get_mut(&oid)
+            && waiting.copied_at(snapshot)
+        {
+            self.notices.push(Notice::Doubtful { oid, doubt: Doubt::Columns });
+        }
+    }
+
+    /// A table is being copied that looks so in the copy's snapshot.
+    pub fn copied_as(&mut self, version: &Arc<Relation>) {
+        self.relations.copied(version);
+        let target = self.dispatcher.target(version);
+        if let Some(waiting) = self.tables.waiting.get_mut(&version.oid) {
+            waiting.correct(&target);
         }
     }
 
@@ -597,7 +702,7 @@ impl Pipeline {
             Ok::<_, PipelineError>(ControlFlow::Continue(()))
         })?;
         if is_doubtful && !std::mem::replace(&mut waiting.is_doubtful, true) {
-            self.notices.push(Notice::Doubtful(oid));
+            self.notices.push(Notice::Doubtful { oid, doubt: Doubt::UnsentValues });
         }
         if let Some((after, at)) = next_version {
             let known = waiting.known.replace(after.since);
@@ -645,11 +750,10 @@ impl Pipeline {
     /// Tables whose changes wait, or that have caught up and are not settled; and requests that are not answered, since
     /// they may make tables wait.
     pub fn waiting(&self) -> usize {
-        let waiting = self.tables.waiting.values().filter(|waiting| waiting.keeps).count();
-        waiting + self.tables.holds.len() + self.tables.requests
+        self.tables.waiting.len() + self.tables.holds.len() + self.tables.requests
     }
 
-    /// Whether a run could go on without that table, a change of which that sink refuses.
+    /// Whether a run could go on without that sink for that table, a change of which it refuses.
     pub(crate) fn may_set_aside(&self, oid: u32, sink: usize) -> bool {
         let is_known = self.tables.standings.contains_key(&oid) || self.tables.waiting.contains_key(&oid);
         is_known && self.dispatcher.holds_state(sink)

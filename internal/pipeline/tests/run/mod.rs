@@ -166,7 +166,7 @@ impl Run {
     pub(crate) fn told(&mut self) -> Vec<String> {
         let word = |notice: Notice| match notice {
             Notice::Held { oid, covers } => format!("held {oid}, {} is covered", covers.0),
-            Notice::Doubtful(oid) => format!("doubtful {oid}"),
+            Notice::Doubtful { oid, doubt } => format!("doubtful {oid} {doubt:?}"),
             Notice::CaughtUp { oid, from, .. } => {
                 format!("caught up {oid} {}+{}", from.commit_lsn.0, from.ordinal)
             }
@@ -182,7 +182,7 @@ impl Run {
                     at.ordinal
                 )
             }
-            Notice::Refused { oid, text } => format!("refused {oid} {text}"),
+            Notice::Refused { oid, sink, text } => format!("refused {oid} {sink} {text}"),
             Notice::New(relation) => format!("new {}", relation.name),
             Notice::Request { content, .. } => format!("request {}", String::from_utf8(content).unwrap()),
             Notice::Altered { before, after } => {

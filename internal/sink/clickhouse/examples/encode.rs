@@ -134,6 +134,7 @@ fn w1() -> Arc<Relation> {
         ],
         key: vec![0],
         key_text_is_identity: true,
+        is_guess: false,
     })
 }
 

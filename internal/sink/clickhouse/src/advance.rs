@@ -28,6 +28,9 @@ impl Tables {
         let place = self.settle_place(known, relation, record).await?;
         let mut found = look(&self.client, &place, self.system()).await?;
         if found.table.is_none() {
+            if record.is_some() {
+                self.may_make(&place, relation, sight)?;
+            }
             self.make(&place, relation).await?;
             found = look(&self.client, &place, self.system()).await?;
         }

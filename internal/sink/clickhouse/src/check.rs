@@ -111,8 +111,8 @@ async fn fits(tables: &Tables, relations: &[Arc<Relation>]) -> Vec<CheckItem> {
             Ok(found) if tables.layout.is_mirror() && !relation.has_key() => items.push(CheckItem::ok(
                 what,
                 format!(
-                    "{found}; it has no key, so that only inserts can be mirrored, and an UPDATE or DELETE stops the \
-                     sink: give it a primary key, or use mode = \"history\""
+                    "{found}; it has no key, so that only inserts can be mirrored, and an UPDATE or DELETE has the \
+                     table set aside here: give it a primary key, or use mode = \"history\""
                 ),
             )),
             Ok(_) => fitting += 1,

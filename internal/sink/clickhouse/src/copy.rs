@@ -25,7 +25,7 @@ impl Tables {
             let place = known.records.get(&relation.oid).map_or_else(|| self.place(relation), Record::place);
             self.empty(&place).await?;
         }
-        let sight = Sight { position, alone: true, emptied };
+        let sight = Sight { position, alone: true, is_copy: !copy.is_resumed, emptied };
         let target = self.settle(&mut known, relation, mark, sight).await?;
         if !copy.is_resumed && !self.layout.is_mirror() {
             self.note_beginning(&target.place, copy.snapshot).await?;

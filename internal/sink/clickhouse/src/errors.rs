@@ -52,6 +52,13 @@ pub(crate) fn explain(failure: Failure, endpoint: &str, what: &str) -> SinkError
     }
 }
 
+/// Whether the server said that it is the matter with the table that was written to: without that, what else is written
+/// would go through.
+pub(crate) fn is_of_table(error: &SinkError) -> bool {
+    // UNKNOWN_TABLE; columns that are not there, or of another type.
+    matches!(code_of(&error.to_string()), Some(60 | 16 | 10 | 8 | 47 | 53 | 44 | 70))
+}
+
 /// What is to be done about an error code, and the remedy where a person is needed.
 fn meaning(code: u32, text: &str) -> (ErrorKind, Option<&'static str>) {
     use ErrorKind::{Halt, Reject, Retry};
@@ -64,12 +71,16 @@ fn meaning(code: u32, text: &str) -> (ErrorKind, Option<&'static str>) {
         497 => (Halt, Some("grant the sink's user what the message names, or choose another user")),
         // READONLY
         164 => (Halt, Some("the sink's user is read-only: choose one with readonly = 0")),
-        // UNKNOWN_DATABASE, UNKNOWN_TABLE
-        81 | 60 => (
+        // UNKNOWN_DATABASE
+        81 => {
+            (Halt, Some("it was there when this run began and somebody dropped it; a restart makes it anew"))
+        }
+        // UNKNOWN_TABLE
+        60 => (
             Halt,
             Some(
-                "it was there when this run began and somebody dropped it; a restart makes it anew, with the \
-                 changes from then on",
+                "it was there when this run began and somebody dropped it; `replicator resync --table` has it made and \
+                 copied anew",
             ),
         ),
         // NO_SUCH_COLUMN_IN_TABLE, NOT_FOUND_COLUMN_IN_BLOCK, THERE_IS_NO_COLUMN, UNKNOWN_IDENTIFIER

@@ -188,6 +188,7 @@ fn sight(batch: &Batch, relation: usize) -> Sight {
     Sight {
         position: first.map_or(Position::ZERO, |change| change.position),
         alone: batch.is_fenced(),
+        is_copy: false,
         emptied: false,
     }
 }

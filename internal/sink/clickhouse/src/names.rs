@@ -93,6 +93,7 @@ mod tests {
             columns: vec![],
             key: vec![],
             key_text_is_identity: true,
+            is_guess: false,
         }
     }
 

@@ -62,6 +62,11 @@ impl Record {
         }
     }
 
+    /// The same, in another place.
+    pub(crate) fn at(self, place: &Place) -> Self {
+        Self { database: place.database.clone(), table: place.table.clone(), ..self }
+    }
+
     pub(crate) fn place(&self) -> Place {
         Place { database: self.database.clone(), table: self.table.clone() }
     }
@@ -97,7 +102,13 @@ impl Tag {
 
     /// The comment of a column of that cluster.
     pub(crate) fn comment(self, system: u64) -> String {
-        format!("PostgreSQL {system}: table {}, attribute {}, type {}", self.oid, self.attnum, self.type_oid)
+        let of_table = Self::comments_of(self.oid, system);
+        format!("{of_table}attribute {}, type {}", self.attnum, self.type_oid)
+    }
+
+    /// What the comments of a table's columns begin with.
+    pub(crate) fn comments_of(oid: u32, system: u64) -> String {
+        format!("PostgreSQL {system}: table {oid}, ")
     }
 
     /// Reads a comment; `None` for another cluster's and for a person's.

@@ -108,9 +108,13 @@ impl Sink for ClickHouseSink {
         self.shared.notes.identify(&self.shared.name, &stream.identity);
         self.shared.tables.begin(&stream.identity).await?;
         for relation in &stream.tables {
-            self.shared.tables.prepare(relation).await?;
+            self.prepare_table(relation).await?;
         }
         Ok(())
+    }
+
+    async fn prepare_table(&self, relation: &Arc<Relation>) -> Result<(), SinkError> {
+        self.shared.tables.prepare(relation).await
     }
 
     async fn open_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
@@ -127,7 +131,7 @@ impl Sink for ClickHouseSink {
     }
 
     async fn alter(&self, relation: &Arc<Relation>, at: Position) -> Result<(), SinkError> {
-        let sight = || Sight { position: at, alone: true, emptied: false };
+        let sight = || Sight { position: at, alone: true, is_copy: false, emptied: false };
         self.shared.tables.target(relation, sight).await.map(drop)
     }
 

@@ -13,12 +13,14 @@ use crate::layout::Layout;
 use crate::names::{Place, identifier, identifiers, literal};
 use crate::native::{Column, Rules};
 use crate::notes::{Kind, Notes};
-use crate::record::{Mark, Record};
+use crate::record::{Mark, Record, Tag};
 use crate::types::{Base, Type, is_bytea, is_compatible};
-use replicator_config::{ArrayColumns, ClickHouseConfig, OutOfRange, SchemaNaming, TypeChanges};
+use replicator_config::{
+    ArrayColumns, ClickHouseConfig, ClickHouseMode, OutOfRange, SchemaNaming, TypeChanges,
+};
 use replicator_sink::SinkError;
 use replicator_types::{Position, Relation, SlotIdentity};
-use slog::{Logger, warn};
+use slog::{Logger, info, warn};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::Mutex;
@@ -69,6 +71,8 @@ pub(crate) struct Sight {
     pub(crate) position: Position,
     /// Whether nothing of the table is written meanwhile.
     pub(crate) alone: bool,
+    /// Whether a copy of the table begins, which brings all its rows.
+    pub(crate) is_copy: bool,
     /// Whether the table has just been emptied, so that it can be made in any shape.
     pub(crate) emptied: bool,
 }
@@ -114,7 +118,11 @@ impl Tables {
                 null_is_empty_array: config.arrays == ArrayColumns::Array,
                 kept: false,
             },
-            type_changes: config.type_changes,
+            type_changes: match (config.mode, config.type_changes) {
+                // No copy would mend it if the table's changes were left out.
+                (ClickHouseMode::History, TypeChanges::Error) => TypeChanges::String,
+                (_, policy) => policy,
+            },
             logger,
             notes,
             database: config.database.clone(),
@@ -169,7 +177,7 @@ impl Tables {
     /// for this slot. It is not altered otherwise: the stream may have to come a long way yet.
     pub(crate) async fn prepare(&self, relation: &Arc<Relation>) -> Result<(), SinkError> {
         let mut known = self.known.lock().await;
-        let sight = Sight { position: Position::ZERO, alone: false, emptied: false };
+        let sight = Sight { position: Position::ZERO, alone: false, is_copy: false, emptied: false };
         self.settle_table(&mut known, relation, Mark::default(), sight).await.map(drop)
     }
 
@@ -292,10 +300,17 @@ impl Tables {
         let record = known.records.get(&relation.oid).cloned();
         match &record {
             Some(record) if mark <= record.mark => {
-                let place = record.place();
+                let mut place = record.place();
                 self.ensure_database(known, &place.database).await?;
                 let mut found = look(&self.client, &place, self.system()).await?;
+                if found.table.is_none()
+                    && let Some(moved) = self.moved(known, relation, record).await?
+                {
+                    found = look(&self.client, &moved, self.system()).await?;
+                    place = moved;
+                }
                 if found.table.is_none() {
+                    self.may_make(&place, relation, sight)?;
                     self.make(&place, relation).await?;
                     found = look(&self.client, &place, self.system()).await?;
                 }
@@ -310,6 +325,44 @@ impl Tables {
                 advanced.map_err(|error| error.of_table(relation.oid))
             }
         }
+    }
+
+    /// Where the table is that a run renamed which did not come to note it.
+    async fn moved(
+        &self,
+        known: &mut Known,
+        relation: &Relation,
+        record: &Record,
+    ) -> Result<Option<Place>, SinkError> {
+        let Some(system) = self.system() else { return Ok(None) };
+        let (before, now) = (record.place(), self.place(relation));
+        let sql = format!(
+            "SELECT DISTINCT database, table FROM system.columns WHERE database IN ({}, {}) AND startsWith(comment, {})",
+            literal(&before.database),
+            literal(&now.database),
+            literal(&Tag::comments_of(relation.oid, system))
+        );
+        let found: Vec<(String, String)> =
+            self.client.rows(&sql, &format!("looking for {}", before.sql())).await?;
+        let places = found.into_iter().map(|(database, table)| Place { database, table });
+        let mut places = places.filter(|place| *place != before.rebuilt() && *place != now.rebuilt());
+        let (Some(place), None) = (places.next(), places.next()) else { return Ok(None) };
+        info!(self.logger, "a table was renamed before that was noted"; "table" => place.sql(), "was" => before.sql());
+        self.remember(known, relation.oid, record.clone().at(&place)).await?;
+        Ok(Some(place))
+    }
+
+    /// A mirror that was there before and is gone has lost rows that only a copy brings again. A history is begun anew.
+    pub(crate) fn may_make(&self, place: &Place, relation: &Relation, sight: Sight) -> Result<(), SinkError> {
+        if sight.is_copy || !self.layout.is_mirror() {
+            return Ok(());
+        }
+        Err(SinkError::halt(format!(
+            "{} is gone, and with it the rows that it had of {relation}: copy the table again (replicator resync --table \
+             {relation})",
+            place.sql()
+        ))
+        .of_table(relation.oid))
     }
 
     /// Columns with the names of the replicator's own cannot be kept.

@@ -1,5 +1,6 @@
 use crate::client::{Client, Rows};
 use crate::encode::{Insert, Step};
+use crate::errors::is_of_table;
 use crate::names::identifier;
 use crate::native::VERSION;
 use crate::tables::Target;
@@ -87,6 +88,7 @@ async fn send_inserts(
                 *done = sent.is_ok();
                 sent.map_err(|error| match error.kind() {
                     ErrorKind::Reject => error.of_table(insert.target.relation.oid),
+                    ErrorKind::Halt if is_of_table(&error) => error.of_table(insert.target.relation.oid),
                     ErrorKind::Retry | ErrorKind::Halt => error,
                 })
             });

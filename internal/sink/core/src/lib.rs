@@ -105,8 +105,16 @@ pub trait Sink: Send + Sync {
     /// whether it could be written. Never fails as a whole.
     async fn check(&self, tables: &[Arc<Relation>]) -> Vec<CheckItem>;
 
-    /// Connects and creates what must exist before the first batch. Called once, before any lane is opened.
+    /// Connects and creates what must exist before the first batch; of [`StreamInfo::tables`] as
+    /// [`Sink::prepare_table`] does. Called once, before any lane is opened.
     async fn prepare(&self, stream: &StreamInfo) -> Result<(), SinkError>;
+
+    /// Creates early what a table needs. A table that the sink has made or found before, and that is not there any more, is
+    /// an error [of the table](SinkError::of_table): what was in it does not come again by itself. Called after
+    /// [`Sink::prepare`].
+    async fn prepare_table(&self, _relation: &Arc<Relation>) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Opens lane `shard` of [`Sink::shards`].
     async fn open_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError>;

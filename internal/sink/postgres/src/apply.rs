@@ -22,7 +22,7 @@
 
 use crate::copy_text::Rows;
 use crate::failure::Failure;
-use crate::plan::{Keyed, Plan, Progress, Run, Step, Table, Truncate};
+use crate::plan::{Keyed, Multiset, Plan, Progress, Run, Step, Table, Truncate, changes_at};
 use crate::rowwise;
 use crate::session::{Begun, Session};
 use crate::sql::{Query, Stage};
@@ -175,6 +175,11 @@ async fn need_stages(session: &mut Session, plan: &Plan, way: Way) -> Result<(),
     for step in &plan.steps {
         let Step::Tables(tables) = step else { continue };
         for table in tables {
+            if let Table::Multiset(multiset) = table
+                && !multiset.removed.is_empty()
+            {
+                session.need_stage(&multiset.target, Stage::Rows).await?;
+            }
             let Table::Keyed(keyed) = table else { continue };
             let stages_inserts =
                 !keyed.inserts.is_empty() && (way > Way::Direct || session.is_careful(&keyed.target));
@@ -210,6 +215,7 @@ impl Attempt<'_> {
                         match table {
                             Table::Keyed(keyed) => self.keyed(keyed).await?,
                             Table::Keyless(target, runs) => self.keyless(target, runs).await?,
+                            Table::Multiset(multiset) => self.multiset(multiset).await?,
                         }
                     }
                 }
@@ -294,8 +300,7 @@ impl Attempt<'_> {
         let changes = &keyed.trimmed.changes;
         match self.batch {
             Some(batch) if !changes.is_empty() => {
-                let changes = changes.iter().map(|at| batch.change(*at as usize));
-                encode::whole_rows(batch, &keyed.target, changes)
+                encode::whole_rows(batch, &keyed.target, changes_at(batch, changes))
             }
             _ => Ok(Rows::default()),
         }
@@ -316,6 +321,19 @@ impl Attempt<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Those that go first: what is unique at the source stays so here.
+    async fn multiset(&mut self, multiset: &Multiset) -> Result<(), Failure> {
+        let Multiset { target, removed, added } = multiset;
+        if !removed.is_empty() {
+            self.stage(target, Stage::Rows, &[removed]).await?;
+            let delete = self.statement_if(true, target, Query::DeleteSame).await?;
+            let client = self.session.client_in_transaction()?;
+            let found = execute(client, delete).await.map_err(|error| Failure::of(&error, target))?;
+            self.noticed.missing(target, removed.count.saturating_sub(found));
+        }
+        self.copy_new(target, added).await
     }
 
     async fn truncate(&mut self, truncate: &Truncate) -> Result<(), Failure> {

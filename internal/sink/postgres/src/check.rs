@@ -1,5 +1,6 @@
 use crate::connector::{Connector, ROLE_NOT_PERMITTED, SERVER_VERSION_MIN};
 use crate::existing::Existing;
+use crate::origin;
 use crate::own_tables::{OWN_TABLES, OwnTable};
 use crate::record::Place;
 use crate::sql::ident;
@@ -38,6 +39,9 @@ pub(crate) async fn check(
         items.push(version(&client).await?);
         items.push(writable(&client).await?);
         items.push(replication_role(&client).await?);
+        if connector.takes_origins() {
+            items.push(origin(&client).await?);
+        }
         items.push(temporary(&client).await?);
         items.push(own_tables(&client).await?);
         for relation in tables {
@@ -94,6 +98,15 @@ async fn replication_role(client: &Client) -> Result<CheckItem, String> {
         )
     } else {
         CheckItem::ok(what, ROLE_NOT_PERMITTED)
+    })
+}
+
+async fn origin(client: &Client) -> Result<CheckItem, String> {
+    let what = "replication origin";
+    Ok(if origin::is_allowed(client).await.map_err(text)? {
+        CheckItem::ok(what, "writes carry one")
+    } else {
+        CheckItem::fail(what, format!("the sink's role may not set one; {}", origin::remedy()))
     })
 }
 

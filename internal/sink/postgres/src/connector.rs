@@ -1,5 +1,6 @@
 use crate::error;
 use crate::fence::Fence;
+use crate::origin;
 use replicator_pgconn::ConnectOptions;
 use replicator_sink::SinkError;
 use slog::{Logger, warn};
@@ -35,6 +36,8 @@ const SETTINGS: &str = "
 #[derive(Debug)]
 pub(crate) struct Connector {
     options: ConnectOptions,
+    /// Whether what sessions write carries a replication origin.
+    origin: bool,
     logger: Logger,
     has_warned: AtomicBool,
     /// What sessions have to join that write for the stream; none before [`Connector::fence_in`].
@@ -42,8 +45,8 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(options: ConnectOptions, logger: Logger) -> Self {
-        Self { options, logger, has_warned: AtomicBool::new(false), fence: Mutex::default() }
+    pub(crate) fn new(options: ConnectOptions, origin: bool, logger: Logger) -> Self {
+        Self { options, origin, logger, has_warned: AtomicBool::new(false), fence: Mutex::default() }
     }
 
     /// From now on sessions write only as long as the fence's claim stands.
@@ -55,6 +58,11 @@ impl Connector {
         &self.logger
     }
 
+    /// Whether what sessions write carries a replication origin.
+    pub(crate) fn takes_origins(&self) -> bool {
+        self.origin
+    }
+
     /// A connection with the target's own settings.
     pub(crate) async fn connect(&self) -> Result<Client, SinkError> {
         replicator_pgconn::connect(&self.options).await.map_err(|error| error::of_connect(&error))
@@ -62,6 +70,16 @@ impl Connector {
 
     /// A connection to apply changes with.
     pub(crate) async fn open(&self) -> Result<Client, SinkError> {
+        let client = self.open_to_prepare().await?;
+        // Behind the fence, which ends the sessions of an earlier process and what they have taken.
+        if self.origin {
+            origin::take(&client).await?;
+        }
+        Ok(client)
+    }
+
+    /// The same before there is a fence, to make ready what is not replicated.
+    pub(crate) async fn open_to_prepare(&self) -> Result<Client, SinkError> {
         let client = self.connect().await?;
         let doing = "set up a session in the target";
         client.batch_execute(SETTINGS).await.map_err(|error| error::of_server(&error, doing))?;

@@ -32,13 +32,14 @@ pub(crate) async fn open(connector: &Connector) -> Result<Client, SinkError> {
 
 /// Makes the table ready, and tells whether it is empty.
 pub(crate) async fn begin(client: &Client, resolver: &Resolver, copy: &TableCopy) -> Result<bool, SinkError> {
-    if copy.empty_first && resolver.is_made(client, copy.relation.oid).await? {
+    if copy.empty_first && resolver.is_there(client, copy.relation.oid).await? {
         // The rows that are there may fit no column and no key of the new version.
         let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Early).await?;
         empty(client, &target, &format!("empty table {} of the target before its copy", copy.relation))
             .await?;
     }
-    let target = resolver.resolve(client, &copy.relation, 0, 0, Occasion::Copy).await?;
+    let occasion = if copy.is_resumed { Occasion::Copying } else { Occasion::Copy };
+    let target = resolver.resolve(client, &copy.relation, 0, 0, occasion).await?;
     let doing = format!("make table {} of the target ready for its copy", copy.relation);
     let failed = |error| error::of_server(&error, &doing);
     client.batch_execute("BEGIN").await.map_err(failed)?;

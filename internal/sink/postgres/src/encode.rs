@@ -9,6 +9,7 @@
 use crate::copy_binary::CopyBinary;
 use crate::copy_text::{CopyText, Rows};
 use crate::fold::{Fold, Outcome, Row};
+use crate::multiset::old_values;
 use crate::passage::Passage;
 use crate::plan::{Keyed, Trimmed, bad_value};
 use crate::target::Target;
@@ -187,23 +188,43 @@ pub(crate) fn whole_rows<'b>(
     target: &Target,
     changes: impl Iterator<Item = Change<'b>> + Clone,
 ) -> Result<Rows, SinkError> {
-    let again = changes.clone();
+    whole(batch, target, changes.map(|change| change.new_values()))
+}
+
+/// The old rows of these changes, whole.
+///
+/// # Errors
+/// Reject when a value is none of its type.
+pub(crate) fn whole_old_rows<'b>(
+    batch: &Batch,
+    target: &Target,
+    changes: impl Iterator<Item = Change<'b>> + Clone,
+) -> Result<Rows, SinkError> {
+    whole(batch, target, changes.map(|change| old_values(&change)))
+}
+
+fn whole<'b, R: Iterator<Item = Value<'b>>>(
+    batch: &Batch,
+    target: &Target,
+    rows: impl Iterator<Item = R> + Clone,
+) -> Result<Rows, SinkError> {
+    let again = rows.clone();
     in_best(
         batch,
         target,
-        |new| whole_rows_in(new(target.columns.len()), target, changes),
-        || whole_rows_in(CopyText::default(), target, again),
+        |new| rows_in(new(target.columns.len()), target, rows),
+        || rows_in(CopyText::default(), target, again),
     )
 }
 
-fn whole_rows_in<'b, W: RowWriter>(
+fn rows_in<'b, W: RowWriter, R: Iterator<Item = Value<'b>>>(
     mut rows: W,
     target: &Target,
-    changes: impl Iterator<Item = Change<'b>>,
+    all: impl Iterator<Item = R>,
 ) -> Result<Rows, Refusal> {
-    for change in changes {
+    for row in all {
         rows.begin_row();
-        values(&mut rows, target, Tuple::from_checked(&[]), change.new_values())?;
+        values(&mut rows, target, Tuple::from_checked(&[]), row)?;
         rows.end_row();
     }
     Ok(rows.finish())

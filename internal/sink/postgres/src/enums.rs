@@ -38,7 +38,8 @@ const ENUM_COLUMNS: &str = "
       JOIN pg_catalog.pg_type e ON e.oid = u.type AND e.typtype = 'e'
       JOIN pg_catalog.pg_namespace n ON n.oid = e.typnamespace";
 
-/// Adds the labels that the batch has and the target lacks. False when there is none.
+/// Adds the labels that the batch has and the target lacks. False when the batch has no enums. Where nothing is lacking,
+/// another lane has added it just now.
 pub(crate) async fn add_missing(
     session: &mut Session,
     plan: &Plan,
@@ -46,15 +47,15 @@ pub(crate) async fn add_missing(
 ) -> Result<bool, SinkError> {
     let Some(batch) = batch else { return Ok(false) };
     let client = session.client().await?;
-    let mut has_added = false;
+    let mut has_enums = false;
     for target in plan.targets().filter(|target| target.has_enums()) {
+        has_enums = true;
         for (enum_type, label) in missing(&client, target, batch).await? {
             info!(session.connector().logger(), "an enum has a new label"; "type" => &enum_type, "label" => &label);
             types::add_label(&client, &target.relation, &enum_type, &label).await?;
-            has_added = true;
         }
     }
-    Ok(has_added)
+    Ok(has_enums)
 }
 
 /// The labels that an enum of one table lacks: the enum's name, quoted, with each.

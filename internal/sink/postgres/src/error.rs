@@ -66,7 +66,9 @@ fn kind_of(code: &str) -> Kind {
 fn remedy(code: &SqlState) -> &'static str {
     match code.code() {
         "42501" => "grant the sink's role what is missing, or make it the owner of the target's tables",
-        "42P01" | "3F000" => "restore the table in the target, then start again",
+        "42P01" | "3F000" => {
+            "restore the table in the target, or have it copied again (replicator resync --table)"
+        }
         "42703" => "give the target's table this column again, then start again",
         "42804" | "42883" | "42846" => "give the target's column the source's type",
         "42704" => {

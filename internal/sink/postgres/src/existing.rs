@@ -207,6 +207,8 @@ impl Existing {
             Ok(key) => (key, None),
             Err(text) => (Vec::new(), Some(text)),
         };
+        let has_other_columns =
+            self.columns.iter().filter(|column| !column.is_generated).count() > columns.len();
         Ok(Target {
             id,
             relation: Arc::clone(relation),
@@ -215,6 +217,7 @@ impl Existing {
             is_written,
             key,
             key_is_missing,
+            has_other_columns,
             is_partitioned: self.kind as u8 == b'p',
         })
     }

@@ -1,6 +1,6 @@
 use crate::error;
 use crate::target::Target;
-use replicator_sink::SinkError;
+use replicator_sink::{ErrorKind, SinkError};
 use tokio_postgres::error::SqlState;
 
 /// Why an attempt to apply a batch failed, and whether another one may do better.
@@ -23,8 +23,7 @@ impl Failure {
     /// Of a statement for the whole of a table's rows.
     pub(crate) fn of(error: &tokio_postgres::Error, target: &Target) -> Self {
         Self {
-            error: error::of_server(error, &format!("write to {}", target.relation))
-                .of_table(target.relation.oid),
+            error: of_table(error, target, &format!("write to {}", target.relation)),
             is_unique_violation: error.code() == Some(&SqlState::UNIQUE_VIOLATION),
             is_invalid_text: is_invalid_text(error),
         }
@@ -33,8 +32,23 @@ impl Failure {
     /// Of a statement for one change, which no other order of statements makes any better.
     pub(crate) fn of_one(error: &tokio_postgres::Error, target: &Target, doing: &str) -> Self {
         let is_invalid_text = is_invalid_text(error);
-        let error = error::of_server(error, doing).of_table(target.relation.oid);
+        let error = of_table(error, target, doing);
         Self { error, is_unique_violation: false, is_invalid_text }
+    }
+}
+
+/// What a statement for one table failed with. Where the server has nothing against that table in particular (permissions, a
+/// schema, its resources), the next one would fail in the same way.
+pub(crate) fn of_table(error: &tokio_postgres::Error, target: &Target, doing: &str) -> SinkError {
+    let is_of_table = |code: &str| {
+        matches!(code.get(..2), Some("22" | "23" | "54" | "0A" | "2B" | "44"))
+            || code.starts_with("42") && code != "42501"
+    };
+    let of_server = error::of_server(error, doing);
+    match error.code() {
+        Some(code) if is_of_table(code.code()) => of_server.of_table(target.relation.oid),
+        _ if of_server.kind() == ErrorKind::Reject => of_server.of_table(target.relation.oid),
+        _ => of_server,
     }
 }
 

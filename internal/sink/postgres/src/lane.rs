@@ -155,7 +155,7 @@ pub(crate) struct PostgresCopyLane {
 
 impl PostgresCopyLane {
     pub(crate) fn new(session: Session, resolver: Arc<Resolver>) -> Self {
-        Self { tables: Tables::new(session, resolver, Occasion::Copy) }
+        Self { tables: Tables::new(session, resolver, Occasion::Copying) }
     }
 }
 

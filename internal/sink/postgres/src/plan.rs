@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   batch ─▶ steps, one after the other
-//!            ├─ Tables: folded rows of keyed tables, runs of keyless ones; tables in any order, since
+//!            ├─ Tables: folded rows of keyed tables, runs of keyless ones or what many come to; in any order, since
 //!            │          triggers and foreign keys are off (`session_replication_role = replica`)
 //!            ├─ Truncate: one statement
 //!            └─ MoveRow: an update that changes a key and leaves columns that only the target has
@@ -18,6 +18,7 @@ use crate::copied::Mark;
 use crate::copy_text::Rows;
 use crate::encode;
 use crate::fold::{Fold, KeyError};
+use crate::multiset;
 use crate::target::Target;
 use pgvalue::ValueError;
 use replicator_sink::SinkError;
@@ -64,6 +65,17 @@ pub(crate) enum Step {
 pub(crate) enum Table {
     Keyed(Box<Keyed>),
     Keyless(Arc<Target>, Vec<Run>),
+    /// Many changes of one without a key at once.
+    Multiset(Box<Multiset>),
+}
+
+/// See [`multiset`].
+#[derive(Debug)]
+pub(crate) struct Multiset {
+    pub(crate) target: Arc<Target>,
+    /// Whole rows, each to be removed once as often as it is in here.
+    pub(crate) removed: Rows,
+    pub(crate) added: Rows,
 }
 
 /// A keyed table's rows of a step. Whole rows have all columns of the target, keys only the key's.
@@ -153,6 +165,7 @@ impl Plan {
             let of_tables = tables.iter().map(|table| match table {
                 Table::Keyed(keyed) => &keyed.target,
                 Table::Keyless(target, _) => target,
+                Table::Multiset(multiset) => &multiset.target,
             });
             of_tables.chain(one)
         })
@@ -167,6 +180,7 @@ impl Plan {
             Step::Tables(tables) => tables.iter().any(|table| match table {
                 Table::Keyed(keyed) => !keyed.trimmed.changes.is_empty(),
                 Table::Keyless(_, runs) => runs.iter().any(|run| matches!(run, Run::OneByOne(_))),
+                Table::Multiset(_) => false,
             }),
         });
         has_rows_in_it || self.targets().any(|target| target.has_enums())
@@ -187,6 +201,7 @@ impl Plan {
                     Run::OneByOne(indexes) => indexes.len() * size_of::<u32>(),
                 })
                 .sum::<usize>(),
+            Table::Multiset(multiset) => multiset.removed.held_bytes + multiset.added.held_bytes,
         };
         let of_step = |step: &Step| match step {
             Step::Tables(tables) => tables.iter().map(of_table).sum(),
@@ -218,6 +233,14 @@ enum OpenChanges {
 enum OpenRun {
     Insert(Vec<u32>),
     OneByOne(Vec<u32>),
+}
+
+impl OpenRun {
+    fn indexes(&self) -> &[u32] {
+        match self {
+            Self::Insert(indexes) | Self::OneByOne(indexes) => indexes,
+        }
+    }
 }
 
 impl Planner<'_> {
@@ -320,10 +343,14 @@ impl Planner<'_> {
                     Table::Keyed(Box::new(encode::keyed(self.batch, &fold, target)?))
                 }
                 OpenChanges::Keyless(runs) => {
+                    if let Some(multiset) = as_multiset(self.batch, target, &runs)? {
+                        tables.push(Table::Multiset(Box::new(multiset)));
+                        continue;
+                    }
                     let runs = runs.into_iter().map(|run| {
                         Ok(match run {
                             OpenRun::Insert(indexes) => {
-                                let changes = indexes.iter().map(|index| self.batch.change(*index as usize));
+                                let changes = changes_at(self.batch, &indexes);
                                 Run::Insert(encode::whole_rows(self.batch, target, changes)?)
                             }
                             OpenRun::OneByOne(indexes) => Run::OneByOne(indexes),
@@ -338,6 +365,29 @@ impl Planner<'_> {
         }
         Ok(())
     }
+}
+
+/// The changes of a batch at these indexes.
+pub(crate) fn changes_at<'b>(
+    batch: &'b Batch,
+    indexes: &'b [u32],
+) -> impl Iterator<Item = Change<'b>> + Clone + use<'b> {
+    indexes.iter().map(|index| batch.change(*index as usize))
+}
+
+/// What the runs come to at once, where that pays.
+fn as_multiset(batch: &Batch, target: &Arc<Target>, runs: &[OpenRun]) -> Result<Option<Multiset>, SinkError> {
+    let one_by_one = runs.iter().filter(|run| matches!(run, OpenRun::OneByOne(_)));
+    if one_by_one.map(|run| run.indexes().len()).sum::<usize>() < multiset::CHANGES_MIN {
+        return Ok(None);
+    }
+    let indexes: Vec<u32> = runs.iter().flat_map(OpenRun::indexes).copied().collect();
+    let Some(net) = multiset::net(batch, target, &indexes) else { return Ok(None) };
+    Ok(Some(Multiset {
+        target: Arc::clone(target),
+        removed: encode::whole_old_rows(batch, target, changes_at(batch, &net.removed))?,
+        added: encode::whole_rows(batch, target, changes_at(batch, &net.added))?,
+    }))
 }
 
 fn no_key(change: &Change<'_>) -> SinkError {

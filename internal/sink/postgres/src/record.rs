@@ -198,6 +198,7 @@ mod tests {
                 .collect(),
             key: Vec::new(),
             key_text_is_identity: true,
+            is_guess: false,
         }
     }
 

@@ -36,8 +36,10 @@ pub(crate) enum Occasion {
     Early,
     /// In the stream.
     Stream,
-    /// Before a copy, or in it.
+    /// Before a copy that brings all rows.
     Copy,
+    /// In a copy, or before it goes on.
+    Copying,
 }
 
 /// Finds, makes and changes tables, for all lanes of a sink.
@@ -60,9 +62,10 @@ impl Resolver {
         Self { key, create_tables, type_changes, logger, generation: AtomicU64::new(0) }
     }
 
-    /// Whether anything was made of that table before.
-    pub(crate) async fn is_made(&self, client: &Client, oid: u32) -> Result<bool, SinkError> {
-        Ok(Record::load(client, &self.key, oid).await?.is_some())
+    /// Whether what was made of that table is there.
+    pub(crate) async fn is_there(&self, client: &Client, oid: u32) -> Result<bool, SinkError> {
+        let Some(record) = Record::load(client, &self.key, oid).await? else { return Ok(false) };
+        Ok(Existing::look_up(client, &record.schema, &record.name).await?.is_some())
     }
 
     /// Counts the changes made to tables of the target. A [`Target`] is true for the count it was made under.
@@ -102,11 +105,12 @@ impl Resolver {
                 (record, existing.ok_or_else(|| absent(relation))?)
             }
         };
-        let target = existing.target_of(relation, &record.place(relation), id).map_err(SinkError::halt)?;
+        let target = existing.target_of(relation, &record.place(relation), id);
+        let target = target.map_err(|text| SinkError::halt(text).of_table(relation.oid))?;
         match &target.key_is_missing {
             // The table may have another key by now, and the older version's changes may all be in.
             Some(text) if (record.since, record.turn) == (relation.since.0, turn) => {
-                Err(SinkError::halt(text.clone()))
+                Err(SinkError::halt(text.clone()).of_table(relation.oid))
             }
             _ => Ok(target),
         }
@@ -148,7 +152,14 @@ impl Resolver {
         occasion: Occasion,
     ) -> Result<Record, SinkError> {
         let Some(existing) = Existing::look_up(hand.client, &record.schema, &record.name).await? else {
-            // It was dropped or renamed by hand.
+            // It was dropped or renamed by hand. Its rows come again with a copy alone.
+            let (schema, name) = (&hand.relation.schema, &hand.relation.name);
+            let is_lost = occasion != Occasion::Copy
+                && self.create_tables
+                && Existing::look_up(hand.client, schema, name).await?.is_none();
+            if is_lost {
+                return Err(gone(hand.relation));
+            }
             return Ok(Record { turn, ..self.by_name(hand).await? });
         };
         if record.covers(hand.relation, turn) || occasion == Occasion::Early {
@@ -168,9 +179,10 @@ impl Resolver {
             {
                 return Err(SinkError::halt(format!(
                     "table {}.{} was renamed to {} at the source, and the target has another table of that name; rename \
-                     or drop that one, then start again",
-                    record.schema, record.name, hand.relation
-                )));
+                     or drop that one, then copy it again (replicator resync --table {})",
+                    record.schema, record.name, hand.relation, hand.relation
+                ))
+                .of_table(hand.relation.oid));
             }
             let placed = evolve::place_table(hand, &mut record, aims.create_schemas).await;
             placed.map_err(|error| error.of_table(hand.relation.oid))?;
@@ -195,7 +207,8 @@ impl Resolver {
         let place = Place::by_name(relation);
         match existing {
             Some(existing) => {
-                existing.target_of(relation, &place, 0).map_err(SinkError::halt)?;
+                let fits = existing.target_of(relation, &place, 0);
+                fits.map_err(|text| SinkError::halt(text).of_table(relation.oid))?;
                 self.add_missing(hand, &existing, &place).await?;
                 let mut record = Record::found(relation);
                 for (index, (known, column)) in record.columns.iter_mut().zip(&relation.columns).enumerate() {
@@ -279,6 +292,15 @@ fn absent(relation: &Relation) -> SinkError {
         "table {relation} is not in the target; create it there (`pg_dump --schema-only -t` of the source) or set \
          create_tables = true"
     ))
+    .of_table(relation.oid)
+}
+
+fn gone(relation: &Relation) -> SinkError {
+    SinkError::halt(format!(
+        "table {relation} of the target is gone, and with it the rows that it had: copy the table again (replicator \
+         resync --table {relation})"
+    ))
+    .of_table(relation.oid)
 }
 
 fn lacks_columns(relation: &Relation, missing: &[&str]) -> SinkError {
@@ -286,4 +308,5 @@ fn lacks_columns(relation: &Relation, missing: &[&str]) -> SinkError {
         "table {relation} of the target lacks {}; add with ALTER TABLE … ADD COLUMN or set create_tables = true",
         missing.join(", ")
     ))
+    .of_table(relation.oid)
 }

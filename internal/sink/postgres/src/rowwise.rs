@@ -2,7 +2,7 @@
 //!
 //! - Updates and deletes of a table without a key, under REPLICA IDENTITY FULL. The old row is all there is to
 //!   find the row by, and there may be several like it: exactly one of them is touched (a multiset loses one).
-//!   Each reads the table until it meets the row, so such a table costs its size for every change.
+//!   Each reads the table until it meets the row, so many at once go another way, see `multiset`.
 //! - An update that changes the key of a row and leaves columns that only the target has: set what is known
 //!   where the old key is.
 

@@ -1,6 +1,7 @@
 use crate::checkpoint::{CheckpointStatements, Owner};
 use crate::connector::Connector;
 use crate::error;
+use crate::failure;
 use crate::own_tables::StreamKey;
 use crate::plan::{Plan, Progress};
 use crate::sql::{Query, Stage};
@@ -242,7 +243,7 @@ impl Session {
         let sql = target.create_stage(stage);
         let made = open.client.batch_execute(&sql).await;
         made.map_err(|error| {
-            error::of_server(&error, &format!("make a staging table for {}", target.relation))
+            failure::of_table(&error, target, &format!("make a staging table for {}", target.relation))
         })?;
         // It may be there from a call that was dropped half-way, rows and all.
         open.stages.insert((target.id, stage), Staged { name: target.stage(stage), rows: 1, dead: 0 });
@@ -294,8 +295,8 @@ impl Session {
         }
         let Some(sql) = target.text(query) else { return Ok(None) };
         let prepared = open.client.prepare(&sql).await;
-        let statement =
-            prepared.map_err(|error| error::of_server(&error, &format!("write to {}", target.relation)))?;
+        let statement = prepared
+            .map_err(|error| failure::of_table(&error, target, &format!("write to {}", target.relation)))?;
         open.statements.insert((target.id, query), statement.clone());
         Ok(Some(statement))
     }

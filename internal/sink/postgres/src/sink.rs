@@ -69,7 +69,7 @@ pub fn open(
         .map_err(|error| SinkError::halt(format!("sink {name}: {error}")))?
         .or_application_name("replicator")
         .or_connect_timeout(ping_timeout);
-    let connector = Arc::new(Connector::new(options, logger));
+    let connector = Arc::new(Connector::new(options, config.origin, logger));
     Ok(PostgresSink {
         name,
         shards: shards.max(1),
@@ -107,7 +107,7 @@ impl Sink for PostgresSink {
     }
 
     async fn prepare(&self, stream: &StreamInfo) -> Result<(), SinkError> {
-        let client = self.connector.open().await?;
+        let client = self.connector.open_to_prepare().await?;
         let version = check::server_version(&client)
             .await
             .map_err(|error| error::of_server(&error, "ask for the version"))?;
@@ -140,6 +140,14 @@ impl Sink for PostgresSink {
         }
         *self.resolver.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolver);
         Ok(())
+    }
+
+    async fn prepare_table(&self, relation: &Arc<Relation>) -> Result<(), SinkError> {
+        let resolver = self.resolver()?;
+        let client = self.copying_client().await?;
+        let made = resolver.resolve(&client, relation, 0, 0, Occasion::Early).await;
+        self.keep_copying_client(client);
+        made.map(drop)
     }
 
     async fn open_lane(&self, shard: u32, stream: &StreamInfo) -> Result<Box<dyn Lane>, SinkError> {
@@ -288,6 +296,7 @@ mod tests {
             password_file: password_file.map(Into::into),
             create_tables: true,
             type_changes: TypeChanges::Error,
+            origin: false,
             connect_timeout_ms: 1_000,
         };
         open("copy".into(), config, 0, Logger::root(Discard, slog::o!()))

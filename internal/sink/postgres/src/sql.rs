@@ -33,6 +33,8 @@ pub(crate) enum Query {
     UpdatePartials,
     /// Add those staged as `Rows` that the table does not have.
     InsertMissing,
+    /// Remove a row for each that is staged as `Rows`.
+    DeleteSame,
     /// Remove one row that has these values.
     DeleteOne,
     /// Set all columns that can be set of one row that has these values. Parameters: the new values, then those
@@ -133,6 +135,21 @@ impl Target {
                     self.same_key()
                 )
             }
+            Query::DeleteSame => {
+                let (staged, there) = (self.whole_row("s"), self.whole_row("r"));
+                format!(
+                    "WITH wanted AS MATERIALIZED ( \
+                       SELECT {staged} AS row, pg_catalog.count(*) AS times FROM {} AS s GROUP BY 1) \
+                     DELETE FROM {table} AS t USING ( \
+                       SELECT n.part, n.place FROM ( \
+                         SELECT a.part, a.place, a.row, pg_catalog.row_number() OVER (PARTITION BY a.row) AS number \
+                         FROM (SELECT r.tableoid AS part, r.ctid AS place, {there} AS row FROM {table} AS r) AS a \
+                         WHERE a.row IN (SELECT w.row FROM wanted AS w)) AS n \
+                       JOIN wanted AS w ON w.row = n.row WHERE n.number <= w.times) AS that \
+                     WHERE {IS_THAT_ROW}",
+                    self.stage(Stage::Rows)
+                )
+            }
             Query::DeleteOne => {
                 format!("DELETE FROM {table} AS t USING {} WHERE {IS_THAT_ROW}", self.one_row(1))
             }
@@ -218,6 +235,13 @@ impl Target {
             Some(format!("t.{name}{cast} {equals} s.{name}{cast}"))
         });
         parts.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// All columns as one text, in which NULL is another than the empty text. Texts are what is compared, see
+    /// [`Target::one_row`].
+    fn whole_row(&self, of: &str) -> String {
+        let names: Vec<String> = self.names().iter().map(|name| format!("{of}.{name}")).collect();
+        format!("(ROW({})::pg_catalog.text COLLATE pg_catalog.\"C\")", names.join(", "))
     }
 
     /// One row whose columns have the texts of the parameters from `first` on, NULL for NULL. Texts are what

@@ -19,6 +19,8 @@ pub(crate) struct Target {
     pub(crate) key: Vec<KeyColumn>,
     /// Why no row can be found by the key, where that is so: a version older than the table's present key.
     pub(crate) key_is_missing: Option<String>,
+    /// Whether it has columns of its own, which the source's rows say nothing of.
+    pub(crate) has_other_columns: bool,
     /// Whether it is partitioned: its rows lie in other tables.
     pub(crate) is_partitioned: bool,
 }

@@ -2,8 +2,8 @@
 
 use super::Source;
 use crate::publication::{
-    IdentityFinding, Plan, Publication, absent, absent_slot, identity_findings, partitions_of_other_identity,
-    unreadable,
+    IdentityFinding, Plan, Publication, absent, absent_slot, apart_from_their_roots, identity_findings,
+    partitions_of_other_identity, unreadable,
 };
 use crate::server::Server;
 use crate::slot::Slot;
@@ -52,7 +52,10 @@ impl Source {
         let partitions = partitions_of_other_identity(&self.sql, &self.config.publication)
             .await
             .map_err(at("source tables"))?;
-        items.extend(partitions.iter().map(|text| CheckItem::ok("source table", format!("warning: {text}"))));
+        let apart =
+            apart_from_their_roots(&self.sql, &self.config.publication).await.map_err(at("source tables"))?;
+        let warnings = partitions.iter().chain(&apart);
+        items.extend(warnings.map(|text| CheckItem::ok("source table", format!("warning: {text}"))));
         Ok(())
     }
 

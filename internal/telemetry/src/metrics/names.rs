@@ -72,7 +72,7 @@ metrics! {
     Gauge Count COPY_DONE_RATIO = "replicator_copy_done_ratio": "How much of the copy under way is durable, by blocks of the source's tables, 0 to 1; 1 when there is none.";
     Gauge Seconds COPY_ETA_SECONDS = "replicator_copy_eta_seconds": "When the copy under way will be done at its speed so far; 0 when there is none.";
     Gauge Count TABLES_ALTERING = "replicator_tables_altering": "Tables whose changes wait for a sink to follow a change of their schema.";
-    Gauge Count TABLES_ASIDE = "replicator_tables_set_aside": "Tables of which a sink refused a change, and whose changes go to no sink that holds state until they are copied anew.";
+    Gauge Count TABLES_ASIDE = "replicator_tables_set_aside": "Tables of which a sink refused a change, and which that sink gets nothing of until they are copied anew.";
     Counter Count COPY_FAILURES_TOTAL = "replicator_copy_failures_total" ["table"]: "Copies of a table that failed and are tried again later.";
 
     Counter Count SINK_EVENTS_TOTAL = "replicator_sink_events_total" ["sink"]: "Changes made durable in the sink.";

@@ -16,7 +16,8 @@ pub(super) enum Dialect {
 /// A line as either prints it, each value in its canonical spelling.
 ///
 /// Both write `\N` for NULL and have the same escapes but for `\v`, which is Postgres', and `\0` and `\'`, which
-/// are ClickHouse's. In an array Postgres escapes its text as a whole, ClickHouse each element's once.
+/// are ClickHouse's. In an array Postgres escapes its text as a whole, ClickHouse each element's once; an array that it has
+/// as a text begins as Postgres writes it.
 pub(super) fn canonical_row(line: &str, dialect: Dialect, columns: &[Column]) -> String {
     let fields = line.split('\t').count();
     // A table without columns prints empty lines.
@@ -28,7 +29,11 @@ pub(super) fn canonical_row(line: &str, dialect: Dialect, columns: &[Column]) ->
         }
         if field == "\\N" {
             row.push_str("\\N");
-        } else if column.is_array && dialect == Dialect::ClickHouse {
+        } else if column.is_array
+            && dialect == Dialect::ClickHouse
+            && field.starts_with('[')
+            && !field.contains("]={")
+        {
             canonical(field, column, &mut row);
         } else {
             canonical(&unescape(field), column, &mut row);
@@ -225,6 +230,14 @@ mod tests {
         ] {
             assert_eq!(unescape(escaped), value);
         }
+    }
+
+    #[test]
+    fn an_array_in_a_text_column_of_clickhouse_is_spelled_as_postgres_spells_it() {
+        let in_postgres = spelled(r#"{ok,"low, \\"quoted\\""}"#, Kind::Same, true);
+        let of_clickhouse = |field: &str| spelled_by(Dialect::ClickHouse, field, Kind::Same, true);
+        assert_eq!(of_clickhouse(r#"{ok,"low, \\"quoted\\""}"#), in_postgres);
+        assert_eq!(of_clickhouse(r#"['ok','low, "quoted"']"#), in_postgres);
     }
 
     #[test]

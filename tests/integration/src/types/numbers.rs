@@ -140,6 +140,12 @@ pub(super) const CASES: &[Case] = &[
     Case::new("numeric_76_76", 1700, "Decimal(76, 76)", &["0", ":=('0.' || repeat('9', 76))"])
         .sql("numeric(76,76)"),
     Case::text("numeric_77_2", 1700, &["0.00", ":=(repeat('9', 75) || '.99')"]).sql("numeric(77,2)"),
+    Case::text(
+        "numeric_100_80",
+        1700,
+        &["0", ":=('0.' || repeat('7', 80))", ":=('-1.' || repeat('0', 79) || '1')"],
+    )
+    .sql("numeric(100,80)"),
     Case::new("numeric_5_minus_3", 1700, "Decimal(8, 0)", &["0", "12345678", "-99999000"])
         .sql("numeric(5,-3)")
         .since(15),

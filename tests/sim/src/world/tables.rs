@@ -7,7 +7,7 @@ use crate::process::Process;
 use crate::reached;
 use futures_util::FutureExt;
 use replicator_model::source::TABLES;
-use replicator_pipeline::{Input, Notice};
+use replicator_pipeline::{Doubt, Input, Notice, Rewrite};
 use replicator_types::{Lsn, Position, Relation, TxnId};
 use std::sync::Arc;
 
@@ -56,14 +56,20 @@ impl World {
                 catalog.read_at = Lsn(snapshot);
                 let rows = self.server.source.full_rows(Some(table));
                 self.notes.0.insert(table, Note::Nothing);
+                let relation = Arc::new(catalog.relation());
+                // The pipeline is told when the table's turn comes, under the snapshot of all.
+                Copy::Taken { snapshot, rows, relation }
+            }
+            Copy::Taken { snapshot, rows, relation } => {
                 self.input(Input::CopiedAt(table, Lsn(snapshot)));
+                self.input(Input::CopiedAs(Arc::clone(&relation)));
                 if self.sabotages(Sabotage::ReleaseTooEarly) {
                     self.input(Input::Release(table));
                 }
                 if self.sabotages(Sabotage::NoteTooEarly) {
                     self.notes.0.insert(table, Note::Copied(snapshot));
                 }
-                Copy::Read { snapshot, rows, relation: Arc::new(catalog.relation()), sink: 0 }
+                Copy::Read { snapshot, rows, relation, sink: 0 }
             }
             Copy::Read { snapshot, sink, .. } if sink == self.stores.len() => {
                 self.notes.0.insert(table, Note::Copied(snapshot));
@@ -159,7 +165,11 @@ impl World {
         for notice in notices {
             self.trace(|| told(&notice));
             match notice {
-                Notice::Held { oid, .. } => self.set(oid, Copy::Waits),
+                // Or a change of schema has told the same before.
+                Notice::Held { oid, .. } if matches!(self.copy_of(oid), Some(Copy::ToBeHeld)) => {
+                    self.set(oid, Copy::Waits);
+                }
+                Notice::Held { .. } => {}
                 Notice::New(relation) => {
                     self.reached.insert(reached::NEW_TABLE);
                     self.set(relation.oid, Copy::Waits);
@@ -170,9 +180,19 @@ impl World {
                 }
                 Notice::ToAlter { after, at, known } => self.follow_schema(after, at, known),
                 // Rows may be where they do not belong: only another copy makes that right.
-                Notice::Doubtful(oid) => self.copy_again(oid),
+                Notice::Doubtful { oid, doubt } => {
+                    if doubt == Doubt::Columns {
+                        self.reached.insert(reached::GUESSED_WAITING);
+                    }
+                    self.copy_again(oid);
+                }
                 // It waits already.
-                Notice::Rewritten { after, .. } => self.rewritten(after.oid),
+                Notice::Rewritten { after, rewrite } => {
+                    if rewrite == Rewrite::Guess {
+                        self.reached.insert(reached::GUESSED);
+                    }
+                    self.rewritten(after.oid);
+                }
                 Notice::Altered { before, after } => {
                     if looks_like(&before, &after) {
                         self.reached.insert(reached::CATALOG_ONLY);
@@ -194,6 +214,8 @@ impl World {
                 return self.set(oid, Copy::Waits);
             }
             Some(Copy::ToBeHeld) => return self.set(oid, Copy::Waits),
+            // It is about to be held for that.
+            Some(Copy::CaughtUp { again: true, .. }) => return,
             // That is told first.
             Some(Copy::CaughtUp { from, held, again: false }) if self.joins(oid, from, held) => {
                 self.notes.caught_up(oid, from, &mut self.reached);

@@ -183,15 +183,17 @@ async fn a_truncate_waits_for_an_insert_that_was_given_up_and_still_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_dropped_while_it_is_written_to_stops_the_sink_and_is_named() {
+async fn a_table_dropped_while_it_is_written_to_is_what_the_error_is_about() {
     let fixture = Fixture::new();
     let orders = orders();
     let mut lane = fixture.lane(&[&orders]).await;
     write(&mut lane, batch(&[insert(&orders, (9, 0), &[T("1"), N, N])])).await;
     fixture.query("DROP TABLE {db}.orders");
     let error = try_write(&mut lane, batch(&[insert(&orders, (10, 0), &[T("1"), N, N])])).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Halt);
-    assert!(error.to_string().contains("orders") && error.to_string().contains("dropped"), "{error}");
+    assert_eq!((error.kind(), error.table()), (ErrorKind::Halt, Some(orders.oid)));
+    for part in ["orders", "dropped", "replicator resync"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
 }
 
 /// Lets TLS connections through to `upstream`.

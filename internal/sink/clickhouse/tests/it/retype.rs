@@ -238,6 +238,20 @@ async fn what_a_column_cannot_be_changed_to_follows_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_history_makes_text_of_a_column_that_cannot_be_changed_where_a_mirror_would_wait() {
+    let mut fixture = Fixture::new();
+    fixture.config.mode = ClickHouseMode::History;
+    assert_eq!(fixture.config.type_changes, TypeChanges::Error, "the default");
+    let (v1, v2) = versions(of(oid::INT4), of(oid::TIMESTAMPTZ));
+    let mut lane = fixture.lane(&[&v1]).await;
+    write(&mut lane, batch(&[insert(&v1, (10, 0), &[T("1"), T("5")])])).await;
+    announce(&mut lane, &v2, (20, 0)).await;
+    write(&mut lane, batch(&[insert(&v2, (20, 0), &[T("2"), T("2024-01-01 00:00:00+00")])])).await;
+    let rows = fixture.query("SELECT id, c FROM {db}.t ORDER BY id");
+    assert_eq!(rows, "1\t5\n2\t2024-01-01 00:00:00+00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_number_too_large_for_a_column_that_was_kept_is_treated_as_one_out_of_range() {
     let mut fixture = Fixture::new();
     fixture.config.type_changes = TypeChanges::Keep;

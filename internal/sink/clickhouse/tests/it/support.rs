@@ -168,6 +168,7 @@ pub(crate) fn table(name: &str, mut columns: Vec<Column>) -> Relation {
             .collect(),
         columns,
         key_text_is_identity: true,
+        is_guess: false,
     }
 }
 

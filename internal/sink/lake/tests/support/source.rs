@@ -37,6 +37,7 @@ pub fn items() -> Arc<Relation> {
             column("big", 3, oid::TEXT, "text", false),
         ],
         key_text_is_identity: true,
+        is_guess: false,
     })
 }
 

@@ -45,6 +45,7 @@ pub fn table(name: &str, columns: Vec<Column>) -> Arc<Relation> {
         key: replicator_types::indexes_of_key(&columns),
         columns,
         key_text_is_identity: true,
+        is_guess: false,
     })
 }
 

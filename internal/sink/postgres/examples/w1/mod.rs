@@ -44,6 +44,7 @@ pub(crate) fn relation(table_oid: u32, name: &str) -> Relation {
         ],
         key: vec![0],
         key_text_is_identity: true,
+        is_guess: false,
     }
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn sink(name: &str, url: String) -> Result<PostgresSink, SinkError> {
         password_file: None,
         create_tables: true,
         type_changes: TypeChanges::Error,
+        origin: false,
         connect_timeout_ms: 5_000,
     };
     replicator_sink_postgres::open(name.into(), config, 1, slog::Logger::root(slog::Discard, slog::o!()))

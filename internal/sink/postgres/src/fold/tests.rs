@@ -69,6 +69,7 @@ fn relation() -> Arc<Relation> {
         columns: vec![column("k", true), column("a", false), column("b", false)],
         key: vec![0],
         key_text_is_identity: false,
+        is_guess: false,
     })
 }
 

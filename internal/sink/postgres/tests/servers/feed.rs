@@ -53,6 +53,7 @@ pub(crate) fn relation(name: &str, columns: &[(&str, &str)]) -> Relation {
         name: name.into(),
         replica_identity: if key.is_empty() { ReplicaIdentity::Full } else { ReplicaIdentity::Default },
         key_text_is_identity: key_text_is_identity(&columns, &[]),
+        is_guess: false,
         key,
         columns,
     }

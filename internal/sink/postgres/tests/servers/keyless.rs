@@ -114,3 +114,100 @@ async fn rows_of_a_partitioned_table_are_found_in_their_partition() {
     send(&mut lane, &mut feed).await;
     assert_eq!(count(&server, "log"), 0);
 }
+
+type Row = [Option<String>; 2];
+
+fn texts(row: &Row) -> [Option<&str>; 2] {
+    [row[0].as_deref(), row[1].as_deref()]
+}
+
+/// Batches of so many changes are made at once, and not one by one.
+#[tokio::test]
+async fn many_changes_at_once_leave_what_they_leave_one_after_the_other() {
+    for version in VERSIONS {
+        let server = server(version);
+        server.sql(
+            "target",
+            "CREATE TABLE parts (a bigint, b text) PARTITION BY HASH (b);
+             CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE parts_1 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+        );
+        let mut lane = lane(&server).await;
+        let mut feed = Feed::new();
+        for (seed, name) in [(1_u64, "plain"), (2, "parts")] {
+            let table = Arc::new(relation(name, &[("a", "bigint"), ("b", "text")]));
+            let mut state = seed;
+            let mut any = |below: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as usize % below
+            };
+            let mut rows: Vec<Row> = Vec::new();
+            for batch in 0..12 {
+                for _ in 0..150 {
+                    let row: Row = [
+                        (any(5) > 0).then(|| any(4).to_string()),
+                        [None, Some(""), Some("(,)"), Some("\"quoted\", \\ and \n"), Some("x")][any(5)]
+                            .map(str::to_owned),
+                    ];
+                    let sort = any(10);
+                    if rows.is_empty() || sort < 4 {
+                        feed.insert(&table, &texts(&row));
+                        rows.push(row);
+                        continue;
+                    }
+                    let old = rows.swap_remove(any(rows.len()));
+                    if sort < 7 {
+                        feed.delete_full(&table, &texts(&old));
+                    } else {
+                        feed.update_full(&table, &texts(&old), &texts(&row));
+                        rows.push(row);
+                    }
+                }
+                send(&mut lane, &mut feed).await;
+                let mut wanted: Vec<String> = rows
+                    .iter()
+                    .map(|row| format!("{:?}", texts(row).map(|text| text.unwrap_or("NULL"))))
+                    .collect();
+                wanted.sort();
+                let client = server.client("target").await;
+                let found = client.query(&format!("SELECT a::text, b FROM {name}"), &[]).await.unwrap();
+                let mut found: Vec<String> = found
+                    .iter()
+                    .map(|row| [row.get::<_, Option<&str>>(0), row.get(1)].map(|text| text.unwrap_or("NULL")))
+                    .map(|row| format!("{row:?}"))
+                    .collect();
+                found.sort();
+                assert_eq!(found, wanted, "{version:?} {name}, batch {batch}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_changes_at_once_leave_what_only_the_target_has() {
+    let server = server(PgVersion::V18);
+    server.sql("target", "CREATE TABLE log (a bigint, b text, own int DEFAULT 7)");
+    let mut lane = lane(&server).await;
+    let log = Arc::new(relation("log", &[("a", "bigint"), ("b", "text")]));
+    let mut feed = Feed::new();
+    let numbers: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    for n in &numbers {
+        feed.insert(&log, &[Some(n), Some("x")]);
+    }
+    send(&mut lane, &mut feed).await;
+    server.sql("target", "UPDATE log SET own = 8");
+    for n in &numbers {
+        feed.update_full(&log, &[Some(n), Some("x")], &[Some(n), Some("y")]);
+    }
+    send(&mut lane, &mut feed).await;
+    for n in &numbers[..60] {
+        feed.delete_full(&log, &[Some(n), Some("y")]);
+    }
+    // Not there.
+    feed.delete_full(&log, &[Some("1000"), None]);
+    send(&mut lane, &mut feed).await;
+    assert_eq!(
+        server.sql("target", "SELECT count(*), min(a), min(b), min(own), max(own) FROM log"),
+        "40|60|y|8|8"
+    );
+}

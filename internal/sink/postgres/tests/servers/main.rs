@@ -40,6 +40,7 @@ fn config(url: &str) -> PostgresSinkConfig {
         password_file: None,
         create_tables: true,
         type_changes: TypeChanges::Error,
+        origin: false,
         connect_timeout_ms: 5_000,
     }
 }

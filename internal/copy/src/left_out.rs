@@ -1,0 +1,43 @@
+//! Sinks that are left out of a table: they refused a change of it, or a row while it was copied, and get nothing of it
+//! until somebody asks for the table. Their notes say so.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// By table and by sink, what the sink said.
+pub(crate) type Reasons = BTreeMap<u32, BTreeMap<usize, String>>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOut(Mutex<Reasons>);
+
+impl LeftOut {
+    pub(crate) fn new(reasons: Reasons) -> Self {
+        Self(Mutex::new(reasons))
+    }
+
+    pub(crate) fn is_left_out(&self, oid: u32, sink: usize) -> bool {
+        self.lock().get(&oid).is_some_and(|sinks| sinks.contains_key(&sink))
+    }
+
+    pub(crate) fn add(&self, oid: u32, sink: usize, reason: String) {
+        self.lock().entry(oid).or_default().insert(sink, reason);
+    }
+
+    pub(crate) fn remove(&self, oid: u32) {
+        self.lock().remove(&oid);
+    }
+
+    /// How many of such tables there are of which a sink is left out.
+    pub(crate) fn count(&self, is_such: impl Fn(u32) -> bool) -> usize {
+        self.lock().keys().filter(|oid| is_such(**oid)).count()
+    }
+
+    pub(crate) fn reasons(&self) -> Reasons {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reasons> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
