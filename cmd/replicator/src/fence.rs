@@ -17,7 +17,7 @@
 use async_trait::async_trait;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
 use replicator_source::{Term, Timelines};
-use replicator_types::{Batch, CheckItem, Lsn, Position, Relation};
+use replicator_types::{Batch, CheckItem, GeneratedColumn, Lsn, Position, Relation};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -188,6 +188,11 @@ impl Sink for Fenced {
     async fn alter(&self, relation: &Arc<Relation>, at: Position) -> Result<(), SinkError> {
         self.gate.pass().await?;
         self.sink.alter(relation, at).await
+    }
+
+    async fn follow_generated(&self, oid: u32, columns: &[GeneratedColumn]) -> Result<(), SinkError> {
+        self.gate.pass().await?;
+        self.sink.follow_generated(oid, columns).await
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {

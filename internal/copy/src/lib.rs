@@ -32,6 +32,7 @@
 
 mod altering;
 mod apart;
+mod generated;
 mod ledger;
 mod left_out;
 mod manager;

@@ -5,6 +5,7 @@
 //! it has caught up.
 
 use crate::altering::{SchemaChange, alter};
+use crate::generated::{self, Generated};
 use crate::ledger::{Ledger, Note, Plan};
 use crate::round::{self, Failure, Round};
 use crate::setup::Outcome;
@@ -46,6 +47,9 @@ pub(crate) struct Manager {
     refusal: Option<(u32, usize, String)>,
     /// See [`Beginning`].
     joining: Vec<u32>,
+    /// See [`Beginning`].
+    catalog: Vec<TableCatalog>,
+    generated: Generated,
     /// Their changes are to wait, and what came before is not durable yet.
     held: BTreeSet<u32>,
     /// Being copied, or copied while the pipeline hands on what waited.
@@ -77,13 +81,17 @@ pub(crate) struct Beginning {
     pub(crate) joining: Vec<u32>,
     /// See [`Setup::giving_up`](crate::Setup::giving_up).
     pub(crate) gives_up: bool,
+    /// The tables as the run began.
+    pub(crate) catalog: Vec<TableCatalog>,
 }
 
 impl Manager {
     pub(crate) fn new(shared: Arc<Shared>, beginning: Beginning) -> Self {
-        let Beginning { ledger, mode, tables, todo, joining, gives_up } = beginning;
+        let Beginning { ledger, mode, tables, todo, joining, gives_up, catalog } = beginning;
         let pause = Backoff::new(shared.backoff.0, shared.backoff.1);
         Self {
+            generated: Generated::start(Arc::clone(&shared)),
+            catalog,
             shared,
             ledger,
             mode,
@@ -117,6 +125,8 @@ impl Manager {
                 self.say_left_out(oid, sink, &reason);
             }
         }
+        let catalog = std::mem::take(&mut self.catalog);
+        self.tell_generated(&catalog);
         for oid in std::mem::take(&mut self.joining) {
             self.busy.insert(oid);
             let _ = self.shared.pipeline.send(Input::Release(oid));
@@ -684,8 +694,18 @@ impl Manager {
                 let _ = self.shared.pipeline.send(Input::Forget(oid));
             }
         }
+        self.tell_generated(&tables);
         let _ = self.shared.pipeline.send(Input::Catalog(tables));
         Ok(())
+    }
+
+    fn tell_generated(&self, tables: &[TableCatalog]) {
+        let of = |table: &TableCatalog| generated::Table {
+            oid: table.oid,
+            sinks: self.receivers(table.oid),
+            columns: table.generated.clone(),
+        };
+        self.generated.tell(tables.iter().map(of).collect());
     }
 
     /// Whether the keys of a table's rows may be others, or be written in another way: what is under the old ones has to go.

@@ -11,6 +11,7 @@
 //! A range counts as durable when it was read to its end and every batch of it is durable in every sink that takes
 //! it; then the sinks' notes say so.
 
+use crate::generated;
 use crate::ledger::{Copying, Note, PartDone, Plan};
 use crate::progress::Progress;
 use crate::shared::Shared;
@@ -531,6 +532,10 @@ async fn begin(
         Ok(is_empty) => is_empty,
         Err((sink, text)) => return Err(NotBegun::Failed(Failure { oid, name, sink, text })),
     };
+    for sink in sinks.iter().filter_map(|sink| shared.sink(*sink)) {
+        // With an error they come later, by the next look at the catalog.
+        let _ = generated::tell(sink.as_ref(), oid, &table.generated, &shared.logger).await;
+    }
     if !is_empty && !is_resumed && !has_key {
         let text = format!(
             "table {name} has no key, and its counterpart in a sink has rows: copied rows could not be told from \

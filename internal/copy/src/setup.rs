@@ -216,7 +216,7 @@ impl Setup {
             self.settings;
         let storages = self.storages;
         // What has changed while nobody followed, and no change tells of.
-        let _ = pipeline.send(Input::Catalog(self.catalog));
+        let _ = pipeline.send(Input::Catalog(self.catalog.clone()));
         // Nobody waits for what a sink has refused of tables that are not published any more.
         for oid in self.left_out.keys().filter(|oid| !self.tables.contains_key(oid)) {
             let _ = pipeline.send(Input::Forget(*oid));
@@ -243,6 +243,7 @@ impl Setup {
             todo,
             joining,
             gives_up: self.gives_up,
+            catalog: self.catalog,
         };
         Manager::new(shared, beginning).run(notices, catalog_interval).await.unwrap_or_else(Outcome::Failed)
     }

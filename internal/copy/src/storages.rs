@@ -92,6 +92,9 @@ struct StorageNote {
     leaves: Vec<(u32, u32, u64)>,
     /// Attribute number, transaction.
     attributes: Vec<(i16, u32)>,
+    /// Attribute numbers without values in the stream.
+    #[serde(default)]
+    unsent: Vec<i16>,
     /// `pg_type.oid`, and how its values are written.
     #[serde(default)]
     types: Vec<(u32, Vec<i32>)>,
@@ -106,6 +109,7 @@ impl StorageNote {
             is_partitioned: storage.is_partitioned,
             leaves: storage.leaves.iter().map(|leaf| (leaf.oid, leaf.file_node, leaf.joined_by)).collect(),
             attributes: storage.attributes.clone(),
+            unsent: storage.unsent.clone(),
             types: storage.types.clone(),
             memberships: storage.memberships.clone(),
         }
@@ -117,6 +121,7 @@ impl StorageNote {
             is_partitioned: self.is_partitioned,
             leaves: self.leaves.into_iter().map(leaf).collect(),
             attributes: self.attributes,
+            unsent: self.unsent,
             types: self.types,
             memberships: self.memberships,
         }
@@ -133,6 +138,7 @@ mod tests {
             is_partitioned: true,
             leaves: leaves.iter().map(leaf).collect(),
             attributes: vec![(1, xid)],
+            unsent: vec![2],
             types: vec![(20, vec![i32::MIN, 7])],
             memberships: Some(vec![30]),
         }

@@ -11,7 +11,9 @@ use crate::SourceError;
 use crate::default_expression::is_literal;
 use crate::sql::{Parameter, Sql, column, lsn};
 use crate::value_types::{self, value_types};
-use replicator_types::{Column, ColumnKind, Leaf, Lsn, ReplicaIdentity, Storage, TableCatalog};
+use replicator_types::{
+    Column, ColumnKind, GeneratedColumn, Leaf, Lsn, ReplicaIdentity, Storage, TableCatalog,
+};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
@@ -23,10 +25,10 @@ pub(crate) const FIRST_USER_OID: u32 = 16_384;
 
 /// From this version on a publication can have generated columns sent, and the catalog tells whether it does.
 /// Before, they are never sent, whatever the catalog says.
-const GENERATED_COLUMNS_SINCE: u32 = 180_000;
+pub(crate) const GENERATED_COLUMNS_SINCE: u32 = 180_000;
 
 /// The query around a `published(oid, columns, generated)`: NULL columns are all, `generated` tells whether
-/// generated ones are among them.
+/// generated ones are among them. Those that are not come with `is_sent` false; none do where others are not sent either.
 const COLUMNS: &str = "
 , domain AS (
     SELECT t.oid, t.typbasetype AS base, t.typtypmod AS modifier FROM pg_type t WHERE t.typtype = 'd'
@@ -41,6 +43,9 @@ SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS ta
        a.attnum, a.attname::text AS column_name, a.attnotnull AS not_null, a.atttypid AS type_oid,
        a.attisdropped AS is_dropped, a.atthasdef OR a.attidentity <> '' AS has_default,
        CASE WHEN a.attgenerated = '' THEN pg_get_expr(f.adbin, f.adrelid) END AS default_expression,
+       CASE WHEN a.attgenerated <> '' THEN pg_get_expr(f.adbin, f.adrelid) END AS generation_expression,
+       a.attgenerated = 'v' AS is_virtual,
+       a.attgenerated = '' OR p.generated AND (p.columns IS NULL OR a.attname = ANY (p.columns)) AS is_sent,
        CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END AS missing_text,
        a.xmin::text::int8 AS written_by,
        format_type(a.atttypid, a.atttypmod) AS type_sql,
@@ -59,7 +64,11 @@ LEFT JOIN pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmed
 LEFT JOIN pg_index ri ON ri.indrelid = c.oid AND ri.indisreplident AND ri.indisvalid
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
     AND (a.attisdropped OR (p.columns IS NULL OR a.attname = ANY (p.columns))
-                       AND (p.generated OR a.attgenerated = ''))
+                       AND (p.generated OR a.attgenerated = '')
+                        OR a.attgenerated <> '' AND NOT EXISTS (
+                            SELECT FROM pg_attribute o
+                            WHERE o.attrelid = c.oid AND o.attnum > 0 AND NOT o.attisdropped AND o.attgenerated = ''
+                              AND o.attname <> ALL (p.columns)))
 LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
 LEFT JOIN resolved d ON d.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)
@@ -296,15 +305,25 @@ fn assemble(
                 dropped: Vec::new(),
                 nondeterministic: Vec::new(),
                 storage: Storage::default(),
+                generated: Vec::new(),
             });
         }
         // A table may have no columns.
         if let (Some(table), Some(attnum)) = (tables.last_mut(), column::<Option<i16>>(row, "attnum", doing)?)
         {
+            let is_dropped: bool = column(row, "is_dropped", doing)?;
+            let is_computed = !is_dropped && !column::<bool>(row, "is_sent", doing)?;
+            if is_dropped || is_computed {
+                table.storage.unsent.push(attnum);
+            }
+            if is_computed {
+                table.generated.push(generated_column(row, attnum, doing)?);
+                continue;
+            }
             // A transaction id has 32 bits.
             let written_by = column::<i64>(row, "written_by", doing)?.unsigned_abs() as u32;
             table.storage.attributes.push((attnum, written_by));
-            if column(row, "is_dropped", doing)? {
+            if is_dropped {
                 table.dropped.push(attnum);
             } else {
                 add_column(table, row, attnum, doing)?;
@@ -333,6 +352,14 @@ fn add_leaves(tables: &mut [TableCatalog], rows: &[Row], doing: &str) -> Result<
     Ok(())
 }
 
+fn generated_column(row: &Row, attnum: i16, doing: &str) -> Result<GeneratedColumn, SourceError> {
+    Ok(GeneratedColumn {
+        column: described(row, attnum, doing)?,
+        expression: column::<Option<String>>(row, "generation_expression", doing)?.unwrap_or_default(),
+        is_virtual: column(row, "is_virtual", doing)?,
+    })
+}
+
 fn add_column(table: &mut TableCatalog, row: &Row, attnum: i16, doing: &str) -> Result<(), SourceError> {
     let name: String = column(row, "column_name", doing)?;
     let marks = [
@@ -345,8 +372,13 @@ fn add_column(table: &mut TableCatalog, row: &Row, attnum: i16, doing: &str) -> 
             names.push(name.clone());
         }
     }
-    table.columns.push(Column {
-        name,
+    table.columns.push(described(row, attnum, doing)?);
+    Ok(())
+}
+
+fn described(row: &Row, attnum: i16, doing: &str) -> Result<Column, SourceError> {
+    Ok(Column {
+        name: column(row, "column_name", doing)?,
         attnum,
         type_oid: column(row, "type_oid", doing)?,
         base_type_oid: column::<Option<u32>>(row, "base_oid", doing)?.unwrap_or_default(),
@@ -360,8 +392,7 @@ fn add_column(table: &mut TableCatalog, row: &Row, attnum: i16, doing: &str) -> 
             .filter(|expression| is_literal(expression))
             .map(str::to_owned),
         missing_text: column(row, "missing_text", doing)?,
-    });
-    Ok(())
+    })
 }
 
 fn kind(row: &Row, doing: &str) -> Result<ColumnKind, SourceError> {

@@ -189,6 +189,7 @@ mod tests {
             dropped: Vec::new(),
             nondeterministic: Vec::new(),
             storage: replicator_types::Storage::default(),
+            generated: Vec::new(),
         }
     }
 

@@ -92,6 +92,8 @@ pub(crate) struct Plan {
     /// The tables as of now.
     pub(crate) tables: Vec<TableCatalog>,
     target: Target,
+    /// Whether the server can send what generated columns hold.
+    sends_generated: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -118,7 +120,7 @@ impl Plan {
                 patterns.0
             )));
         }
-        Ok(Self { tables, target })
+        Ok(Self { tables, target, sends_generated: server.version_num >= catalog::GENERATED_COLUMNS_SINCE })
     }
 
     /// What it will hold, in words.
@@ -147,8 +149,9 @@ impl Plan {
             }
         };
         // Partitions come and go; what has a name in the sinks is the partitioned table.
+        let generated = if self.sends_generated { ", publish_generated_columns = stored" } else { "" };
         format!(
-            "CREATE PUBLICATION {} FOR {target} WITH (publish_via_partition_root = true)",
+            "CREATE PUBLICATION {} FOR {target} WITH (publish_via_partition_root = true{generated})",
             quote_identifier(name)
         )
     }
@@ -382,6 +385,7 @@ mod tests {
             dropped: Vec::new(),
             nondeterministic: Vec::new(),
             storage: replicator_types::Storage::default(),
+            generated: Vec::new(),
         }
     }
 
@@ -423,11 +427,14 @@ mod tests {
 
     #[test]
     fn names_are_quoted_in_the_statement() {
-        let plan = Plan { tables: vec![table("Shop", "a\"b")], target: Target::Tables };
-        assert_eq!(
-            plan.statement("p"),
-            "CREATE PUBLICATION \"p\" FOR TABLE \"Shop\".\"a\"\"b\" WITH (publish_via_partition_root = true)"
-        );
+        let statement = |sends_generated| {
+            let tables = vec![table("Shop", "a\"b")];
+            Plan { tables, target: Target::Tables, sends_generated }.statement("p")
+        };
+        let until_with =
+            "CREATE PUBLICATION \"p\" FOR TABLE \"Shop\".\"a\"\"b\" WITH (publish_via_partition_root = true";
+        assert_eq!(statement(false), format!("{until_with})"));
+        assert_eq!(statement(true), format!("{until_with}, publish_generated_columns = stored)"));
     }
 
     #[test]

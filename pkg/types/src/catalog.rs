@@ -27,6 +27,22 @@ pub struct TableCatalog {
     pub nondeterministic: Vec<String>,
     /// Where its rows lie, and which transactions wrote its attributes.
     pub storage: Storage,
+    /// Columns that the source computes and does not send; none where it does not send others either, by a list of
+    /// columns.
+    pub generated: Vec<GeneratedColumn>,
+}
+
+/// A generated column that is not sent: what is in it follows from the other columns of its row.
+///
+/// Source: <https://www.postgresql.org/docs/current/ddl-generated-columns.html>.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratedColumn {
+    /// As if it were sent.
+    pub column: Column,
+    /// The expression as SQL; what is not of `pg_catalog` has its schema's name.
+    pub expression: String,
+    /// Whether it is computed when it is read (`VIRTUAL`), rather than when the row is written.
+    pub is_virtual: bool,
 }
 
 /// What tells that rows were changed, or came and went, without a change in the stream: `ALTER TABLE` that computes
@@ -44,6 +60,9 @@ pub struct Storage {
     /// Of each attribute, dropped ones included, the transaction that wrote its row of `pg_attribute` last. That is a
     /// subtransaction's id where one did it; the low 32 bits, which wrap around.
     pub attributes: Vec<(i16, u32)>,
+    /// Attribute numbers of which no values are sent: of columns that were dropped, or are computed. One that leaves has
+    /// values in rows of which no change tells.
+    pub unsent: Vec<i16>,
     /// Types of users under its columns, by `pg_type.oid`, with numbers that stand for how their values are written: of an
     /// enum one for each label, in the order in which they came; of a composite one for its attributes.
     pub types: Vec<(u32, Vec<i32>)>,
@@ -110,6 +129,9 @@ impl Storage {
             return StorageChange::Rewritten;
         }
         if self.types.iter().any(|of| !of_type_unchanged(before, of)) {
+            return StorageChange::Rewritten;
+        }
+        if before.unsent.iter().any(|attnum| !self.unsent.contains(attnum)) {
             return StorageChange::Rewritten;
         }
         StorageChange::None
@@ -214,9 +236,18 @@ mod tests {
             is_partitioned,
             leaves: leaves.iter().map(leaf).collect(),
             attributes: attributes.to_vec(),
-            types: vec![],
-            memberships: None,
+            ..Storage::default()
         }
+    }
+
+    #[test]
+    fn a_computed_column_whose_values_are_sent_from_now_on_has_them_in_rows_that_are_there() {
+        let of =
+            |unsent: &[i16]| Storage { unsent: unsent.to_vec(), ..storage(false, &[(5, 100)], &[(1, 700)]) };
+        let after = |unsent| of(unsent).change_since(&of(&[2, 4]));
+        assert_eq!(after(&[2, 4]), StorageChange::None);
+        assert_eq!(after(&[2, 4, 5]), StorageChange::None, "another one, or one that was dropped");
+        assert_eq!(after(&[2]), StorageChange::Rewritten);
     }
 
     #[test]

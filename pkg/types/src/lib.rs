@@ -23,7 +23,9 @@ mod tuple;
 
 pub use batch::{Batch, BatchBuilder, Change, NewChange, Op, Phase, TransactionMeta, TxnId};
 pub use budget::{Budget, Charge};
-pub use catalog::{Leaf, Storage, StorageChange, TableCatalog, indexes_of_key, key_text_is_identity};
+pub use catalog::{
+    GeneratedColumn, Leaf, Storage, StorageChange, TableCatalog, indexes_of_key, key_text_is_identity,
+};
 pub use check::CheckItem;
 pub use hash::{KeyHasher, shard_of};
 pub use lsn::{Lsn, ParseLsnError};

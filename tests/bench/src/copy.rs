@@ -11,6 +11,7 @@
 
 use crate::drain::target_options;
 use crate::figures::{Figures, Outcome, Target};
+use crate::options::with_settings;
 use crate::workload::{W1_TABLE, insert_w1};
 use replicator_harness::{ClickHouse, ClickHouseOptions, Config, PgOptions, PgVersion, Postgres, Replicator};
 use std::process::Stdio;
@@ -47,16 +48,17 @@ impl Way {
     }
 }
 
-struct Bench {
+struct Bench<'a> {
     rows: usize,
     source: Postgres,
     target: Postgres,
     clickhouse: ClickHouse,
+    settings: &'a [(String, toml::Value)],
 }
 
 /// Loads `rows` and copies them so many times in each way.
-pub(crate) fn run(rows: usize, rounds: usize) -> Outcome {
-    let bench = Bench::load(rows);
+pub(crate) fn run(rows: usize, rounds: usize, settings: &[(String, toml::Value)]) -> Outcome {
+    let bench = Bench::load(rows, settings);
     let title = format!("{rows} rows, copied over TCP loopback");
     println!("{title}; median of {rounds} rounds\n");
     let mut outcome =
@@ -71,8 +73,8 @@ pub(crate) fn run(rows: usize, rounds: usize) -> Outcome {
     outcome
 }
 
-impl Bench {
-    fn load(rows: usize) -> Self {
+impl<'a> Bench<'a> {
+    fn load(rows: usize, settings: &'a [(String, toml::Value)]) -> Self {
         let source = Postgres::start(PgVersion::V15, &PgOptions::default().setting("max_wal_size", "8GB"));
         source.createdb("bench");
         source.sql("bench", W1_TABLE);
@@ -85,7 +87,7 @@ impl Bench {
         println!("loaded in {:.1} s", start.elapsed().as_secs_f64());
         let target = Postgres::start(PgVersion::V15, &target_options());
         let clickhouse = ClickHouse::start(&ClickHouseOptions::default());
-        Self { rows, source, target, clickhouse }
+        Self { rows, source, target, clickhouse, settings }
     }
 
     fn copy(&self, way: Way, round: usize) -> Figures {
@@ -160,7 +162,8 @@ impl Bench {
             .set("source.publication", "p")
             .set("source.snapshot", "only")
             .set("http.listen", "");
-        let finished = Replicator::run_to_end(&with_sink(config), &[]);
+        let config = with_settings(with_sink(config), self.settings);
+        let finished = Replicator::run_to_end(&config, &[]);
         assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr);
         self.source.sql("bench", &format!("SELECT pg_drop_replication_slot('{slot}')"));
         Figures::of(&finished)

@@ -15,6 +15,7 @@
 use crate::arrived::{self, Checksum};
 use crate::cpu;
 use crate::figures::{Figures, Outcome, Target};
+use crate::options::with_settings;
 use crate::targets;
 use crate::workload::{END_TABLE, Workload};
 use replicator_harness::{
@@ -320,12 +321,7 @@ impl<'a> Bench<'a> {
             Reader::Lake => config.sink("sink", "lake", &format!("file://{}", folder.display())),
             _ => config.blackhole("sink"),
         };
-        for (path, value) in self.settings {
-            config = match path.strip_prefix("sink.") {
-                Some(path) => config.set_sink("sink", path, value.clone()),
-                None => config.set(path, value.clone()),
-            };
-        }
+        config = with_settings(config, self.settings);
         let replicator = Replicator::spawn_with(&config, &["--endpos", &self.end], &[]);
         Figures::of(&replicator.finish(DRAIN_TIMEOUT).expect_success())
     }

@@ -42,7 +42,7 @@ fn main() {
                     &options.settings,
                 ));
             }
-            Part::Copy => outcomes.push(copy::run(options.copy_rows, options.rounds)),
+            Part::Copy => outcomes.push(copy::run(options.copy_rows, options.rounds, &options.settings)),
             Part::Latency => all.extend([latency::run(&options)]),
             Part::Memory => all.extend([memory::run(options.rows, options.is_smoke)]),
         }

@@ -2,6 +2,7 @@
 
 use crate::drain::Reader;
 use crate::workload::Workload;
+use replicator_harness::Config;
 use std::path::PathBuf;
 
 /// A part of the run.
@@ -132,6 +133,17 @@ fn setting(text: &str) -> Result<(String, toml::Value), String> {
         format!("value = {value}").parse().map_err(|error| format!("{text}: {error}"))?;
     let value = table.remove("value").ok_or_else(|| format!("--set takes path=value, not {text}"))?;
     Ok((path.to_owned(), value))
+}
+
+/// The configuration of a replicator with the sink `sink`, with these settings: `sink.` are that one's.
+pub(crate) fn with_settings(mut config: Config, settings: &[(String, toml::Value)]) -> Config {
+    for (path, value) in settings {
+        config = match path.strip_prefix("sink.") {
+            Some(path) => config.set_sink("sink", path, value.clone()),
+            None => config.set(path, value.clone()),
+        };
+    }
+    config
 }
 
 #[cfg(test)]

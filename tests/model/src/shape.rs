@@ -161,6 +161,7 @@ impl Shape {
             dropped: self.dropped.clone(),
             nondeterministic: Vec::new(),
             storage: Storage { attributes, ..Storage::default() },
+            generated: Vec::new(),
         }
     }
 }

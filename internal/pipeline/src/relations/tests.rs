@@ -27,6 +27,7 @@ fn catalog(columns: &[(i16, &str)], dropped: &[i16]) -> TableCatalog {
         dropped: dropped.to_vec(),
         nondeterministic: vec![],
         storage: replicator_types::Storage::default(),
+        generated: vec![],
     }
 }
 

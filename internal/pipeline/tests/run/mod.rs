@@ -55,6 +55,7 @@ pub(crate) fn catalog(columns: usize, read_at: u64) -> TableCatalog {
         dropped: vec![],
         nondeterministic: vec![],
         storage: Storage::default(),
+        generated: vec![],
     }
 }
 

@@ -40,7 +40,7 @@ pub use blackhole::{Blackhole, Nothing};
 pub use error::{ErrorKind, SinkError};
 
 use async_trait::async_trait;
-use replicator_types::{Batch, CheckItem, Lsn, Position, Relation, SlotIdentity};
+use replicator_types::{Batch, CheckItem, GeneratedColumn, Lsn, Position, Relation, SlotIdentity};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -166,6 +166,13 @@ pub trait Sink: Send + Sync {
     ///
     /// Without one of its own a sink finds each version with the first batch that has it.
     async fn alter(&self, _relation: &Arc<Relation>, _at: Position) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Follows what the source computes in a table and does not send: these are all such columns now, in a table that the
+    /// sink has, or may have later. A sink that computes values itself has the same columns after `Ok(())`, as far as it
+    /// can have them. Called again and again, mostly with what it knows; an error holds up nothing.
+    async fn follow_generated(&self, _oid: u32, _columns: &[GeneratedColumn]) -> Result<(), SinkError> {
         Ok(())
     }
 

@@ -79,6 +79,8 @@ struct ColumnDescription<'a> {
     element: Option<ElementDescription>,
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -372,5 +374,6 @@ fn describe_column(column: &Column) -> ColumnDescription<'_> {
         kind,
         element,
         missing: column.missing_text.as_deref(),
+        default: column.default_sql.as_deref(),
     }
 }

@@ -48,8 +48,8 @@
 //! `relation` describes the table as the following events of the file have it: `oid`, `replica_identity`,
 //! `key_text_is_identity`, and `columns`, each with `name`, `type` (SQL), `key`, `not_null`, `attnum`,
 //! `type_oid`, `base_type_oid`, `type_modifier`, `kind` (`scalar`, `enum`, `array` with its `element`, `other`), and
-//! `missing`, the value as text that rows have which are older than the column, where it is not NULL. So a file can
-//! be replayed without any other. A change of the table's shape is no event: the first event behind it has the new
+//! `missing`, the value as text that rows have which are older than the column, where it is not NULL, and `default`, as
+//! SQL, where it is a literal. So a file can be replayed without any other. A change of the table's shape is no event: the first event behind it has the new
 //! description, and `attnum` tells which columns are the same.
 //!
 //! # Copied rows

@@ -333,6 +333,7 @@ async fn a_new_shape_of_a_table_is_told_by_the_next_row_and_is_no_event() {
             Column {
                 attnum: 3,
                 missing_text: Some("none".into()),
+                default_sql: Some("'some'::text".into()),
                 ..column("note", oid::TEXT, "text", false)
             },
         ],
@@ -347,7 +348,8 @@ async fn a_new_shape_of_a_table_is_told_by_the_next_row_and_is_no_event() {
     assert_eq!(event_ids(&store).await, [before.id(), after.id()]);
     let note = &lines[1]["relation"]["columns"][2];
     assert_eq!(
-        (&note["name"], &note["attnum"], &note["missing"]),
-        (&json!("note"), &json!(3), &json!("none"))
+        (&note["name"], &note["attnum"], &note["missing"], &note["default"]),
+        (&json!("note"), &json!(3), &json!("none"), &json!("'some'::text"))
     );
+    assert_eq!(lines[1]["relation"]["columns"][1].get("default"), None);
 }

@@ -1,7 +1,8 @@
 //! A table of the target follows its table at the source to a newer version.
 //!
 //! ```text
-//!   record ─┬─ columns gone at the source ─▶ DROP COLUMN
+//!   record ─┬─ generated columns in the way ▶ DROP COLUMN; they come again, see `generated`
+//!           ├─ columns gone at the source ─▶ DROP COLUMN
 //!           ├─ other names ────────────────▶ RENAME COLUMN (by way of temporary names where they are exchanged)
 //!           ├─ another key ────────────────▶ DROP the index that was made here
 //!           ├─ other types ────────────────▶ ALTER TYPE, through text if need be; else by `type_changes`
@@ -20,15 +21,16 @@
 //! Source: <https://www.postgresql.org/docs/current/sql-altertable.html>.
 
 use crate::create;
-use crate::error;
 use crate::existing::Existing;
+use crate::generated;
 use crate::record::{Record, RecordColumn};
 use crate::sql::{ident, literal, table};
+use crate::statements::Statements;
 use crate::types::{TEXT, Types};
 use replicator_config::TypeChanges;
-use replicator_sink::{ErrorKind, SinkError};
+use replicator_sink::SinkError;
 use replicator_types::{Column, Relation, ReplicaIdentity};
-use slog::{Logger, info, warn};
+use slog::{Logger, warn};
 use std::sync::Arc;
 use tokio_postgres::Client;
 
@@ -45,33 +47,18 @@ pub(crate) struct Hand<'a> {
 }
 
 impl Hand<'_> {
-    async fn execute(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
-        info!(self.logger, "changing the target's schema"; "statement" => sql);
-        self.client.batch_execute(sql).await
+    pub(crate) fn statements(&self) -> Statements<'_> {
+        Statements { client: self.client, logger: self.logger, doing: self.doing }
     }
 
     /// Runs a statement that has to succeed.
     pub(crate) async fn run(&self, sql: &str) -> Result<(), SinkError> {
-        self.execute(sql).await.map_err(|error| error::of_server(&error, self.doing))
+        self.statements().run(sql).await
     }
 
-    /// Runs a statement that may be refused. The text is why it was; the transaction is as before then.
+    /// Runs a statement that may be refused; see [`Statements::attempt`].
     async fn attempt(&self, sql: &str) -> Result<Result<(), String>, SinkError> {
-        self.client
-            .batch_execute("SAVEPOINT replicator_attempt")
-            .await
-            .map_err(|error| error::of_server(&error, self.doing))?;
-        let Err(refusal) = self.execute(sql).await else {
-            let released = self.client.batch_execute("RELEASE SAVEPOINT replicator_attempt").await;
-            return released.map(Ok).map_err(|error| error::of_server(&error, self.doing));
-        };
-        let told = error::of_server(&refusal, self.doing);
-        if told.kind() == ErrorKind::Retry {
-            return Err(told);
-        }
-        let undone = self.client.batch_execute("ROLLBACK TO SAVEPOINT replicator_attempt").await;
-        undone.map_err(|error| error::of_server(&error, self.doing))?;
-        Ok(Err(refusal.as_db_error().map_or_else(|| refusal.to_string(), |error| error.message().to_owned())))
+        self.statements().attempt(sql).await
     }
 }
 
@@ -112,6 +99,8 @@ pub(crate) async fn place_table(
 /// Everything but the table's own name.
 pub(crate) async fn columns(hand: &Hand<'_>, record: &mut Record, aims: &Aims) -> Result<(), SinkError> {
     let relation = hand.relation;
+    let is_in_the_way = |record: &Record| touches_what_others_need(relation, record);
+    generated::make_way(hand, record, is_in_the_way).await?;
     let before = look_up(hand).await?;
     let known: Vec<Option<RecordColumn>> =
         relation.columns.iter().map(|column| record.column(column).cloned()).collect();
@@ -154,6 +143,17 @@ pub(crate) async fn columns(hand: &Hand<'_>, record: &mut Record, aims: &Aims) -
     }
     record.since = relation.since.0;
     Ok(())
+}
+
+/// Whether columns go or get another type: the server does neither where generated columns are made from them.
+fn touches_what_others_need(relation: &Relation, record: &Record) -> bool {
+    record.columns.iter().any(|made| {
+        let stays = relation
+            .columns
+            .iter()
+            .find(|column| record.column(column).is_some_and(|known| known.name == made.name));
+        stays.is_none_or(|column| column.type_sql != made.type_sql)
+    })
 }
 
 async fn look_up(hand: &Hand<'_>) -> Result<Existing, SinkError> {

@@ -34,7 +34,8 @@
 //! # Files
 //! `sink`, `lane`, `order`, `copying`: the contract's face. `fold`, `plan`, `encode`, `copy_plan`, `copy_text`, `copy_binary`, `passage`:
 //! bytes in, statements' input out, without I/O. `session`, `checkpoint`, `copied`, `apply`, `rowwise`, `enums`: the
-//! transaction. `resolve`, `record`, `evolve`, `create`, `existing`, `types`, `target`, `check`: the target's tables.
+//! transaction. `resolve`, `record`, `evolve`, `generated`, `create`, `statements`, `existing`, `types`, `target`, `check`:
+//! the target's tables.
 //! `own_tables`, `notes`: schema `replicator`. `sql`: the text of every statement that applies changes.
 //!
 //! Sources: <https://www.postgresql.org/docs/current/sql-copy.html> (text format),
@@ -59,6 +60,7 @@ mod existing;
 mod failure;
 mod fence;
 mod fold;
+mod generated;
 mod lane;
 mod mapping;
 mod multiset;
@@ -74,6 +76,7 @@ mod rowwise;
 mod session;
 mod sink;
 mod sql;
+mod statements;
 mod target;
 mod types;
 

@@ -16,7 +16,7 @@
 use crate::notes::{self, OWN_PREFIX};
 use crate::own_tables::StreamKey;
 use replicator_sink::SinkError;
-use replicator_types::{Column, Lsn, Relation};
+use replicator_types::{Column, GeneratedColumn, Lsn, Relation};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
@@ -34,6 +34,46 @@ pub(crate) struct Record {
     /// The index over the key, or its constraint, where it was made here.
     pub(crate) key_index: Option<String>,
     pub(crate) columns: Vec<RecordColumn>,
+    /// What was made of columns that the source computes and does not send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) generated: Vec<RecordGenerated>,
+}
+
+/// A generated column that was made here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct RecordGenerated {
+    pub(crate) attnum: i16,
+    pub(crate) name: String,
+    pub(crate) type_sql: String,
+    /// The source's.
+    pub(crate) expression: String,
+    /// What the target made of it.
+    pub(crate) made: String,
+}
+
+impl RecordGenerated {
+    pub(crate) fn of(generated: &GeneratedColumn) -> Self {
+        let GeneratedColumn { column, expression, is_virtual: _ } = generated;
+        Self {
+            attnum: column.attnum,
+            name: column.name.clone(),
+            type_sql: column.type_sql.clone(),
+            expression: expression.clone(),
+            made: String::new(),
+        }
+    }
+
+    /// The record of it as a column that is sent.
+    pub(crate) fn as_sent(self) -> RecordColumn {
+        RecordColumn {
+            attnum: self.attnum,
+            name: self.name,
+            type_sql: self.type_sql,
+            stand_in: None,
+            not_null: false,
+            default_sql: None,
+        }
+    }
 }
 
 /// What was made of a column. The name is the target's; type, NOT NULL and default are the source's, as far as
@@ -75,6 +115,7 @@ impl Record {
             name: relation.name.clone(),
             key_index: None,
             columns: relation.columns.iter().map(column).collect(),
+            generated: Vec::new(),
         }
     }
 
@@ -139,7 +180,7 @@ impl Record {
         notes::put(client, key, &note_key(oid), Some(&text)).await
     }
 
-    fn parse(oid: u32, text: &str) -> Result<Self, SinkError> {
+    pub(crate) fn parse(oid: u32, text: &str) -> Result<Self, SinkError> {
         serde_json::from_str(text).map_err(|error| {
             SinkError::halt(format!(
                 "the note {} in replicator.notes of the target cannot be read: {error}; delete it, and the table's columns \

@@ -17,6 +17,7 @@
 use crate::create::{self, under_lock};
 use crate::evolve::{self, Hand};
 use crate::existing::Existing;
+use crate::generated::Followed;
 use crate::own_tables::StreamKey;
 use crate::record::{Place, Record};
 use crate::target::Target;
@@ -49,6 +50,7 @@ pub(crate) struct Resolver {
     pub(crate) create_tables: bool,
     pub(crate) type_changes: TypeChanges,
     pub(crate) logger: Logger,
+    pub(crate) generated: Followed,
     generation: AtomicU64,
 }
 
@@ -59,7 +61,8 @@ impl Resolver {
         type_changes: TypeChanges,
         logger: Logger,
     ) -> Self {
-        Self { key, create_tables, type_changes, logger, generation: AtomicU64::new(0) }
+        let generated = Followed::default();
+        Self { key, create_tables, type_changes, logger, generated, generation: AtomicU64::new(0) }
     }
 
     /// Whether what was made of that table is there.

@@ -4,6 +4,7 @@ use crate::connector::{Connector, SERVER_VERSION_MIN};
 use crate::copying;
 use crate::error;
 use crate::fence::{self, Fence};
+use crate::generated;
 use crate::lane::{PostgresCopyLane, PostgresLane};
 use crate::notes::{self, OWN_PREFIX};
 use crate::own_tables::{self, StreamKey};
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 use replicator_config::{PostgresSinkConfig, TypeChanges};
 use replicator_pgconn::ConnectOptions;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
-use replicator_types::{CheckItem, Lsn, Position, Relation};
+use replicator_types::{CheckItem, GeneratedColumn, Lsn, Position, Relation};
 use slog::{Logger, warn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -186,6 +187,17 @@ impl Sink for PostgresSink {
         let resolver = self.resolver()?;
         let client = self.copying_client().await?;
         resolver.resolve(&client, relation, relation.turn(at), 0, Occasion::Stream).await?;
+        self.keep_copying_client(client);
+        Ok(())
+    }
+
+    async fn follow_generated(&self, oid: u32, columns: &[GeneratedColumn]) -> Result<(), SinkError> {
+        let resolver = self.resolver()?;
+        if !self.create_tables || generated::is_followed(&resolver, oid, columns) {
+            return Ok(());
+        }
+        let client = self.copying_client().await?;
+        generated::follow(&client, &resolver, oid, columns).await?;
         self.keep_copying_client(client);
         Ok(())
     }

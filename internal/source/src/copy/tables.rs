@@ -3,7 +3,7 @@
 use super::snapshot::Shared;
 use crate::sql::column;
 use crate::{SourceError, catalog};
-use replicator_types::{Relation, Storage};
+use replicator_types::{GeneratedColumn, Relation, Storage};
 use slog::warn;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub struct CopyTable {
     /// Where its rows lay under the snapshot, as [`TableCatalog::storage`](replicator_types::TableCatalog::storage)
     /// tells for now.
     pub storage: Storage,
+    /// See [`TableCatalog::generated`](replicator_types::TableCatalog::generated).
+    pub generated: Vec<GeneratedColumn>,
 }
 
 /// A table with storage of its own.
@@ -78,6 +80,7 @@ pub(super) async fn read(shared: &Shared, publication: &str) -> Result<Vec<CopyT
             CopyTable {
                 relation: Arc::new(catalog.relation()),
                 storage: std::mem::take(&mut catalog.storage),
+                generated: std::mem::take(&mut catalog.generated),
                 parts: Vec::new(),
                 rows_estimate: 0,
                 bytes: 0,

@@ -47,8 +47,9 @@ pub struct Column {
     pub is_array: bool,
 }
 
-/// The columns of a Postgres table (`schema.table`, quoted where it must be) in their order, without
-/// generated ones, which are not replicated.
+/// The columns of a Postgres table (`schema.table`, quoted where it must be) in their order, without generated ones that
+/// are not sent: no publication has them sent before Postgres 18, and there the one that the replicator makes, `replicator`,
+/// has those that are stored.
 ///
 /// # Panics
 /// When there is no such table.
@@ -59,7 +60,10 @@ pub async fn source_columns(client: &Client, table: &str) -> Vec<Column> {
             "WITH RECURSIVE step AS (
                SELECT 0 AS depth, attnum, attname::text AS name, atttypid AS type, false AS is_array
                FROM pg_attribute
-               WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+               WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
+                 AND (attgenerated = '' OR attgenerated = 's' AND EXISTS (
+                     SELECT FROM pg_publication p
+                     WHERE p.pubname = 'replicator' AND to_jsonb(p) ->> 'pubgencols' = 's'))
                UNION ALL
                SELECT depth + 1, attnum, name, CASE WHEN typtype = 'd' THEN typbasetype ELSE typelem END,
                       is_array OR typtype <> 'd'

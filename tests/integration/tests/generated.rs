@@ -1,0 +1,131 @@
+//! Columns that the source computes and does not send are computed in the other Postgres, whatever becomes of them.
+
+use replicator_harness::{PgVersion, Replicator};
+use replicator_integration::{Sinks, World, wait_for_copy};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A world whose publication sends no generated column, and a replicator that looks at the catalog often.
+fn start(version: PgVersion, tables: &str) -> (World, Replicator) {
+    let world = World::start(version);
+    world.source.sql("shop", &format!("{tables}; CREATE PUBLICATION replicator FOR ALL TABLES"));
+    let replicator = spawn(&world);
+    wait_for_copy(&replicator);
+    (world, replicator)
+}
+
+fn spawn(world: &World) -> Replicator {
+    let config = world.config().set("source.catalog_interval_ms", 300);
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    replicator
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_source_computes_is_computed_in_postgres_whatever_becomes_of_the_columns() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let (world, mut replicator) = start(
+            version,
+            "CREATE TABLE lines (total numeric GENERATED ALWAYS AS (price * n) STORED, id bigint PRIMARY KEY, price numeric(12,2),
+                 n int, note text, shout text GENERATED ALWAYS AS (upper(note) || '!') STORED);
+             INSERT INTO lines (id, price, n, note) SELECT i, i * 1.5, i, 'note ' || i FROM generate_series(1, 500) i",
+        );
+        let equal = async |what: &str| {
+            let what = format!("Postgres {}: {what}", version.major());
+            world.assert_soon_equal(&what, SOON, Sinks::All, |_, _| true).await;
+        };
+        equal("copied").await;
+        let statements = [
+            "UPDATE lines SET n = n + 1, note = note || '?' WHERE id % 3 = 0; DELETE FROM lines WHERE id > 490",
+            "ALTER TABLE lines ADD COLUMN half int GENERATED ALWAYS AS (n / 2) STORED",
+            "ALTER TABLE lines RENAME COLUMN n TO pieces; UPDATE lines SET pieces = 7 WHERE id = 1",
+            "ALTER TABLE lines RENAME COLUMN total TO amount",
+            "ALTER TABLE lines DROP COLUMN note CASCADE; UPDATE lines SET price = price + 1 WHERE id = 2",
+            "ALTER TABLE lines ALTER COLUMN amount DROP EXPRESSION; UPDATE lines SET amount = -1 WHERE id < 100",
+            "ALTER TABLE lines DROP COLUMN half, ALTER COLUMN pieces TYPE bigint USING pieces * 2; \
+             ALTER TABLE lines ADD COLUMN half bigint GENERATED ALWAYS AS (pieces / 2) STORED; UPDATE lines SET pieces = 9 WHERE id = 3",
+            "CREATE TABLE later (id int PRIMARY KEY, v text, size int GENERATED ALWAYS AS (length(v)) STORED); \
+             INSERT INTO later (id, v) SELECT i, repeat('x', i) FROM generate_series(1, 50) i",
+            "ALTER TABLE lines RENAME TO positions; UPDATE positions SET pieces = 11 WHERE id = 4",
+            "ALTER TABLE positions DROP COLUMN half",
+        ];
+        let of_18 = [
+            "ALTER TABLE later ADD COLUMN twice text GENERATED ALWAYS AS (v || v) VIRTUAL",
+            "ALTER TABLE later ALTER COLUMN size SET EXPRESSION AS (length(v) * 10); UPDATE later SET v = 'y' WHERE id = 5",
+            // From now on they are sent, and so they are no less there.
+            "ALTER PUBLICATION replicator SET (publish_generated_columns = stored); UPDATE later SET v = 'z' WHERE id = 6",
+        ];
+        let of_18 = if version == PgVersion::V18 { &of_18[..] } else { &[] };
+        for (number, statement) in statements.iter().chain(of_18).enumerate() {
+            let is_away = number % 3 == 2;
+            if is_away {
+                replicator.kill9();
+            }
+            world.source.sql("shop", statement);
+            if is_away {
+                replicator = spawn(&world);
+            }
+            equal(statement).await;
+        }
+        let made = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'later'::regclass AND attname = 'size' AND attgenerated = 's'";
+        assert_eq!(world.target.sql("copy", made), if version == PgVersion::V18 { "0" } else { "1" });
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expression_that_the_target_cannot_have_leaves_its_column_out_and_says_so() {
+    let (world, mut replicator) = start(
+        PgVersion::V17,
+        "CREATE FUNCTION tax(n int) RETURNS int IMMUTABLE LANGUAGE sql RETURN n / 5;
+         CREATE TABLE t (id int PRIMARY KEY, n int, tax int GENERATED ALWAYS AS (public.tax(n)) STORED,
+             twice int GENERATED ALWAYS AS (n * 2) STORED);
+         INSERT INTO t (id, n) SELECT i, i * 10 FROM generate_series(1, 20) i",
+    );
+    replicator.wait_for_line("a generated column is left out in the target", SOON);
+    world.source.sql("shop", "UPDATE t SET n = n + 1");
+    let columns = "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute
+                   WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped";
+    assert_eq!(world.target.sql("copy", columns), "id,n,twice");
+    let rows = "SELECT string_agg(concat_ws(':', id, n, twice), ' ' ORDER BY id) FROM t";
+    replicator_harness::eventually_blocking(SOON, "rows", || {
+        let (there, wanted) = (world.target.sql("copy", rows), world.source.sql("shop", rows));
+        if there == wanted { Ok(()) } else { Err(format!("{there} and not {wanted}")) }
+    });
+    // With the function there it comes, with the next start.
+    world.target.sql("copy", "CREATE FUNCTION tax(n int) RETURNS int IMMUTABLE LANGUAGE sql RETURN n / 5");
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    let replicator = spawn(&world);
+    world.assert_soon_equal("with the function", SOON, Sinks::Postgres, |_, _| true).await;
+    drop(replicator);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_somebody_made_in_the_target_are_left_alone() {
+    let world = World::start(PgVersion::V17);
+    let plain = "CREATE TABLE t (id int PRIMARY KEY, n int";
+    world.source.sql(
+        "shop",
+        &format!(
+            "{plain}, a int GENERATED ALWAYS AS (n * 2) STORED, b int GENERATED ALWAYS AS (n * 3) STORED);
+             INSERT INTO t (id, n) SELECT i, i FROM generate_series(1, 10) i; CREATE PUBLICATION replicator FOR ALL TABLES"
+        ),
+    );
+    world
+        .target
+        .sql("copy", &format!("{plain}, a int GENERATED ALWAYS AS (n * 20) STORED, b int DEFAULT 7)"));
+    let mut replicator = spawn(&world);
+    wait_for_copy(&replicator);
+    world.source.sql("shop", "UPDATE t SET n = n + 1 WHERE id = 1; ALTER TABLE t DROP COLUMN a, DROP COLUMN b; INSERT INTO t VALUES (11, 11)");
+    let rows =
+        "SELECT string_agg(concat_ws(':', id, n, a, b), ' ' ORDER BY id) FROM t WHERE id IN (1, 2, 11)";
+    replicator_harness::eventually_blocking(SOON, "rows", || {
+        let there = world.target.sql("copy", rows);
+        if there == "1:2:40:7 2:2:40:7 11:11:220:7" { Ok(()) } else { Err(there) }
+    });
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+}
