@@ -190,9 +190,14 @@ impl Sink for Fenced {
         self.sink.alter(relation, at).await
     }
 
-    async fn follow_generated(&self, oid: u32, columns: &[GeneratedColumn]) -> Result<(), SinkError> {
+    async fn follow_generated(
+        &self,
+        oid: u32,
+        columns: &[GeneratedColumn],
+        dropped: &[i16],
+    ) -> Result<(), SinkError> {
         self.gate.pass().await?;
-        self.sink.follow_generated(oid, columns).await
+        self.sink.follow_generated(oid, columns, dropped).await
     }
 
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {

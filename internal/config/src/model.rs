@@ -529,8 +529,8 @@ mod defaults {
             Self {
                 workers: 2,
                 range_bytes: ByteSize(64 << 20),
-                batch_rows_max: 100_000,
-                batch_bytes_max: ByteSize(8 << 20),
+                batch_rows_max: 200_000,
+                batch_bytes_max: ByteSize(16 << 20),
                 bytes_max: ByteSize(64 << 20),
             }
         }

@@ -704,6 +704,7 @@ impl Manager {
             oid: table.oid,
             sinks: self.receivers(table.oid),
             columns: table.generated.clone(),
+            dropped: table.dropped.clone(),
         };
         self.generated.tell(tables.iter().map(of).collect());
     }

@@ -532,9 +532,11 @@ async fn begin(
         Ok(is_empty) => is_empty,
         Err((sink, text)) => return Err(NotBegun::Failed(Failure { oid, name, sink, text })),
     };
+    let (columns, dropped) = (table.generated.clone(), table.dropped.clone());
+    let computed = generated::Table { oid, sinks: sinks.to_vec(), columns, dropped };
     for sink in sinks.iter().filter_map(|sink| shared.sink(*sink)) {
         // With an error they come later, by the next look at the catalog.
-        let _ = generated::tell(sink.as_ref(), oid, &table.generated, &shared.logger).await;
+        let _ = generated::tell(sink.as_ref(), &computed, &shared.logger).await;
     }
     if !is_empty && !is_resumed && !has_key {
         let text = format!(

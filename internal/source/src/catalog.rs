@@ -28,7 +28,7 @@ pub(crate) const FIRST_USER_OID: u32 = 16_384;
 pub(crate) const GENERATED_COLUMNS_SINCE: u32 = 180_000;
 
 /// The query around a `published(oid, columns, generated)`: NULL columns are all, `generated` tells whether
-/// generated ones are among them. Those that are not come with `is_sent` false; none do where others are not sent either.
+/// generated ones are among them. Those that are not come with `is_sent` false.
 const COLUMNS: &str = "
 , domain AS (
     SELECT t.oid, t.typbasetype AS base, t.typtypmod AS modifier FROM pg_type t WHERE t.typtype = 'd'
@@ -65,10 +65,7 @@ LEFT JOIN pg_index ri ON ri.indrelid = c.oid AND ri.indisreplident AND ri.indisv
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
     AND (a.attisdropped OR (p.columns IS NULL OR a.attname = ANY (p.columns))
                        AND (p.generated OR a.attgenerated = '')
-                        OR a.attgenerated <> '' AND NOT EXISTS (
-                            SELECT FROM pg_attribute o
-                            WHERE o.attrelid = c.oid AND o.attnum > 0 AND NOT o.attisdropped AND o.attgenerated = ''
-                              AND o.attname <> ALL (p.columns)))
+                        OR a.attgenerated <> '')
 LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
 LEFT JOIN resolved d ON d.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)

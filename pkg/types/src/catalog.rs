@@ -27,8 +27,7 @@ pub struct TableCatalog {
     pub nondeterministic: Vec<String>,
     /// Where its rows lie, and which transactions wrote its attributes.
     pub storage: Storage,
-    /// Columns that the source computes and does not send; none where it does not send others either, by a list of
-    /// columns.
+    /// Columns that the source computes and does not send.
     pub generated: Vec<GeneratedColumn>,
 }
 
@@ -131,7 +130,8 @@ impl Storage {
         if self.types.iter().any(|of| !of_type_unchanged(before, of)) {
             return StorageChange::Rewritten;
         }
-        if before.unsent.iter().any(|attnum| !self.unsent.contains(attnum)) {
+        let is_sent = |attnum: &i16| !self.unsent.contains(attnum) && self.written_by(*attnum).is_some();
+        if before.unsent.iter().any(is_sent) {
             return StorageChange::Rewritten;
         }
         StorageChange::None
@@ -242,12 +242,15 @@ mod tests {
 
     #[test]
     fn a_computed_column_whose_values_are_sent_from_now_on_has_them_in_rows_that_are_there() {
-        let of =
-            |unsent: &[i16]| Storage { unsent: unsent.to_vec(), ..storage(false, &[(5, 100)], &[(1, 700)]) };
-        let after = |unsent| of(unsent).change_since(&of(&[2, 4]));
-        assert_eq!(after(&[2, 4]), StorageChange::None);
-        assert_eq!(after(&[2, 4, 5]), StorageChange::None, "another one, or one that was dropped");
-        assert_eq!(after(&[2]), StorageChange::Rewritten);
+        let of = |unsent: &[i16], attributes: &[(i16, u32)]| Storage {
+            unsent: unsent.to_vec(),
+            ..storage(false, &[(5, 100)], attributes)
+        };
+        let after = |unsent, attributes| of(unsent, attributes).change_since(&of(&[2, 4], &[(1, 700)]));
+        assert_eq!(after(&[2, 4], &[(1, 700)]), StorageChange::None);
+        assert_eq!(after(&[2, 4, 5], &[(1, 700), (5, 701)]), StorageChange::None, "one that was dropped");
+        assert_eq!(after(&[2], &[(1, 700)]), StorageChange::None, "nothing is known of it");
+        assert_eq!(after(&[2], &[(1, 700), (4, 701)]), StorageChange::Rewritten);
     }
 
     #[test]

@@ -169,10 +169,15 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
-    /// Follows what the source computes in a table and does not send: these are all such columns now, in a table that the
-    /// sink has, or may have later. A sink that computes values itself has the same columns after `Ok(())`, as far as it
+    /// Follows what the source computes in a table and does not send: these are all such columns now, and the
+    /// attribute numbers of all that are gone, in a table that the sink has, or may have later. A sink that computes values itself has the same columns after `Ok(())`, as far as it
     /// can have them. Called again and again, mostly with what it knows; an error holds up nothing.
-    async fn follow_generated(&self, _oid: u32, _columns: &[GeneratedColumn]) -> Result<(), SinkError> {
+    async fn follow_generated(
+        &self,
+        _oid: u32,
+        _columns: &[GeneratedColumn],
+        _dropped: &[i16],
+    ) -> Result<(), SinkError> {
         Ok(())
     }
 

@@ -99,8 +99,10 @@ pub(crate) async fn place_table(
 /// Everything but the table's own name.
 pub(crate) async fn columns(hand: &Hand<'_>, record: &mut Record, aims: &Aims) -> Result<(), SinkError> {
     let relation = hand.relation;
-    let is_in_the_way = |record: &Record| touches_what_others_need(relation, record);
-    generated::make_way(hand, record, is_in_the_way).await?;
+    let before = look_up(hand).await?;
+    let touched = touched(relation, record);
+    let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
+    generated::make_way(hand, record, &before, &touched).await?;
     let before = look_up(hand).await?;
     let known: Vec<Option<RecordColumn>> =
         relation.columns.iter().map(|column| record.column(column).cloned()).collect();
@@ -145,15 +147,13 @@ pub(crate) async fn columns(hand: &Hand<'_>, record: &mut Record, aims: &Aims) -
     Ok(())
 }
 
-/// Whether columns go or get another type: the server does neither where generated columns are made from them.
-fn touches_what_others_need(relation: &Relation, record: &Record) -> bool {
-    record.columns.iter().any(|made| {
-        let stays = relation
-            .columns
-            .iter()
-            .find(|column| record.column(column).is_some_and(|known| known.name == made.name));
-        stays.is_none_or(|column| column.type_sql != made.type_sql)
-    })
+/// Columns of the target that go or get another type: the server does neither where generated columns are made from them.
+fn touched(relation: &Relation, record: &Record) -> Vec<String> {
+    let is_as_it_was = |made: &RecordColumn| {
+        let is_it = |column: &&Column| record.column(column).is_some_and(|known| known.name == made.name);
+        relation.columns.iter().find(is_it).is_some_and(|column| column.type_sql == made.type_sql)
+    };
+    record.columns.iter().filter(|made| !is_as_it_was(made)).map(|made| made.name.clone()).collect()
 }
 
 async fn look_up(hand: &Hand<'_>) -> Result<Existing, SinkError> {

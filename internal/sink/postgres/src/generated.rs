@@ -8,7 +8,7 @@
 //!   none             ────────▶  5 "old" …        ────────────▶  DROP COLUMN
 //! ```
 //! An expression that the target can't have (a function of the source's own, a column that stands in for another type) is
-//! told in the log, and its column left out.
+//! told in the log, and its column left out. So are all of a table that refuses a row while they are there ([`give_way`]).
 //!
 //! # Invariants
 //! - Only columns made here are renamed or dropped; a name that the target has is let be.
@@ -24,7 +24,7 @@ use crate::error;
 use crate::evolve::Hand;
 use crate::existing::Existing;
 use crate::notes::{self, OWN_PREFIX};
-use crate::record::{Record, RecordColumn, RecordGenerated};
+use crate::record::{Record, RecordGenerated};
 use crate::resolve::Resolver;
 use crate::sql::{ident, table};
 use crate::statements::Statements;
@@ -51,6 +51,8 @@ struct Done {
     /// What the source had; nothing when it is only known that an earlier run has made some.
     columns: Option<Vec<GeneratedColumn>>,
     refused: Vec<Refusal>,
+    /// See [`give_way`].
+    gave_way: bool,
 }
 
 /// A column that the target can't have, and why.
@@ -81,7 +83,8 @@ pub(crate) fn is_followed(resolver: &Resolver, oid: u32, columns: &[GeneratedCol
         None => false,
         Some(None) => columns.is_empty(),
         Some(Some(done)) => {
-            done.columns.is_some_and(|known| known == columns) && done.generation == resolver.generation()
+            done.columns.is_some_and(|known| known == columns)
+                && (done.gave_way || done.generation == resolver.generation())
         }
     }
 }
@@ -92,6 +95,7 @@ pub(crate) async fn follow(
     resolver: &Resolver,
     oid: u32,
     columns: &[GeneratedColumn],
+    dropped: &[i16],
 ) -> Result<(), SinkError> {
     if resolver.generated.of(oid).is_none() {
         load(client, resolver).await?;
@@ -99,14 +103,17 @@ pub(crate) async fn follow(
             return Ok(());
         }
     }
-    let generation = resolver.generation();
     let Some(record) = Record::load(client, &resolver.key, oid).await? else { return Ok(()) };
     let name = format!("{}.{}", record.schema, record.name);
     let types = Types::look_up(client, &alone(oid, columns)).await?;
     let doing = format!("bring generated columns of table {name} to the source's");
-    let changed =
-        under_lock(client, &doing, async || change(client, resolver, oid, columns, &types, &doing).await);
-    let Some(refused) = changed.await? else { return Ok(()) };
+    let wanted = Wanted { columns, dropped, types: &types };
+    let generation = resolver.generation();
+    let changed = under_lock(client, &doing, async || change(client, resolver, oid, &wanted, &doing).await);
+    let Some((refused, has_changed)) = changed.await? else { return Ok(()) };
+    // What another changed meanwhile is looked at the next time.
+    let generation =
+        if has_changed && resolver.has_changed() == generation { generation + 1 } else { generation };
     let before = resolver.generated.of(oid).flatten().unwrap_or_default();
     for refusal in refused.iter().filter(|refusal| !before.refused.contains(refusal)) {
         let of = columns.iter().find(|generated| generated.column.attnum == refusal.attnum);
@@ -114,7 +121,9 @@ pub(crate) async fn follow(
             "table" => &name, "column" => of.map(|of| of.column.name.as_str()),
             "expression" => of.map(|of| of.expression.as_str()), "reason" => &refusal.reason);
     }
-    resolver.generated.set(oid, Done { generation, columns: Some(columns.to_vec()), refused });
+    resolver
+        .generated
+        .set(oid, Done { generation, columns: Some(columns.to_vec()), refused, gave_way: false });
     Ok(())
 }
 
@@ -149,62 +158,102 @@ fn alone(oid: u32, columns: &[GeneratedColumn]) -> Relation {
     }
 }
 
-/// Makes, renames and drops, in the open transaction. Returns what can't be had; nothing if there is no table.
+/// What the source has.
+struct Wanted<'a> {
+    columns: &'a [GeneratedColumn],
+    /// Attribute numbers of columns that are gone. A column that is in neither is sent by now, and waits for its change.
+    dropped: &'a [i16],
+    types: &'a Types,
+}
+
+impl Wanted<'_> {
+    /// The column of that number, and its type in the target.
+    fn column(&self, attnum: i16) -> Option<(&GeneratedColumn, &str)> {
+        let index = self.columns.iter().position(|generated| generated.column.attnum == attnum)?;
+        let wanted = self.columns.get(index)?;
+        Some((wanted, self.types.sql(index, &wanted.column)))
+    }
+}
+
+/// Makes, renames and drops, in the open transaction. Returns what can't be had, and whether anything was changed; nothing
+/// if there is no table.
 async fn change(
     client: &Client,
     resolver: &Resolver,
     oid: u32,
-    columns: &[GeneratedColumn],
-    types: &Types,
+    wanted: &Wanted<'_>,
     doing: &str,
-) -> Result<Option<Vec<Refusal>>, SinkError> {
+) -> Result<Option<(Vec<Refusal>, bool)>, SinkError> {
     let Some(mut record) = Record::load(client, &resolver.key, oid).await? else { return Ok(None) };
     let Some(existing) = Existing::look_up(client, &record.schema, &record.name).await? else {
         return Ok(None);
     };
     let failed = |error| error::of_server(&error, doing);
+    let other = record.columns.iter().find_map(|made| {
+        let there = &existing.column(&made.name)?.type_sql;
+        let stand_in = made.stand_in.as_deref().filter(|stand_in| *stand_in != TEXT);
+        let is_it = *there == made.type_sql || stand_in.is_some_and(|stand_in| there == stand_in);
+        (!is_it).then(|| {
+            format!("column {} is {there} in the target, and {} at the source", made.name, made.type_sql)
+        })
+    });
     // As the source's expressions were written down.
     client.batch_execute("SET LOCAL search_path = pg_catalog").await.map_err(failed)?;
     let table = Table {
         statements: Statements { client, logger: &resolver.logger, doing },
         quoted: table(&record.schema, &record.name),
         is_virtual_known: check::server_version(client).await.map_err(failed)? >= VIRTUAL_SINCE,
-        text: record.columns.iter().find(|column| column.stand_in.as_deref() == Some(TEXT)),
+        other,
     };
     let there = table.expressions().await?;
-    let (mut kept, mut refused) = (Vec::new(), Vec::new());
-    let made = record.generated.iter();
-    for known in made.filter(|made| existing.column(&made.name).is_some_and(|there| there.is_generated)) {
-        let place = columns.iter().position(|generated| generated.column.attnum == known.attnum);
-        let Some((index, wanted)) = place.and_then(|index| Some((index, columns.get(index)?))) else {
-            if let Err(reason) = table.drop_column(&known.name).await? {
-                refused.push(Refusal { attnum: known.attnum, reason });
-                kept.push(known.clone());
+    let (mut kept, mut refused, mut aside) = (Vec::new(), Vec::new(), Vec::new());
+    for known in record.generated.iter().filter(|made| there.contains_key(&made.name)) {
+        let attnum = known.attnum;
+        let changed = match wanted.column(attnum) {
+            None if wanted.dropped.contains(&attnum) => match table.drop_column(&known.name).await? {
+                Ok(()) => continue,
+                Err(reason) => Err(reason),
+            },
+            None => Ok(known.clone()),
+            Some((column, _)) if there.get(&known.name).is_some_and(|text| known.is(column, text)) => {
+                if known.name != column.column.name {
+                    aside.push((kept.len(), known.name.clone(), column));
+                }
+                Ok(known.clone())
             }
-            continue;
-        };
-        let type_sql = types.sql(index, &wanted.column);
-        let changed = match there.get(&known.name) {
-            Some(text) if known.is(wanted, text) => table.rename(&known.name, &wanted.column.name).await?,
-            _ => table.replace(&known.name, wanted, type_sql).await?,
-        };
-        kept.push(match changed {
-            Ok(()) => RecordGenerated::of(wanted),
-            Err(reason) => {
-                refused.push(Refusal { attnum: known.attnum, reason });
-                known.clone()
+            Some((column, type_sql)) => {
+                let replaced = table.replace(&known.name, column, type_sql).await?;
+                replaced.map(|()| RecordGenerated::of(column))
             }
-        });
+        };
+        kept.push(changed.unwrap_or_else(|reason| {
+            refused.push(Refusal { attnum, reason });
+            known.clone()
+        }));
+    }
+    // Names may be exchanged: all go out of the way first.
+    for (_, name, column) in &aside {
+        table.rename(name, &between(column)).await?.map_err(SinkError::halt)?;
+    }
+    for (place, name, column) in aside {
+        let renamed = table.rename(&between(column), &column.column.name).await?;
+        if let Err(reason) = renamed {
+            table.rename(&between(column), &name).await?.map_err(SinkError::halt)?;
+            refused.push(Refusal { attnum: column.column.attnum, reason });
+        } else if let Some(known) = kept.get_mut(place) {
+            *known = RecordGenerated::of(column);
+        }
     }
     let existing = Existing::look_up(client, &record.schema, &record.name).await?;
-    for (index, wanted) in columns.iter().enumerate() {
-        let Column { attnum, name, .. } = &wanted.column;
+    for column in wanted.columns {
+        let Column { attnum, name, .. } = &column.column;
         let is_taken = existing.as_ref().is_some_and(|existing| existing.column(name).is_some());
         if is_taken || kept.iter().any(|known| known.attnum == *attnum) {
             continue;
         }
-        match table.add(name, wanted, types.sql(index, &wanted.column)).await? {
-            Ok(()) => kept.push(RecordGenerated::of(wanted)),
+        let type_sql = wanted.column(*attnum).map_or("", |(_, type_sql)| type_sql);
+        match table.add(name, column, type_sql).await? {
+            Ok(()) => kept.push(RecordGenerated::of(column)),
             Err(reason) => refused.push(Refusal { attnum: *attnum, reason }),
         }
     }
@@ -212,11 +261,17 @@ async fn change(
     for known in &mut kept {
         known.made = there.get(&known.name).cloned().unwrap_or_default();
     }
-    if record.generated != kept {
+    let has_changed = record.generated != kept;
+    if has_changed {
         record.generated = kept;
         record.save(client, &resolver.key, oid).await?;
     }
-    Ok(Some(refused))
+    Ok(Some((refused, has_changed)))
+}
+
+/// A name on the way to another.
+fn between(generated: &GeneratedColumn) -> String {
+    format!("replicator_{}_generating", generated.column.attnum)
 }
 
 impl RecordGenerated {
@@ -233,8 +288,8 @@ struct Table<'a> {
     statements: Statements<'a>,
     quoted: String,
     is_virtual_known: bool,
-    /// A column that has the source's values as texts: expressions may mean something else by it.
-    text: Option<&'a RecordColumn>,
+    /// Of a column that is not of the source's type, so that expressions may mean something else by it.
+    other: Option<String>,
 }
 
 /// What was done, or why it could not be.
@@ -256,8 +311,8 @@ impl Table<'_> {
     }
 
     async fn add(&self, name: &str, wanted: &GeneratedColumn, type_sql: &str) -> Result<Attempt, SinkError> {
-        if let Some(other) = self.text {
-            return Ok(Err(format!("column {} is text in the target", other.name)));
+        if let Some(other) = &self.other {
+            return Ok(Err(other.clone()));
         }
         let kind = if wanted.is_virtual && self.is_virtual_known { "VIRTUAL" } else { "STORED" };
         let (name, expression) = (ident(name), &wanted.expression);
@@ -269,9 +324,6 @@ impl Table<'_> {
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<Attempt, SinkError> {
-        if from == to {
-            return Ok(Ok(()));
-        }
         self.alter(&format!("RENAME COLUMN {} TO {}", ident(from), ident(to))).await
     }
 
@@ -283,7 +335,7 @@ impl Table<'_> {
         wanted: &GeneratedColumn,
         type_sql: &str,
     ) -> Result<Attempt, SinkError> {
-        let between = format!("replicator_{}_generating", wanted.column.attnum);
+        let between = between(wanted);
         if let Err(reason) = self.add(&between, wanted, type_sql).await? {
             return Ok(Err(reason));
         }
@@ -298,29 +350,104 @@ impl Table<'_> {
     }
 }
 
-/// Makes way for a change of the columns that generated ones are computed from: these come again afterwards. One that the
-/// source sends from now on keeps what it has, as a plain column.
+/// Makes way for a change of columns: what is computed from ones that go or get another type comes again afterwards, as
+/// does what has the name of one that is sent. One that is itself sent from now on keeps what it has, as a plain column.
+/// `touched`: names of those that go, or get another type.
 pub(crate) async fn make_way(
     hand: &Hand<'_>,
     record: &mut Record,
-    is_in_the_way: impl FnOnce(&Record) -> bool,
+    existing: &Existing,
+    touched: &[&str],
 ) -> Result<(), SinkError> {
+    if record.generated.is_empty() {
+        return Ok(());
+    }
     let target = table(&record.schema, &record.name);
     let statements = hand.statements();
-    for sent in hand.relation.columns.iter().filter(|column| column.attnum != 0) {
-        if let Some(place) = record.generated.iter().position(|made| made.attnum == sent.attnum) {
-            let made = record.generated.remove(place);
-            let column = ident(&made.name);
-            statements.run(&format!("ALTER TABLE {target} ALTER COLUMN {column} DROP EXPRESSION")).await?;
-            record.columns.push(made.as_sent());
-        }
-    }
-    if !record.generated.is_empty() && is_in_the_way(record) {
-        for made in std::mem::take(&mut record.generated) {
-            statements
-                .run(&format!("ALTER TABLE {target} DROP COLUMN IF EXISTS {}", ident(&made.name)))
-                .await?;
+    let sent = &hand.relation.columns;
+    let in_the_way = dependents(&statements, &target, touched).await?;
+    for made in std::mem::take(&mut record.generated) {
+        let name = ident(&made.name);
+        let is_there = existing.column(&made.name).is_some_and(|there| there.is_generated);
+        if sent.iter().any(|column| column.attnum == made.attnum) {
+            if is_there {
+                statements.run(&format!("ALTER TABLE {target} ALTER COLUMN {name} DROP EXPRESSION")).await?;
+            }
+            record.columns.push(made.into_sent());
+        } else if in_the_way.contains(&made.name) || sent.iter().any(|column| column.name == made.name) {
+            if is_there {
+                statements.run(&format!("ALTER TABLE {target} DROP COLUMN {name}")).await?;
+            }
+        } else {
+            record.generated.push(made);
         }
     }
     Ok(())
+}
+
+/// Which generated columns are computed from any of these. Up to Postgres 14 it is the column that depends on them, since
+/// then its expression.
+async fn dependents(
+    statements: &Statements<'_>,
+    target: &str,
+    names: &[&str],
+) -> Result<Vec<String>, SinkError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT DISTINCT g.attname::text FROM pg_catalog.pg_depend d \
+               LEFT JOIN pg_catalog.pg_attrdef e \
+                      ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND e.oid = d.objid \
+               JOIN pg_catalog.pg_attribute b ON b.attrelid = d.refobjid AND b.attnum = d.refobjsubid \
+               JOIN pg_catalog.pg_attribute g ON g.attrelid = d.refobjid AND g.attgenerated <> '' \
+                      AND g.attnum = CASE WHEN e.adrelid = d.refobjid THEN e.adnum \
+                                          WHEN d.classid = d.refclassid AND d.objid = d.refobjid THEN d.objsubid END \
+               WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+                 AND d.refobjid = pg_catalog.to_regclass($1) AND b.attname = ANY ($2::text[]) AND b.attnum <> g.attnum";
+    let rows = statements.client.query_typed(sql, &[(&target, Type::TEXT), (&names, Type::TEXT_ARRAY)]).await;
+    let rows = rows.map_err(|error| error::of_server(&error, statements.doing))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Takes away what was made here of a table that has just refused a row: an expression may fail for one that the source
+/// has, when it is computed there only if it is read, or was another one by then. Returns whether the row has another
+/// chance: these columns are gone, by this lane or by another one. They come again when the source's are others, or with the
+/// next start.
+pub(crate) async fn give_way(
+    client: &Client,
+    resolver: &Resolver,
+    oid: u32,
+    reason: &str,
+) -> Result<bool, SinkError> {
+    let known = resolver.generated.of(oid).flatten().unwrap_or_default();
+    match Record::load(client, &resolver.key, oid).await? {
+        Some(record) if !record.generated.is_empty() => {}
+        _ => return Ok(known.gave_way),
+    }
+    // Before they are gone: a lane that finds them gone has to know why.
+    resolver.generated.set(oid, Done { gave_way: true, ..known });
+    let doing = "take away generated columns of a table that refuses a row";
+    let gone = under_lock(client, doing, async || {
+        let Some(mut record) = Record::load(client, &resolver.key, oid).await? else { return Ok(Vec::new()) };
+        let statements = Statements { client, logger: &resolver.logger, doing };
+        let target = table(&record.schema, &record.name);
+        let (mut gone, mut kept) = (Vec::new(), Vec::new());
+        for made in std::mem::take(&mut record.generated) {
+            let drop = format!("ALTER TABLE {target} DROP COLUMN IF EXISTS {}", ident(&made.name));
+            match statements.attempt(&drop).await? {
+                Ok(()) => gone.push(made.name),
+                Err(_) => kept.push(made),
+            }
+        }
+        record.generated = kept;
+        record.save(client, &resolver.key, oid).await?;
+        Ok(gone)
+    })
+    .await?;
+    if !gone.is_empty() {
+        resolver.has_changed();
+        warn!(resolver.logger, "generated columns are left out in the target: a row was refused while they were there";
+            "table_oid" => oid, "columns" => gone.join(", "), "reason" => reason);
+    }
+    Ok(true)
 }

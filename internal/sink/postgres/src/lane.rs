@@ -1,12 +1,13 @@
 use crate::apply;
 use crate::checkpoint::Applied;
+use crate::generated;
 use crate::order::{Come, Order, Turn};
 use crate::plan::Plan;
 use crate::resolve::{Occasion, Resolver};
 use crate::session::Session;
 use crate::target::Target;
 use async_trait::async_trait;
-use replicator_sink::{Lane, SinkError, Write};
+use replicator_sink::{ErrorKind, Lane, SinkError, Write};
 use replicator_types::{Batch, Phase, Position, Relation};
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -70,7 +71,8 @@ impl Tables {
     /// `turn`: where writes are to go in the order in which they were prepared.
     fn write(&self, plan: Plan, batch: Arc<Batch>, turn: Option<Turn>) -> Box<dyn Write> {
         let batch = plan.needs_batch().then_some(batch);
-        Box::new(PostgresWrite { session: Arc::clone(&self.session), plan, batch, turn })
+        let (session, resolver) = (Arc::clone(&self.session), Arc::clone(&self.resolver));
+        Box::new(PostgresWrite { session, resolver, plan, batch, turn, has_had_another: false })
     }
 }
 
@@ -184,10 +186,13 @@ fn wrong_lane(what: &str, of: &str) -> SinkError {
 
 struct PostgresWrite {
     session: Arc<Mutex<Session>>,
+    resolver: Arc<Resolver>,
     plan: Plan,
     /// Where the plan refers to its rows; it keeps its own charge.
     batch: Option<Arc<Batch>>,
     turn: Option<Turn>,
+    /// Whether it had another chance, without generated columns.
+    has_had_another: bool,
 }
 
 #[async_trait]
@@ -202,11 +207,34 @@ impl Write for PostgresWrite {
         {
             return Ok(());
         }
-        let mut session = self.session.lock().await;
-        Box::pin(apply::apply(&mut session, &self.plan, self.batch.as_deref())).await?;
+        let session = Arc::clone(&self.session);
+        let mut session = session.lock().await;
+        if let Err(error) = Box::pin(apply::apply(&mut session, &self.plan, self.batch.as_deref())).await {
+            return Err(self.without_generated(&mut session, error).await);
+        }
         if let Some(turn) = &mut self.turn {
             turn.pass();
         }
         Ok(())
+    }
+}
+
+impl PostgresWrite {
+    /// A row that the table refuses may be one that a generated column can't be computed for: another try without these.
+    async fn without_generated(&mut self, session: &mut Session, error: SinkError) -> SinkError {
+        let is_refused = error.kind() == ErrorKind::Reject && !self.has_had_another;
+        let Some(oid) = error.table().filter(|_| is_refused) else { return error };
+        let Ok(client) = session.client().await else { return error };
+        session.set_busy(true);
+        let gave_way = generated::give_way(&client, &self.resolver, oid, &error.to_string()).await;
+        session.set_busy(false);
+        match gave_way {
+            Ok(true) => {
+                self.has_had_another = true;
+                SinkError::retry(error.to_string())
+            }
+            Ok(false) => error,
+            Err(failure) => failure,
+        }
     }
 }

@@ -64,7 +64,7 @@ impl RecordGenerated {
     }
 
     /// The record of it as a column that is sent.
-    pub(crate) fn as_sent(self) -> RecordColumn {
+    pub(crate) fn into_sent(self) -> RecordColumn {
         RecordColumn {
             attnum: self.attnum,
             name: self.name,

@@ -76,6 +76,11 @@ impl Resolver {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Counts one more; returns how many there were.
+    pub(crate) fn has_changed(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::AcqRel)
+    }
+
     /// The table that takes the changes of `relation`, made or changed where that is due. `turn`: see
     /// [`Relation::turn`].
     ///
@@ -143,7 +148,7 @@ impl Resolver {
         })
         .await;
         // Also after an error: the transaction may have ended well, and only its answer been lost.
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.has_changed();
         record
     }
 

@@ -191,13 +191,18 @@ impl Sink for PostgresSink {
         Ok(())
     }
 
-    async fn follow_generated(&self, oid: u32, columns: &[GeneratedColumn]) -> Result<(), SinkError> {
+    async fn follow_generated(
+        &self,
+        oid: u32,
+        columns: &[GeneratedColumn],
+        dropped: &[i16],
+    ) -> Result<(), SinkError> {
         let resolver = self.resolver()?;
         if !self.create_tables || generated::is_followed(&resolver, oid, columns) {
             return Ok(());
         }
         let client = self.copying_client().await?;
-        generated::follow(&client, &resolver, oid, columns).await?;
+        generated::follow(&client, &resolver, oid, columns, dropped).await?;
         self.keep_copying_client(client);
         Ok(())
     }

@@ -31,6 +31,8 @@ pub struct CopyTable {
     pub storage: Storage,
     /// See [`TableCatalog::generated`](replicator_types::TableCatalog::generated).
     pub generated: Vec<GeneratedColumn>,
+    /// See [`TableCatalog::dropped`](replicator_types::TableCatalog::dropped).
+    pub dropped: Vec<i16>,
 }
 
 /// A table with storage of its own.
@@ -81,6 +83,7 @@ pub(super) async fn read(shared: &Shared, publication: &str) -> Result<Vec<CopyT
                 relation: Arc::new(catalog.relation()),
                 storage: std::mem::take(&mut catalog.storage),
                 generated: std::mem::take(&mut catalog.generated),
+                dropped: std::mem::take(&mut catalog.dropped),
                 parts: Vec::new(),
                 rows_estimate: 0,
                 bytes: 0,
