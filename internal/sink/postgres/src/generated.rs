@@ -4,6 +4,7 @@
 //!   the source's, by number     record                          target
 //!   3 "twice" a * 2  ────────▶  3 "twice" a * 2  ─ the same ─▶  nothing to do
 //!   3 "double" a * 2 ────────▶  3 "twice" a * 2  ────────────▶  RENAME COLUMN
+//!   3 "twice" a + a  ────────▶  3 "twice" a * 2  ────────────▶  DROP COLUMN, ADD COLUMN
 //!   4 "sum" a + b    ────────▶  none             ────────────▶  ADD COLUMN … GENERATED ALWAYS AS (…)
 //!   none             ────────▶  5 "old" …        ────────────▶  DROP COLUMN
 //! ```
@@ -34,11 +35,15 @@ use replicator_types::{Column, GeneratedColumn, Lsn, Relation, ReplicaIdentity};
 use slog::warn;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// From this version on a server computes columns when they are read.
 const VIRTUAL_SINCE: i32 = 180_000;
+
+/// An attempt of that length has written a good deal of a table before it was refused.
+const COSTLY_MIN: Duration = Duration::from_secs(2);
 
 /// What was done for each table, so that being told again costs nothing.
 #[derive(Debug, Default)]
@@ -51,7 +56,8 @@ struct Done {
     /// What the source had; nothing when it is only known that an earlier run has made some.
     columns: Option<Vec<GeneratedColumn>>,
     refused: Vec<Refusal>,
-    /// See [`give_way`].
+    /// See [`give_way`]: nothing is tried again before the source's columns are others. So it is with what took long to be
+    /// refused.
     gave_way: bool,
 }
 
@@ -103,6 +109,12 @@ pub(crate) async fn follow(
             return Ok(());
         }
     }
+    let before = resolver.generated.of(oid).flatten().unwrap_or_default();
+    if before.gave_way && before.columns.is_none() {
+        // It has given way before it was told of in this run.
+        resolver.generated.set(oid, Done { columns: Some(columns.to_vec()), ..before });
+        return Ok(());
+    }
     let Some(record) = Record::load(client, &resolver.key, oid).await? else { return Ok(()) };
     let name = format!("{}.{}", record.schema, record.name);
     let types = Types::look_up(client, &alone(oid, columns)).await?;
@@ -110,20 +122,19 @@ pub(crate) async fn follow(
     let wanted = Wanted { columns, dropped, types: &types };
     let generation = resolver.generation();
     let changed = under_lock(client, &doing, async || change(client, resolver, oid, &wanted, &doing).await);
-    let Some((refused, has_changed)) = changed.await? else { return Ok(()) };
+    let Some(Changed { refused, has_changed, is_costly }) = changed.await? else { return Ok(()) };
     // What another changed meanwhile is looked at the next time.
     let generation =
         if has_changed && resolver.has_changed() == generation { generation + 1 } else { generation };
-    let before = resolver.generated.of(oid).flatten().unwrap_or_default();
-    for refusal in refused.iter().filter(|refusal| !before.refused.contains(refusal)) {
+    let since = resolver.generated.of(oid).flatten().unwrap_or_default();
+    for refusal in refused.iter().filter(|refusal| !since.refused.contains(refusal)) {
         let of = columns.iter().find(|generated| generated.column.attnum == refusal.attnum);
-        warn!(resolver.logger, "a generated column is left out in the target, or stays as it was";
+        warn!(resolver.logger, "a generated column is left out in the target, or stays as it is";
             "table" => &name, "column" => of.map(|of| of.column.name.as_str()),
             "expression" => of.map(|of| of.expression.as_str()), "reason" => &refusal.reason);
     }
-    resolver
-        .generated
-        .set(oid, Done { generation, columns: Some(columns.to_vec()), refused, gave_way: false });
+    let gave_way = is_costly || since.gave_way && !before.gave_way;
+    resolver.generated.set(oid, Done { generation, columns: Some(columns.to_vec()), refused, gave_way });
     Ok(())
 }
 
@@ -175,15 +186,22 @@ impl Wanted<'_> {
     }
 }
 
-/// Makes, renames and drops, in the open transaction. Returns what can't be had, and whether anything was changed; nothing
-/// if there is no table.
+/// What has become of a table.
+struct Changed {
+    refused: Vec<Refusal>,
+    has_changed: bool,
+    /// Finding out what is refused took its time, under a lock.
+    is_costly: bool,
+}
+
+/// Makes, renames and drops, in the open transaction. Nothing comes back if there is no table.
 async fn change(
     client: &Client,
     resolver: &Resolver,
     oid: u32,
     wanted: &Wanted<'_>,
     doing: &str,
-) -> Result<Option<(Vec<Refusal>, bool)>, SinkError> {
+) -> Result<Option<Changed>, SinkError> {
     let Some(mut record) = Record::load(client, &resolver.key, oid).await? else { return Ok(None) };
     let Some(existing) = Existing::look_up(client, &record.schema, &record.name).await? else {
         return Ok(None);
@@ -221,10 +239,11 @@ async fn change(
                 }
                 Ok(known.clone())
             }
-            Some((column, type_sql)) => {
-                let replaced = table.replace(&known.name, column, type_sql).await?;
-                replaced.map(|()| RecordGenerated::of(column))
-            }
+            // What it computes is another thing by now: rather nothing than that, until the new one is there.
+            Some(_) => match table.drop_column(&known.name).await? {
+                Ok(()) => continue,
+                Err(reason) => Err(reason),
+            },
         };
         kept.push(changed.unwrap_or_else(|reason| {
             refused.push(Refusal { attnum, reason });
@@ -245,18 +264,24 @@ async fn change(
         }
     }
     let existing = Existing::look_up(client, &record.schema, &record.name).await?;
-    for column in wanted.columns {
-        let Column { attnum, name, .. } = &column.column;
-        let is_taken = existing.as_ref().is_some_and(|existing| existing.column(name).is_some());
-        if is_taken || kept.iter().any(|known| known.attnum == *attnum) {
-            continue;
-        }
-        let type_sql = wanted.column(*attnum).map_or("", |(_, type_sql)| type_sql);
-        match table.add(name, column, type_sql).await? {
-            Ok(()) => kept.push(RecordGenerated::of(column)),
-            Err(reason) => refused.push(Refusal { attnum: *attnum, reason }),
+    let is_taken = |name: &str| existing.as_ref().is_some_and(|existing| existing.column(name).is_some());
+    let mut missing: Vec<(&GeneratedColumn, &str)> =
+        wanted.columns.iter().filter_map(|generated| wanted.column(generated.column.attnum)).collect();
+    missing.retain(|(generated, _)| {
+        let Column { attnum, name, .. } = &generated.column;
+        !is_taken(name) && kept.iter().all(|known| known.attnum != *attnum)
+    });
+    let begun = Instant::now();
+    // Together they write the table anew once.
+    let are_added = missing.len() > 1 && table.add(&missing).await?.is_ok();
+    for one in missing {
+        let added = if are_added { Ok(()) } else { table.add(&[one]).await? };
+        match added {
+            Ok(()) => kept.push(RecordGenerated::of(one.0)),
+            Err(reason) => refused.push(Refusal { attnum: one.0.column.attnum, reason }),
         }
     }
+    let is_costly = !refused.is_empty() && begun.elapsed() > COSTLY_MIN;
     let there = table.expressions().await?;
     for known in &mut kept {
         known.made = there.get(&known.name).cloned().unwrap_or_default();
@@ -266,7 +291,7 @@ async fn change(
         record.generated = kept;
         record.save(client, &resolver.key, oid).await?;
     }
-    Ok(Some((refused, has_changed)))
+    Ok(Some(Changed { refused, has_changed, is_costly }))
 }
 
 /// A name on the way to another.
@@ -310,13 +335,16 @@ impl Table<'_> {
         self.statements.attempt(&format!("ALTER TABLE {} {what}", self.quoted)).await
     }
 
-    async fn add(&self, name: &str, wanted: &GeneratedColumn, type_sql: &str) -> Result<Attempt, SinkError> {
+    async fn add(&self, columns: &[(&GeneratedColumn, &str)]) -> Result<Attempt, SinkError> {
         if let Some(other) = &self.other {
             return Ok(Err(other.clone()));
         }
-        let kind = if wanted.is_virtual && self.is_virtual_known { "VIRTUAL" } else { "STORED" };
-        let (name, expression) = (ident(name), &wanted.expression);
-        self.alter(&format!("ADD COLUMN {name} {type_sql} GENERATED ALWAYS AS ({expression}) {kind}")).await
+        let additions = columns.iter().map(|(wanted, type_sql)| {
+            let kind = if wanted.is_virtual && self.is_virtual_known { "VIRTUAL" } else { "STORED" };
+            let (name, expression) = (ident(&wanted.column.name), &wanted.expression);
+            format!("ADD COLUMN {name} {type_sql} GENERATED ALWAYS AS ({expression}) {kind}")
+        });
+        self.alter(&additions.collect::<Vec<_>>().join(", ")).await
     }
 
     async fn drop_column(&self, name: &str) -> Result<Attempt, SinkError> {
@@ -325,28 +353,6 @@ impl Table<'_> {
 
     async fn rename(&self, from: &str, to: &str) -> Result<Attempt, SinkError> {
         self.alter(&format!("RENAME COLUMN {} TO {}", ident(from), ident(to))).await
-    }
-
-    /// Another column in the place of one. Where the new one can't be made, the old one stays: mostly the columns that the
-    /// expression names get these names a moment later, and the old one computes the same.
-    async fn replace(
-        &self,
-        name: &str,
-        wanted: &GeneratedColumn,
-        type_sql: &str,
-    ) -> Result<Attempt, SinkError> {
-        let between = between(wanted);
-        if let Err(reason) = self.add(&between, wanted, type_sql).await? {
-            return Ok(Err(reason));
-        }
-        let moved = match self.drop_column(name).await? {
-            Ok(()) => self.rename(&between, &wanted.column.name).await?,
-            Err(reason) => Err(reason),
-        };
-        if moved.is_err() {
-            self.drop_column(&between).await?.map_err(SinkError::halt)?;
-        }
-        Ok(moved)
     }
 }
 
@@ -419,6 +425,9 @@ pub(crate) async fn give_way(
     oid: u32,
     reason: &str,
 ) -> Result<bool, SinkError> {
+    if resolver.generated.of(oid).is_none() {
+        load(client, resolver).await?;
+    }
     let known = resolver.generated.of(oid).flatten().unwrap_or_default();
     match Record::load(client, &resolver.key, oid).await? {
         Some(record) if !record.generated.is_empty() => {}
