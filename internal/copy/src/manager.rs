@@ -47,8 +47,6 @@ pub(crate) struct Manager {
     refusal: Option<(u32, usize, String)>,
     /// See [`Beginning`].
     joining: Vec<u32>,
-    /// See [`Beginning`].
-    catalog: Vec<TableCatalog>,
     generated: Generated,
     /// Their changes are to wait, and what came before is not durable yet.
     held: BTreeSet<u32>,
@@ -89,9 +87,8 @@ impl Manager {
     pub(crate) fn new(shared: Arc<Shared>, beginning: Beginning) -> Self {
         let Beginning { ledger, mode, tables, todo, joining, gives_up, catalog } = beginning;
         let pause = Backoff::new(shared.backoff.0, shared.backoff.1);
-        Self {
+        let manager = Self {
             generated: Generated::start(Arc::clone(&shared)),
-            catalog,
             shared,
             ledger,
             mode,
@@ -112,7 +109,9 @@ impl Manager {
             alterations: JoinSet::new(),
             metrics: CopyMetrics::new(),
             pause,
-        }
+        };
+        manager.tell_generated(&catalog);
+        manager
     }
 
     pub(crate) async fn run(
@@ -125,8 +124,6 @@ impl Manager {
                 self.say_left_out(oid, sink, &reason);
             }
         }
-        let catalog = std::mem::take(&mut self.catalog);
-        self.tell_generated(&catalog);
         for oid in std::mem::take(&mut self.joining) {
             self.busy.insert(oid);
             let _ = self.shared.pipeline.send(Input::Release(oid));

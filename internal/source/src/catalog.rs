@@ -63,9 +63,7 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmediate AND pk.indisvalid
 LEFT JOIN pg_index ri ON ri.indrelid = c.oid AND ri.indisreplident AND ri.indisvalid
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-    AND (a.attisdropped OR (p.columns IS NULL OR a.attname = ANY (p.columns))
-                       AND (p.generated OR a.attgenerated = '')
-                        OR a.attgenerated <> '')
+    AND (a.attisdropped OR a.attgenerated <> '' OR p.columns IS NULL OR a.attname = ANY (p.columns))
 LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
 LEFT JOIN resolved d ON d.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)

@@ -1,6 +1,6 @@
 //! Columns that the source computes and does not send are computed in the other Postgres, whatever becomes of them.
 
-use replicator_harness::{PgVersion, Replicator};
+use replicator_harness::{PgVersion, Replicator, eventually_blocking};
 use replicator_integration::{Sinks, World, wait_for_copy};
 use std::time::Duration;
 
@@ -24,6 +24,19 @@ fn spawn_with(world: &World, catalog_interval_ms: i64) -> Replicator {
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     replicator
+}
+
+fn stop(replicator: &mut Replicator) {
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+}
+
+/// Waits until the query gives that in the other Postgres.
+fn rows_arrive(world: &World, query: &str, wanted: &str) {
+    eventually_blocking(SOON, "rows", || {
+        let there = world.target.sql("copy", query);
+        if there == wanted { Ok(()) } else { Err(format!("{there} and not {wanted}")) }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,8 +96,7 @@ async fn what_the_source_computes_is_computed_in_postgres_whatever_becomes_of_th
         }
         let made = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'later'::regclass AND attname = 'size' AND attgenerated = 's'";
         assert_eq!(world.target.sql("copy", made), if version == PgVersion::V18 { "0" } else { "1" });
-        replicator.sigterm();
-        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        stop(&mut replicator);
     }
 }
 
@@ -103,14 +115,10 @@ async fn an_expression_that_the_target_cannot_have_leaves_its_column_out_and_say
                    WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped";
     assert_eq!(world.target.sql("copy", columns), "id,n,twice");
     let rows = "SELECT string_agg(concat_ws(':', id, n, twice), ' ' ORDER BY id) FROM t";
-    replicator_harness::eventually_blocking(SOON, "rows", || {
-        let (there, wanted) = (world.target.sql("copy", rows), world.source.sql("shop", rows));
-        if there == wanted { Ok(()) } else { Err(format!("{there} and not {wanted}")) }
-    });
+    rows_arrive(&world, rows, &world.source.sql("shop", rows));
     // With the function there it comes, with the next start.
     world.target.sql("copy", "CREATE FUNCTION tax(n int) RETURNS int IMMUTABLE LANGUAGE sql RETURN n / 5");
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(&mut replicator);
     let replicator = spawn(&world);
     world.assert_soon_equal("with the function", SOON, Sinks::Postgres, |_, _| true).await;
     drop(replicator);
@@ -135,12 +143,8 @@ async fn columns_that_somebody_made_in_the_target_are_left_alone() {
     world.source.sql("shop", "UPDATE t SET n = n + 1 WHERE id = 1; ALTER TABLE t DROP COLUMN a, DROP COLUMN b; INSERT INTO t VALUES (11, 11)");
     let rows =
         "SELECT string_agg(concat_ws(':', id, n, a, b), ' ' ORDER BY id) FROM t WHERE id IN (1, 2, 11)";
-    replicator_harness::eventually_blocking(SOON, "rows", || {
-        let there = world.target.sql("copy", rows);
-        if there == "1:2:40:7 2:2:40:7 11:11:220:7" { Ok(()) } else { Err(there) }
-    });
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    rows_arrive(&world, rows, "1:2:40:7 2:2:40:7 11:11:220:7");
+    stop(&mut replicator);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,8 +156,7 @@ async fn an_expression_that_fails_for_a_row_of_the_stream_holds_nothing_up() {
          INSERT INTO t (id, n) SELECT i, i FROM generate_series(1, 20) i",
     );
     world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(&mut replicator);
     let mut replicator = spawn_with(&world, 0);
     // The column is gone at the source, and no look at the catalog tells.
     world
@@ -161,10 +164,7 @@ async fn an_expression_that_fails_for_a_row_of_the_stream_holds_nothing_up() {
         .sql("shop", "BEGIN; ALTER TABLE t DROP COLUMN share; UPDATE t SET n = 0 WHERE id < 5; COMMIT");
     world.assert_soon_equal("without the column", SOON, Sinks::WithoutPostgres, |_, _| true).await;
     let rows = "SELECT string_agg(concat_ws(':', id, n), ' ' ORDER BY id) FROM t";
-    replicator_harness::eventually_blocking(SOON, "rows", || {
-        let (there, wanted) = (world.target.sql("copy", rows), world.source.sql("shop", rows));
-        if there == wanted { Ok(()) } else { Err(format!("{there} and not {wanted}")) }
-    });
+    rows_arrive(&world, rows, &world.source.sql("shop", rows));
     replicator.wait_for_line("a row was refused while they were there", SOON);
     assert_eq!(
         replicator.metrics().sum("replicator_tables_set_aside", &[]),
@@ -172,8 +172,7 @@ async fn an_expression_that_fails_for_a_row_of_the_stream_holds_nothing_up() {
         "{}",
         replicator.stderr()
     );
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(&mut replicator);
     let replicator = spawn(&world);
     world.assert_soon_equal("after another start", SOON, Sinks::All, |_, _| true).await;
     drop(replicator);
@@ -195,8 +194,7 @@ async fn what_depends_on_a_computed_column_in_the_target_is_let_be_where_others_
         world.target.sql("copy", "SELECT sum(twice) FROM seen"),
         world.source.sql("shop", "SELECT sum(twice) FROM t")
     );
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(&mut replicator);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,10 +213,7 @@ async fn a_list_of_columns_leaves_out_what_is_computed_from_others_and_copies_no
     world.source.sql("shop", "ALTER TABLE t ADD COLUMN more int; UPDATE t SET n = n + 1, more = 1");
     let rows = |row: &str| format!("SELECT string_agg({row}::text, ' ' ORDER BY id) FROM t");
     let (there, wanted) = (rows("t"), rows("ROW(id, n, twice)"));
-    replicator_harness::eventually_blocking(SOON, "rows", || {
-        let (there, wanted) = (world.target.sql("copy", &there), world.source.sql("shop", &wanted));
-        if there == wanted { Ok(()) } else { Err(format!("{there} and not {wanted}")) }
-    });
+    rows_arrive(&world, &there, &world.source.sql("shop", &wanted));
     // A few looks at the catalog later.
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(
@@ -227,6 +222,5 @@ async fn a_list_of_columns_leaves_out_what_is_computed_from_others_and_copies_no
         "{}",
         replicator.stderr()
     );
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(&mut replicator);
 }

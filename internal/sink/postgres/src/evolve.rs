@@ -99,11 +99,11 @@ pub(crate) async fn place_table(
 /// Everything but the table's own name.
 pub(crate) async fn columns(hand: &Hand<'_>, record: &mut Record, aims: &Aims) -> Result<(), SinkError> {
     let relation = hand.relation;
-    let before = look_up(hand).await?;
+    let mut before = look_up(hand).await?;
     let touched = touched(relation, record);
-    let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
-    generated::make_way(hand, record, &before, &touched).await?;
-    let before = look_up(hand).await?;
+    if generated::make_way(hand, record, &before, &touched).await? {
+        before = look_up(hand).await?;
+    }
     let known: Vec<Option<RecordColumn>> =
         relation.columns.iter().map(|column| record.column(column).cloned()).collect();
     drop_columns(hand, record, &known, &before).await?;

@@ -178,11 +178,14 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// The column of that number, and its type in the target.
-    fn column(&self, attnum: i16) -> Option<(&GeneratedColumn, &str)> {
-        let index = self.columns.iter().position(|generated| generated.column.attnum == attnum)?;
-        let wanted = self.columns.get(index)?;
-        Some((wanted, self.types.sql(index, &wanted.column)))
+    /// The columns, and their types in the target.
+    fn all(&self) -> impl Iterator<Item = (&GeneratedColumn, &str)> {
+        let columns = self.columns.iter().enumerate();
+        columns.map(|(index, wanted)| (wanted, self.types.sql(index, &wanted.column)))
+    }
+
+    fn column(&self, attnum: i16) -> Option<&GeneratedColumn> {
+        self.columns.iter().find(|generated| generated.column.attnum == attnum)
     }
 }
 
@@ -228,19 +231,15 @@ async fn change(
     for known in record.generated.iter().filter(|made| there.contains_key(&made.name)) {
         let attnum = known.attnum;
         let changed = match wanted.column(attnum) {
-            None if wanted.dropped.contains(&attnum) => match table.drop_column(&known.name).await? {
-                Ok(()) => continue,
-                Err(reason) => Err(reason),
-            },
-            None => Ok(known.clone()),
-            Some((column, _)) if there.get(&known.name).is_some_and(|text| known.is(column, text)) => {
+            None if !wanted.dropped.contains(&attnum) => Ok(known.clone()),
+            Some(column) if there.get(&known.name).is_some_and(|text| known.is(column, text)) => {
                 if known.name != column.column.name {
                     aside.push((kept.len(), known.name.clone(), column));
                 }
                 Ok(known.clone())
             }
-            // What it computes is another thing by now: rather nothing than that, until the new one is there.
-            Some(_) => match table.drop_column(&known.name).await? {
+            // It is gone, or what it computes is another thing by now: rather nothing than that, until the new one is there.
+            _ => match table.drop_column(&known.name).await? {
                 Ok(()) => continue,
                 Err(reason) => Err(reason),
             },
@@ -265,12 +264,11 @@ async fn change(
     }
     let existing = Existing::look_up(client, &record.schema, &record.name).await?;
     let is_taken = |name: &str| existing.as_ref().is_some_and(|existing| existing.column(name).is_some());
-    let mut missing: Vec<(&GeneratedColumn, &str)> =
-        wanted.columns.iter().filter_map(|generated| wanted.column(generated.column.attnum)).collect();
-    missing.retain(|(generated, _)| {
+    let is_missing = |(generated, _): &(&GeneratedColumn, &str)| {
         let Column { attnum, name, .. } = &generated.column;
         !is_taken(name) && kept.iter().all(|known| known.attnum != *attnum)
-    });
+    };
+    let missing: Vec<_> = wanted.all().filter(is_missing).collect();
     let begun = Instant::now();
     // Together they write the table anew once.
     let are_added = missing.len() > 1 && table.add(&missing).await?.is_ok();
@@ -358,15 +356,15 @@ impl Table<'_> {
 
 /// Makes way for a change of columns: what is computed from ones that go or get another type comes again afterwards, as
 /// does what has the name of one that is sent. One that is itself sent from now on keeps what it has, as a plain column.
-/// `touched`: names of those that go, or get another type.
+/// `touched`: names of those that go, or get another type. Returns whether the table may be another one now.
 pub(crate) async fn make_way(
     hand: &Hand<'_>,
     record: &mut Record,
     existing: &Existing,
-    touched: &[&str],
-) -> Result<(), SinkError> {
+    touched: &[String],
+) -> Result<bool, SinkError> {
     if record.generated.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let target = table(&record.schema, &record.name);
     let statements = hand.statements();
@@ -388,7 +386,7 @@ pub(crate) async fn make_way(
             record.generated.push(made);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Which generated columns are computed from any of these. Up to Postgres 14 it is the column that depends on them, since
@@ -396,7 +394,7 @@ pub(crate) async fn make_way(
 async fn dependents(
     statements: &Statements<'_>,
     target: &str,
-    names: &[&str],
+    names: &[String],
 ) -> Result<Vec<String>, SinkError> {
     if names.is_empty() {
         return Ok(Vec::new());
