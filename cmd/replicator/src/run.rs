@@ -41,8 +41,12 @@ pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure>
             error!(logger, "a sink refused a change of a table; the table is set aside there, and all begins again without it";
                 "error" => crate::one_line(&text));
             drop(guard);
-            // As after a crash, so that nothing of what was under way, on whatever thread, goes on beside the new run.
-            format!("beginning again: {}", begin_again())
+            again()
+        }
+        Ok(Ended::TakenBack(table)) => {
+            info!(logger, "all begins again from where a sink was left out of a table, which it gets from there on"; "table" => table);
+            drop(guard);
+            again()
         }
         Err(text) => {
             error!(logger, "{}", crate::one_line(&text));
@@ -52,12 +56,19 @@ pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure>
     Err(Failure::NotSaid(text))
 }
 
+/// Begins again as after a crash, so that nothing of what was under way, on whatever thread, goes on beside the new run.
+fn again() -> String {
+    format!("beginning again: {}", begin_again())
+}
+
 /// How a run came to its end.
 enum Ended {
     /// It was asked to, or did all there was to do.
     Over,
     /// A table was set aside in a sink, and everything else is to go on.
     SetAside(String),
+    /// A sink that was left out of that table is to get what it missed of it.
+    TakenBack(String),
 }
 
 /// Puts this program, as it was called, in the place of this process. Comes back only with an error.
@@ -281,6 +292,7 @@ impl Run {
                         return self.stop().await.map(|()| Ended::Over);
                     }
                     Ok(Outcome::SetAside(text)) => return Ok(Ended::SetAside(text)),
+                    Ok(Outcome::TakenBack(table)) => return Ok(Ended::TakenBack(table)),
                     Ok(Outcome::Failed(text)) => return Err(text),
                     Err(error) => return Err(format!("the task that copies tables ended: {error}")),
                 },

@@ -531,7 +531,7 @@ mod defaults {
                 range_bytes: ByteSize(64 << 20),
                 batch_rows_max: 200_000,
                 batch_bytes_max: ByteSize(16 << 20),
-                bytes_max: ByteSize(64 << 20),
+                bytes_max: ByteSize(128 << 20),
             }
         }
     }

@@ -32,6 +32,9 @@ pub(crate) enum Note {
         table: String,
         /// What the sink said.
         reason: String,
+        /// What a log had noted before: as that it goes on when it is taken back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Box<Note>>,
     },
     /// It is being copied.
     Copying(Copying),
@@ -201,12 +204,16 @@ impl Ledger {
         sinks.iter().map(of_sink).min().flatten()
     }
 
-    /// Of each table, which of the sinks are left out of it, and what they said. By the table alone, whatever its name was
-    /// then.
-    pub(crate) fn left_out(&self, sinks: &[usize]) -> Reasons {
+    /// What the sink has noted of the table.
+    pub(crate) fn note(&self, oid: u32, sink: usize) -> Option<&Note> {
+        self.notes.get(&oid)?.get(&sink)
+    }
+
+    /// Of each table, which sinks are left out of it, and what they said. By the table alone, whatever its name was then.
+    pub(crate) fn left_out(&self) -> Reasons {
         let mut reasons = Reasons::new();
         for (oid, notes) in &self.notes {
-            for (sink, note) in notes.iter().filter(|(sink, _)| sinks.contains(sink)) {
+            for (sink, note) in notes {
                 if let Note::Aside { reason, .. } = note {
                     reasons.entry(*oid).or_default().insert(*sink, reason.clone());
                 }
@@ -231,7 +238,7 @@ impl Ledger {
 
     /// Whether somebody has asked for the table, and it is not being copied yet.
     pub(crate) fn is_wanted(&self, oid: u32, sink: usize) -> bool {
-        matches!(self.notes.get(&oid).and_then(|notes| notes.get(&sink)), Some(Note::Wanted { .. }))
+        matches!(self.note(oid, sink), Some(Note::Wanted { .. }))
     }
 
     /// What is to be done for the sinks that take the table, and are not left out.
@@ -351,7 +358,14 @@ mod tests {
 
     #[test]
     fn notes_are_read_as_they_were_written() {
-        for note in [copying(16, &[(0, 4), (8, 9)]), done(1 << 40), Note::Wanted { table: "a.\"b".into() }] {
+        let aside = Note::Aside {
+            table: "t".into(),
+            reason: "no".into(),
+            before: Some(Box::new(copying(16, &[(0, 4)]))),
+        };
+        for note in
+            [copying(16, &[(0, 4), (8, 9)]), done(1 << 40), Note::Wanted { table: "a.\"b".into() }, aside]
+        {
             let text = serde_json::to_string(&note).unwrap();
             assert_eq!(serde_json::from_str::<Note>(&text).unwrap(), note, "{text}");
         }
@@ -380,11 +394,10 @@ mod tests {
 
     #[test]
     fn a_sink_that_refused_a_table_is_left_out_and_the_others_go_on() {
-        let aside = Note::Aside { table: "public.t".into(), reason: "too long".into() };
+        let aside = Note::Aside { table: "public.t".into(), reason: "too long".into(), before: None };
         let notes = ledger(&[Some(done(10)), Some(aside), Some(copying(16, &[(0, 8)]))]);
         let left_out = BTreeMap::from([(1, "too long".to_owned())]);
-        assert_eq!(notes.left_out(&[0, 1, 2]), BTreeMap::from([(1, left_out)]));
-        assert_eq!(notes.left_out(&[0, 2]), BTreeMap::new(), "logs are left out of nothing");
+        assert_eq!(notes.left_out(), BTreeMap::from([(1, left_out)]));
         assert_eq!(notes.plan(1, &[0, 1]), Plan::Again { empty_first: true }, "taken back");
         let from = Position { commit_lsn: Lsn(10), ordinal: 3 };
         assert_eq!(notes.plan(1, &[0]), Plan::None { from });

@@ -20,6 +20,11 @@ impl LeftOut {
         self.lock().get(&oid).is_some_and(|sinks| sinks.contains_key(&sink))
     }
 
+    /// The sinks that are left out of the table.
+    pub(crate) fn of(&self, oid: u32) -> Vec<usize> {
+        self.lock().get(&oid).map_or_else(Vec::new, |sinks| sinks.keys().copied().collect())
+    }
+
     pub(crate) fn add(&self, oid: u32, sink: usize, reason: String) {
         self.lock().entry(oid).or_default().insert(sink, reason);
     }

@@ -36,6 +36,7 @@ mod generated;
 mod ledger;
 mod left_out;
 mod manager;
+mod missed;
 mod prepare;
 mod progress;
 mod ranges;

@@ -7,6 +7,7 @@
 use crate::altering::{SchemaChange, alter};
 use crate::generated::{self, Generated};
 use crate::ledger::{Ledger, Note, Plan};
+use crate::missed::{self, TakeBack};
 use crate::round::{self, Failure, Round};
 use crate::setup::Outcome;
 use crate::shared::Shared;
@@ -45,6 +46,8 @@ pub(crate) struct Manager {
     failures: BTreeMap<u32, String>,
     /// Told last: the table that is to be set aside, in which sink, and why.
     refusal: Option<(u32, usize, String)>,
+    /// A table that logs have been taken back to, which another run is to bring what they missed.
+    taken_back: Option<String>,
     /// See [`Beginning`].
     joining: Vec<u32>,
     generated: Generated,
@@ -96,6 +99,7 @@ impl Manager {
             todo,
             joining,
             refusal: None,
+            taken_back: None,
             gives_up,
             failures: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -182,6 +186,9 @@ impl Manager {
                         self.notices(notice, &mut notices).await?;
                         if let Some((oid, sink, text)) = self.refusal.take() {
                             return self.refused(oid, sink, text).await;
+                        }
+                        if let Some(table) = self.taken_back.take() {
+                            return Ok(Outcome::TakenBack(table));
                         }
                     }
                     // The pipeline is over, and with it the run.
@@ -413,8 +420,8 @@ impl Manager {
                     "table" => self.name(oid), "why" => why(doubt));
                 self.hold(oid, Plan::Again { empty_first: true }, Lsn::MAX);
             }
-            Notice::Request { id, content } => {
-                self.request(id, &String::from_utf8_lossy(&content)).await?;
+            Notice::Request { id, at, content } => {
+                self.request(id, at, &String::from_utf8_lossy(&content)).await?;
             }
             Notice::Altered { before, after } => {
                 // Partitions are described too where their root is what is published.
@@ -510,8 +517,8 @@ impl Manager {
         if !self.tables.contains_key(&oid) || self.shared.left_out.is_left_out(oid, sink) {
             return Err(text);
         }
-        // A copy that is asked for already takes care of it.
-        if !self.ledger.is_wanted(oid, sink) {
+        // A copy that is asked for already takes care of it; but not of what a log has to have of the stream.
+        if !self.shared.holds_state(sink) || !self.ledger.is_wanted(oid, sink) {
             self.note_left_out(oid, sink, &text).await?;
         }
         Ok(Outcome::SetAside(format!("{}: {text}", self.name(oid))))
@@ -519,9 +526,7 @@ impl Manager {
 
     /// Whether the table's copy can go on in other sinks. One that is alone is tried again instead.
     fn can_do_without(&self, oid: u32, sink: usize) -> bool {
-        !self.gives_up
-            && self.shared.holds_state(sink)
-            && self.receivers(oid).iter().any(|other| *other != sink)
+        !self.gives_up && self.receivers(oid).iter().any(|other| *other != sink)
     }
 
     /// A sink refuses the copy of a table, which waits.
@@ -534,7 +539,9 @@ impl Manager {
     }
 
     async fn note_left_out(&mut self, oid: u32, sink: usize, text: &str) -> Result<(), String> {
-        let note = Note::Aside { table: self.name(oid), reason: text.to_owned() };
+        let before = self.ledger.note(oid, sink).filter(|_| !self.shared.holds_state(sink));
+        let before = before.cloned().map(Box::new);
+        let note = Note::Aside { table: self.name(oid), reason: text.to_owned(), before };
         self.shared.write_note(oid, &[sink], &note).await?;
         self.ledger.set(oid, sink, note);
         Ok(())
@@ -543,7 +550,7 @@ impl Manager {
     fn say_left_out(&self, oid: u32, sink: usize, reason: &str) {
         let name = self.shared.sink(sink).map_or("?", |sink| sink.name());
         error!(self.shared.logger, "a table is set aside in a sink that refused a change of it: the sink gets nothing of it \
-            until it is copied anew (`replicator resync --table`)"; "table" => self.name(oid), "sink" => name,
+            until it is asked for (`replicator resync --table`)"; "table" => self.name(oid), "sink" => name,
             "error" => reason);
     }
 
@@ -623,13 +630,27 @@ impl Manager {
         }
     }
 
-    /// Somebody asks for a table, by `schema.name`.
-    async fn request(&mut self, id: TxnId, content: &str) -> Result<(), String> {
+    /// Somebody asks for a table, by `schema.name`, in a message of the stream that lies at `at`.
+    async fn request(&mut self, id: TxnId, at: Lsn, content: &str) -> Result<(), String> {
         let Some(oid) = self.tables.keys().copied().find(|oid| self.name(*oid) == content) else {
             warn!(self.shared.logger, "a table was asked for that is not published"; "table" => content);
             let _ = self.shared.pipeline.send(Input::Answered(id));
             return Ok(());
         };
+        match missed::take_back(&self.shared, &self.ledger, oid, at).await? {
+            TakeBack::Nothing => {}
+            // The request is not answered: it comes again, behind what the logs have missed.
+            TakeBack::Done => {
+                self.taken_back = Some(content.to_owned());
+                return Ok(());
+            }
+            TakeBack::InVain => {
+                warn!(self.shared.logger, "a table was asked for, and a sink has refused it once more: put right what it \
+                    said, and ask again"; "table" => content);
+                let _ = self.shared.pipeline.send(Input::Answered(id));
+                return Ok(());
+            }
+        }
         info!(self.shared.logger, "a table was asked for and is copied again"; "table" => content);
         let plan = Plan::Again { empty_first: true };
         self.stop_altering(oid);

@@ -27,7 +27,7 @@ pub async fn prepare_tables(
         let Err(failure) = sink.prepare_table(table).await else { continue };
         let is_of_table = failure.table().is_some() && failure.kind() != ErrorKind::Retry;
         let had_it = note.is_some() || notes.contains_key(&versions::key(table.oid));
-        if !is_of_table || !had_it || sink.key_changes() != KeyChanges::Split {
+        if !is_of_table || !had_it {
             return Err(failure);
         }
         if matches!(note, Some(Note::Wanted { .. })) {
@@ -37,7 +37,8 @@ pub async fn prepare_tables(
         }
         error!(logger, "a table is set aside in a sink that can't go on with it"; "table" => table.qualified_name(),
             "sink" => sink.name(), "error" => %failure);
-        let note = Note::Aside { table: table.qualified_name(), reason: failure.to_string() };
+        let before = note.filter(|_| sink.key_changes() == KeyChanges::Whole).map(Box::new);
+        let note = Note::Aside { table: table.qualified_name(), reason: failure.to_string(), before };
         let text = note.text().map_err(SinkError::halt)?;
         sink.put_note(&key(table.oid), Some(&text)).await?;
     }

@@ -188,6 +188,35 @@ mod tests {
     }
 
     #[test]
+    fn metrics_say_how_far_it_is_and_how_long_it_takes_and_that_it_is_over() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let value = |name: &str| -> f64 {
+            let text = handle.render();
+            let sample = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().last());
+            sample.unwrap_or_else(|| panic!("no {name} in:\n{text}")).parse().expect("a number")
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let mut progress = progress(10);
+            progress.read("public.t", 5000, 1 << 20);
+            progress.durable(20);
+            progress.tick();
+            assert_eq!(value("replicator_copy_rows_total{"), 5000.0);
+            assert_eq!(value("replicator_copy_bytes_total{"), f64::from(1 << 20));
+            assert!((value("replicator_copy_done_ratio ") - 0.6).abs() < 1e-9);
+            assert!((19.0..25.0).contains(&value("replicator_copy_eta_seconds ")));
+            assert_eq!(value("replicator_copy_tables_left "), 2.0);
+            progress.table_done("public.t");
+            progress.table_failed("public.u");
+            progress.end();
+            assert_eq!(value("replicator_copy_failures_total{"), 1.0);
+            for (name, at_the_end) in [("done_ratio ", 1.0), ("eta_seconds ", 0.0), ("tables_left ", 0.0)] {
+                assert_eq!(value(&format!("replicator_copy_{name}")), at_the_end);
+            }
+        });
+    }
+
+    #[test]
     fn a_table_that_fails_is_not_waited_for() {
         let mut progress = progress(1);
         progress.table_failed("public.bad");

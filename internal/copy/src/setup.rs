@@ -79,6 +79,9 @@ pub enum Outcome {
     /// A sink refused a change of a table, and it is written down that the table is set aside there: another run leaves that
     /// sink out. The text says what the sink said.
     SetAside(String),
+    /// A log that was left out of a table is to get what it missed of it: another run begins before that. The text says which
+    /// table.
+    TakenBack(String),
     /// It cannot go on; the text says why and what to do.
     Failed(String),
 }
@@ -105,8 +108,7 @@ impl Setup {
         let catalog = tables.to_vec();
         let (tables_known, plans) = (HashMap::new(), BTreeMap::new());
         let gives_up = settings.snapshot == SnapshotMode::Only;
-        let states = settings.sinks.iter().enumerate().filter(|(_, of)| of.holds_state());
-        let left_out = ledger.left_out(&states.map(|(number, _)| number).collect::<Vec<_>>());
+        let left_out = ledger.left_out();
         let mut setup =
             Self { settings, ledger, storages, tables: tables_known, catalog, plans, left_out, gives_up };
         for table in tables {

@@ -413,7 +413,7 @@ impl Driver {
             }
             LaneReport::Failed { lane, text, table } => {
                 self.sink_metrics[lane.sink].up.set(0.0);
-                match table.filter(|oid| self.pipeline.may_set_aside(*oid, lane.sink)) {
+                match table.filter(|oid| self.pipeline.may_set_aside(*oid)) {
                     Some(oid) => Err(Fatal::Refused { oid, sink: lane.sink, text }),
                     None => Err(Fatal::Failed(text)),
                 }

@@ -229,7 +229,9 @@ fn a_request_holds_the_watermark_until_it_is_answered_and_is_made_once() {
     run.pipeline.reconnected();
     run.feed(request(t(Wire::new())).commit(10).keepalive(30));
     let notices = run.pipeline.take_notices();
-    let [replicator_pipeline::Notice::Request { id, content }] = &notices[..] else { panic!("{notices:?}") };
+    let [replicator_pipeline::Notice::Request { id, content, .. }] = &notices[..] else {
+        panic!("{notices:?}")
+    };
     assert_eq!(content, b"public.t");
     assert!(run.lines(LOG).is_empty(), "it is nothing for sinks");
     assert_eq!(run.watermark(), 0);

@@ -23,6 +23,14 @@ fn rows_read(log: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// The metrics, when all is copied.
+fn assert_told_how_far_it_is(supervisor: &Supervisor) {
+    let metric = |name: &str| supervisor.metric(&format!("replicator_copy_{name}"));
+    let (rows, bytes) = (metric("rows_total"), metric("bytes_total"));
+    assert!(rows >= 65_000.0 && bytes > 50.0 * 60_000.0, "{rows} rows of {bytes} bytes");
+    assert_eq!([metric("done_ratio"), metric("eta_seconds"), metric("tables_left")], [1.0, 0.0, 0.0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_from_before_the_stream_arrive_in_every_sink_while_it_goes_on() {
     for version in [PgVersion::V15, PgVersion::V18] {
@@ -72,6 +80,7 @@ async fn rows_from_before_the_stream_arrive_in_every_sink_while_it_goes_on() {
                 ),
             );
         }
+        assert_told_how_far_it_is(&supervisor);
         supervisor.stop();
         drain(&config);
         world

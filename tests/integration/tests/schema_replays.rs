@@ -135,6 +135,50 @@ async fn columns_that_come_and_go_and_pass_on_their_names_while_the_replicator_w
     }
 }
 
+/// What a crash leaves behind is brought by the stream, through the versions, and by no copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_crash_changes_of_schema_are_met_again_in_the_stream_and_nothing_is_copied() {
+    const STEPS: [&str; 5] = [
+        "ALTER TABLE t ADD COLUMN c int DEFAULT 3; INSERT INTO t VALUES (101, 'a', 'b', 4)",
+        "ALTER TABLE t RENAME COLUMN b TO d; UPDATE t SET d = 'renamed' WHERE id < 4",
+        "ALTER TABLE t DROP COLUMN a; UPDATE t SET c = -c WHERE id > 15",
+        "ALTER TABLE t ALTER COLUMN d SET NOT NULL; ALTER TABLE t RENAME TO u; INSERT INTO u VALUES (102, 'd', 5)",
+        "ALTER TABLE u ADD COLUMN a text; UPDATE u SET a = 'another' WHERE id % 2 = 0; DELETE FROM u WHERE id = 7",
+    ];
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE t (id int PRIMARY KEY, a text, b text);
+             INSERT INTO t SELECT n, 'a' || n, 'b' || n FROM generate_series(1, 20) n",
+        );
+        let config = world.config().set("source.catalog_interval_ms", 200);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
+        let copied = |replicator: &Replicator| replicator.metrics().sum("replicator_copy_rows_total", &[]);
+        assert_eq!(copied(&replicator), Some(20.0), "the rows that were there");
+        // At once, so that the kill falls where it falls; and all at once, while nobody reads.
+        for (round, steps) in [(1, &STEPS[..2]), (2, &STEPS[2..3]), (3, &STEPS[3..])] {
+            if round == 2 {
+                world.source.sql("shop", steps[0]);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            replicator.kill9();
+            if round != 2 {
+                steps.iter().for_each(|step| drop(world.source.sql("shop", step)));
+            }
+            replicator = Replicator::spawn(&config, &[]);
+            replicator.wait_until_ready(SOON);
+            world.assert_soon_equal("after the replay", SOON, Sinks::All, |_, _| true).await;
+            assert_eq!(copied(&replicator).unwrap_or_default(), 0.0, "{}", replicator.stderr());
+            assert!(!replicator.stderr().contains("snapshot taken"), "{}", replicator.stderr());
+        }
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    }
+}
+
 /// The replay after a kill brings values of the dropped column, under a name that another has by now.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_does_not_put_a_dropped_columns_values_into_its_namesake() {

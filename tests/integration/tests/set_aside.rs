@@ -190,6 +190,160 @@ async fn an_update_without_a_key_that_clickhouse_cannot_follow_goes_to_the_sinks
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_array_of_another_shape_than_clickhouse_has_sets_its_table_aside_there_until_it_is_text() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let table = "CREATE TABLE bad (id int PRIMARY KEY, v int, tags int[] NOT NULL DEFAULT '{1,NULL}')";
+        let (world, mut replicator) = begun_with(version, table).await;
+        world
+            .source
+            .sql("shop", "INSERT INTO bad VALUES (-1, 1, '{{1,2},{3,NULL}}'), (-2, 2, '[0:1]={5,6}')");
+        let line = replicator.wait_for_line("the table is set aside", SOON);
+        for part in ["public.bad", "tags", "arrays = \\\"text\\\""] {
+            assert!(line.contains(part), "{line}");
+        }
+        all_else_goes_on(&world, Sinks::WithoutClickHouse, 101).await;
+        stop(replicator);
+        let config = config(&world).set_sink("analytics", "arrays", "text");
+        let replicator = Replicator::spawn(&config, &[]);
+        resync(&config, &["public.bad"]);
+        world.assert_soon_equal("as text", SOON, Sinks::All, |_, _| true).await;
+        world.source.sql("shop", "UPDATE bad SET tags = '{{{7}}}' WHERE id = 1");
+        world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
+        stop(replicator);
+    }
+}
+
+/// With a history beside the other sinks.
+fn with_history(world: &World) -> Config {
+    config(world)
+        .clickhouse("log", &world.clickhouse)
+        .set_sink("log", "database", history_database(world))
+        .set_sink("log", "mode", "history")
+        .set_sink("log", "batch.interval_ms", 200)
+}
+
+fn history_database(world: &World) -> String {
+    format!("{}_log", world.clickhouse.database())
+}
+
+/// Changes of the stream in the history of a table, by position, as the archive's events have it.
+fn changes_in_history(world: &World, table: &str) -> Vec<String> {
+    let found = world.clickhouse.query(&format!(
+        "SELECT concat(lower(leftPad(hex(toUInt64(bitShiftRight(_version, 64))), 16, '0')), '-', \
+         toString(toUInt64(bitAnd(_version, toUInt128('18446744073709551615')))), ' ', toString(_op), ' ', toString(id)) \
+         AS change FROM {}.{table} WHERE _op NOT IN ('read', 'truncate') ORDER BY change FORMAT TSVRaw",
+        history_database(world)
+    ));
+    found.lines().map(str::to_owned).collect()
+}
+
+/// Whether the history has each change of a table that the archive has, once.
+fn as_in_archive(world: &World, table: &str) -> Result<(), String> {
+    let (found, expected) = (changes_in_history(world, table), changes_in_archive(world, table));
+    let absent: Vec<_> = expected.iter().filter(|change| !found.contains(change)).collect();
+    let extra: Vec<_> = found.iter().filter(|change| !expected.contains(change)).collect();
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{} of {}: lacks {absent:?}, should not have {extra:?}", found.len(), expected.len()))
+    }
+}
+
+/// The same of the archive.
+fn changes_in_archive(world: &World, table: &str) -> Vec<String> {
+    let change = |event: serde_json::Value| {
+        let lsn = event["lsn"].as_str().unwrap_or_default();
+        let (high, low) = lsn.split_once('/').unwrap_or_else(|| panic!("an event without lsn: {event}"));
+        let row = if event["op"] == "delete" { &event["before"] } else { &event["after"] };
+        format!(
+            "{high:0>8}{low:0>8}-{} {} {}",
+            event["ordinal"],
+            event["op"].as_str().unwrap_or_default(),
+            row["id"]
+        )
+        .to_lowercase()
+    };
+    let events = world.archive().into_iter().map(|described| described.event());
+    let mut changes: Vec<String> = events
+        .filter(|event| {
+            event["table"] == table
+                && !["read", "truncate"].contains(&event["op"].as_str().unwrap_or_default())
+        })
+        .map(change)
+        .collect();
+    changes.sort();
+    changes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_refuses_a_change_gets_all_that_it_missed_of_the_table_when_it_is_asked_for() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        make_tables(&world, "CREATE TABLE bad (id int PRIMARY KEY, v int, day date)");
+        let config = with_history(&world);
+        let refusing = config.clone().set_sink("log", "out_of_range", "error");
+        let mut replicator = Replicator::spawn(&refusing, &[]);
+        replicator.wait_until_ready(SOON);
+        wait_for_copy(&replicator);
+        rows_arrive(&world).await;
+
+        world.source.sql(
+            "shop",
+            "BEGIN; INSERT INTO other VALUES (-1, 1); INSERT INTO bad VALUES (-1, 1, NULL), (5000, 5000, 'infinity');
+             INSERT INTO other VALUES (-2, 2); COMMIT; UPDATE bad SET day = '2020-02-29' WHERE id = 5000",
+        );
+        let line = replicator.wait_for_line("the table is set aside", SOON);
+        assert!(line.contains("public.bad") && line.contains("out_of_range"), "{line}");
+        world.assert_soon_equal("in the other sinks", SOON, Sinks::All, |_, _| true).await;
+        let stands_at = world.confirmed_flush();
+        world.source.sql(
+            "shop",
+            "UPDATE bad SET v = v + 1 WHERE id < 50; DELETE FROM bad WHERE id BETWEEN 50 AND 60;
+             ALTER TABLE bad ADD COLUMN w int DEFAULT 7; UPDATE bad SET w = id, v = 1 WHERE id = 5000",
+        );
+        world.assert_soon_equal("altered elsewhere", SOON, Sinks::All, |_, _| true).await;
+        let others_reach = |when: &str| {
+            eventually_blocking(SOON, when, || as_in_archive(&world, "other"));
+        };
+        others_reach("the other table's history");
+        assert_eq!(
+            world.confirmed_flush(),
+            stands_at,
+            "acknowledged past changes that a history was left out of"
+        );
+        replicator.kill9();
+        replicator = Replicator::spawn(&refusing, &[]);
+        replicator.wait_until_ready(SOON);
+        assert_eq!(changes_in_history(&world, "bad").len(), 100, "it gets nothing of the table");
+
+        // It refuses the table once more, and does not do so for ever.
+        resync(&refusing, &["public.bad"]);
+        let line = replicator.wait_for_line("a sink has refused it once more", SOON);
+        assert!(line.contains("public.bad"), "{line}");
+        insert(&world, "other", 2001);
+        others_reach("the other table's history, while the table is set aside again");
+
+        stop(replicator);
+        let replicator = Replicator::spawn(&config, &[]);
+        resync(&config, &["public.bad"]);
+        eventually_blocking(SOON, "the history", || as_in_archive(&world, "bad"));
+        insert(&world, "bad (id, v)", 9001);
+        insert(&world, "other", 9001);
+        world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
+        others_reach("the other table's history afterwards");
+        eventually_blocking(SOON, "the acknowledged position", || {
+            let confirmed = world.confirmed_flush();
+            if confirmed != stands_at { Ok(()) } else { Err(confirmed) }
+        });
+        let history = history_database(&world);
+        let updated = format!("SELECT w, v FROM {history}.bad WHERE id = 5000 AND _op = 'update' AND v = 1");
+        let updated = world.clickhouse.query(&updated);
+        assert_eq!(updated.trim(), "5000\t1", "with the column that was added meanwhile");
+        stop(replicator);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_somebody_drops_in_postgres_is_set_aside_there_alone() {
     for version in [PgVersion::V15, PgVersion::V18] {
         let (world, mut replicator) = begun(version).await;

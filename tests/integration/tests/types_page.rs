@@ -72,7 +72,7 @@ first in a column is logged. The Postgres sink and the archive have room for all
 "#;
 
 const POLICIES: &str = r#"
-- `"error"` has the table set aside in the sink, while others go on; a history it stops. The message names the table, the
+- `"error"` has the table set aside in the sink, while others go on. The message names the table, the
   column and the remedy.
 - What is to become NULL in a column that is not Nullable makes it so first, with a line in the log.
 - A value of a key is never changed, since two rows could become one: it is an error under every policy. Make the
@@ -88,8 +88,9 @@ const POLICIES: &str = r#"
 | NULL | NULL | `[]`, counted | NULL |
 | several dimensions, or a lower bound other than 1, in an `Array(…)` | error | error | – |
 
-A `{}` is `[]`, or the text `{}`. An error names the remedy, `arrays = "text"`, which is for new tables: one that exists
-keeps its columns' types.
+A `{}` is `[]`, or the text `{}`. An error has the table [set aside](operations.md#replicatortablesetaside) in the sink,
+while others go on, and names the remedy: `arrays = "text"`, and `replicator resync --table`. A table that exists keeps its
+columns' types until it is copied anew or its schema changes.
 
 ## Types that change
 

@@ -32,7 +32,11 @@ impl Pipeline {
                     let id = open.meta.id;
                     self.accounts.hold(id);
                     self.tables.requests += 1;
-                    self.notices.push(Notice::Request { id, content: message.content.to_vec() });
+                    self.notices.push(Notice::Request {
+                        id,
+                        at: message.lsn,
+                        content: message.content.to_vec(),
+                    });
                 }
             }
             open.ordinal += 1;

@@ -86,7 +86,7 @@ pub enum Notice {
         /// Since when the version holds that sinks know; none where a copy brought it.
         known: Option<Lsn>,
     },
-    /// A sink that holds state by key will never take a change of the table, and takes those of others. When that is
+    /// A sink will never take a change of the table, and takes those of others. When that is
     /// written down, another run leaves that sink out of the table ([`Pipeline::with_left_out`]).
     Refused {
         /// The table.
@@ -103,6 +103,8 @@ pub enum Notice {
     Request {
         /// For the answer.
         id: TxnId,
+        /// Where the message lies.
+        at: Lsn,
         /// The message's content.
         content: Vec<u8>,
     },
@@ -753,10 +755,9 @@ impl Pipeline {
         self.tables.waiting.len() + self.tables.holds.len() + self.tables.requests
     }
 
-    /// Whether a run could go on without that sink for that table, a change of which it refuses.
-    pub(crate) fn may_set_aside(&self, oid: u32, sink: usize) -> bool {
-        let is_known = self.tables.standings.contains_key(&oid) || self.tables.waiting.contains_key(&oid);
-        is_known && self.dispatcher.holds_state(sink)
+    /// Whether a run could go on without a sink that refuses a change of that table.
+    pub(crate) fn may_set_aside(&self, oid: u32) -> bool {
+        self.tables.standings.contains_key(&oid) || self.tables.waiting.contains_key(&oid)
     }
 
     /// Bytes of changes that wait, of tables and of transactions in progress: in memory, in files.

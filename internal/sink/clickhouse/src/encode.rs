@@ -284,15 +284,15 @@ impl Encoder {
         };
         EncodeError::Failed(match problem {
             Problem::Null => SinkError::reject(format!(
-                "{what} is NULL, and {of} in ClickHouse has none: for an array set arrays = \"text\" (new tables) \
-                 or {as_text}"
+                "{what} is NULL, and {of} in ClickHouse has none: for an array set arrays = \"text\" and have the table \
+                 copied anew, or {as_text}"
             )),
             Problem::Misfit(misfit) => {
                 let value = change.new.or(change.old).map_or(Value::Null, |tuple| tuple.value(column_index));
                 let policy = match misfit {
                     _ if column.is_key => "a key is not clamped;",
                     // No policy makes one list of several.
-                    Misfit::Shape => "set arrays = \"text\" (new tables), or",
+                    Misfit::Shape => "set arrays = \"text\" and have the table copied anew, or",
                     _ => "set out_of_range, or",
                 };
                 SinkError::reject(format!(

@@ -183,10 +183,10 @@ fn adapted(
 ) -> Option<(Type, bool)> {
     let of = &there.of;
     let is_array = |base: &Base| matches!(base, Base::Array(_));
-    // An array has no NULL: it turns into text when one may come.
-    let loses_not_null =
-        is_known && layout.arrays == ArrayColumns::Auto && is_array(&of.base) && wanted.base == Base::String;
-    if is_compatible(column, wanted, of) && !loses_not_null {
+    // An array has no NULL: it turns into text when one may come, or when all arrays are to be text.
+    let becomes_text =
+        is_known && layout.arrays != ArrayColumns::Array && is_array(&of.base) && wanted.base == Base::String;
+    if is_compatible(column, wanted, of) && !becomes_text {
         if !is_known {
             return Some((of.clone(), false));
         }

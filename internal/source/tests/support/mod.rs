@@ -26,7 +26,8 @@ pub fn config(url: impl Into<String>) -> SourceConfig {
         create: true,
         tables: TablePatterns::default(),
         snapshot: Snapshot::Initial,
-        binary: BinaryValues::Auto,
+        // Values as they can be read in a test.
+        binary: BinaryValues::Off,
         streaming: StreamingMode::Auto,
         two_phase: false,
         failover: true,
