@@ -146,6 +146,10 @@ impl Sink for Fenced {
         self.sink.wants_messages()
     }
 
+    fn takes_what_it_missed(&self) -> bool {
+        self.sink.takes_what_it_missed()
+    }
+
     async fn prepare_table(&self, relation: &Arc<Relation>) -> Result<(), SinkError> {
         self.gate.pass().await?;
         self.sink.prepare_table(relation).await

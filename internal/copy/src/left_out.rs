@@ -29,8 +29,15 @@ impl LeftOut {
         self.lock().entry(oid).or_default().insert(sink, reason);
     }
 
-    pub(crate) fn remove(&self, oid: u32) {
-        self.lock().remove(&oid);
+    /// Those of the table's sinks are not left out any more that are not `kept`.
+    pub(crate) fn remove(&self, oid: u32, kept: impl Fn(usize) -> bool) {
+        let mut reasons = self.lock();
+        if let Some(sinks) = reasons.get_mut(&oid) {
+            sinks.retain(|sink, _| kept(*sink));
+            if sinks.is_empty() {
+                reasons.remove(&oid);
+            }
+        }
     }
 
     /// How many of such tables there are of which a sink is left out.

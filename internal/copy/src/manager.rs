@@ -46,6 +46,8 @@ pub(crate) struct Manager {
     failures: BTreeMap<u32, String>,
     /// Told last: the table that is to be set aside, in which sink, and why.
     refusal: Option<(u32, usize, String)>,
+    /// Tables, and sinks that were left out of them in this run.
+    left_out_now: BTreeSet<(u32, usize)>,
     /// A table that logs have been taken back to, which another run is to bring what they missed.
     taken_back: Option<String>,
     /// See [`Beginning`].
@@ -99,6 +101,7 @@ impl Manager {
             todo,
             joining,
             refusal: None,
+            left_out_now: BTreeSet::new(),
             taken_back: None,
             gives_up,
             failures: BTreeMap::new(),
@@ -514,8 +517,14 @@ impl Manager {
     /// left out of the table, so that the other tables can go on there, and the other sinks with all of them.
     async fn refused(&mut self, oid: u32, sink: usize, text: String) -> Result<Outcome, String> {
         // What was left out, and comes all the same, would come again and again.
-        if !self.tables.contains_key(&oid) || self.shared.left_out.is_left_out(oid, sink) {
+        let is_written_down = self.left_out_now.contains(&(oid, sink));
+        let comes_again = self.shared.left_out.is_left_out(oid, sink) && !is_written_down;
+        if !self.tables.contains_key(&oid) || comes_again || !self.shared.may_set_aside(sink) {
             return Err(text);
+        }
+        // A log gets changes while the table is copied: they were on their way when it refused a row of the copy.
+        if is_written_down {
+            return Ok(Outcome::SetAside(format!("{}: {text}", self.name(oid))));
         }
         // A copy that is asked for already takes care of it; but not of what a log has to have of the stream.
         if !self.shared.holds_state(sink) || !self.ledger.is_wanted(oid, sink) {
@@ -526,13 +535,16 @@ impl Manager {
 
     /// Whether the table's copy can go on in other sinks. One that is alone is tried again instead.
     fn can_do_without(&self, oid: u32, sink: usize) -> bool {
-        !self.gives_up && self.receivers(oid).iter().any(|other| *other != sink)
+        !self.gives_up
+            && self.shared.may_set_aside(sink)
+            && self.receivers(oid).iter().any(|other| *other != sink)
     }
 
     /// A sink refuses the copy of a table, which waits.
     async fn leave_out(&mut self, oid: u32, sink: usize, text: String) -> Result<(), String> {
         self.note_left_out(oid, sink, &text).await?;
         self.say_left_out(oid, sink, &text);
+        self.left_out_now.insert((oid, sink));
         self.shared.left_out.add(oid, sink, text);
         let _ = self.shared.pipeline.send(Input::LeaveOut(oid, sink));
         Ok(())
@@ -554,10 +566,11 @@ impl Manager {
             "error" => reason);
     }
 
-    /// Somebody has asked for the table, and it is about to be copied: sinks that were left out of it take part.
+    /// Somebody has asked for the table, and it is about to be copied: sinks that were left out of it take part. Not logs: a
+    /// copy has not the changes that they have missed.
     fn take_back_if_asked(&mut self, oid: u32) {
         if self.asked.remove(&oid) {
-            self.shared.left_out.remove(oid);
+            self.shared.left_out.remove(oid, |sink| !self.shared.holds_state(sink));
             let _ = self.shared.pipeline.send(Input::TakeBack(oid));
         }
     }
@@ -644,11 +657,15 @@ impl Manager {
                 self.taken_back = Some(content.to_owned());
                 return Ok(());
             }
+            // The others are copied to, once: with what the log holds back, the request comes again in every run.
             TakeBack::InVain => {
                 warn!(self.shared.logger, "a table was asked for, and a sink has refused it once more: put right what it \
                     said, and ask again"; "table" => content);
-                let _ = self.shared.pipeline.send(Input::Answered(id));
-                return Ok(());
+                let plan = self.ledger.plan(oid, &self.receivers(oid));
+                if matches!(plan, Plan::None { from } if from.commit_lsn > at) {
+                    let _ = self.shared.pipeline.send(Input::Answered(id));
+                    return Ok(());
+                }
             }
         }
         info!(self.shared.logger, "a table was asked for and is copied again"; "table" => content);

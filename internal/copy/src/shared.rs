@@ -9,7 +9,7 @@ use crate::versions::Versions;
 use crossbeam_channel::Sender;
 use replicator_config::CopyConfig;
 use replicator_pipeline::{Backoff, Input};
-use replicator_sink::{ErrorKind, Lane, Sink, SinkError, TableCopy};
+use replicator_sink::{ErrorKind, KeyChanges, Lane, Sink, SinkError, TableCopy};
 use replicator_source::Source;
 use replicator_types::{Position, Relation, Storage, TxnId};
 use slog::{Logger, warn};
@@ -30,6 +30,11 @@ pub(crate) struct Shared {
     pub(crate) left_out: LeftOut,
 }
 
+/// Whether the sink can get right again with a table that it was left out of.
+pub(crate) fn may_be_set_aside_in(sink: &dyn Sink) -> bool {
+    sink.key_changes() == KeyChanges::Split || sink.takes_what_it_missed()
+}
+
 /// The sinks that take a table.
 pub(crate) fn takers(sinks: &[CopySink], schema: &str, table: &str) -> Vec<usize> {
     let takes = |(number, of): (usize, &CopySink)| of.tables.matches(schema, table).then_some(number);
@@ -47,6 +52,11 @@ impl Shared {
     /// Whether the sink holds state by key, rather than a log.
     pub(crate) fn holds_state(&self, number: usize) -> bool {
         self.sinks.get(number).is_some_and(CopySink::holds_state)
+    }
+
+    /// Whether other sinks, and other tables there, can go on without a table that the sink refuses.
+    pub(crate) fn may_set_aside(&self, number: usize) -> bool {
+        self.sink(number).is_some_and(|sink| may_be_set_aside_in(&**sink))
     }
 
     pub(crate) fn sink(&self, number: usize) -> Option<&Arc<dyn Sink>> {

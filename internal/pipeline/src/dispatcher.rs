@@ -215,9 +215,15 @@ impl Dispatcher {
         }
     }
 
-    /// All sinks that take the table get what comes of it.
-    pub(crate) fn take_back(&mut self, oid: u32) {
-        self.left_out.remove(&oid);
+    /// All sinks that take the table and hold its state get what comes of it; whether a log is still left out.
+    pub(crate) fn take_back(&mut self, oid: u32) -> bool {
+        let Some(left_out) = self.left_out.get_mut(&oid) else { return false };
+        left_out.retain(|sink| self.routes.get(*sink).is_some_and(Route::is_log));
+        let log_stays = !left_out.is_empty();
+        if !log_stays {
+            self.left_out.remove(&oid);
+        }
+        log_stays
     }
 
     /// How many ordinals a change takes.

@@ -102,6 +102,28 @@ fn a_copy_that_was_asked_for_takes_the_sink_back_and_lets_go_of_the_watermark_wh
 }
 
 #[test]
+fn a_log_that_is_left_out_stays_so_when_others_are_taken_back_and_goes_on_holding_the_watermark() {
+    let mut run = Run::of(standing(live(8).with_left_out([(T, vec![SECOND, LOG])])));
+    run.feed(row(t(u(Wire::new())), 20, T, "2"));
+    run.durable();
+    run.pipeline.take_back(T);
+    run.hold(T);
+    run.durable();
+    run.feed(row(Wire::new(), 50, T, "5"));
+    run.pipeline.copied_at(T, Lsn(40));
+    run.release(T);
+    assert_eq!(run.lines(SECOND), ["~ insert t 50+0 5,NULL"]);
+    run.durable();
+    run.pipeline.take_notices();
+    run.pipeline.settled(T);
+    run.feed(row(Wire::new(), 60, T, "6"));
+    assert_eq!(run.lines(SECOND), ["insert t 60+0 6,NULL"]);
+    assert_eq!(run.lines(LOG), [] as [&str; 0]);
+    run.durable();
+    assert_eq!(run.watermark(), 8, "the log has not got 20");
+}
+
+#[test]
 fn what_waits_already_when_a_sink_is_taken_back_goes_there_too() {
     let mut run = left_out(8);
     run.hold(T);

@@ -65,7 +65,7 @@ pub(crate) struct Splitter {
     early: Option<u32>,
     /// By such a transaction, the tables that were described in it.
     described: HashMap<u32, Vec<u32>>,
-    column_types: Vec<u32>,
+    column_types: Vec<(u32, u32)>,
     reply_requested: bool,
     /// The last commit or prepare record that was told of (its start).
     committed: u64,
@@ -109,9 +109,9 @@ impl Splitter {
         std::mem::take(&mut self.committed_relations)
     }
 
-    /// The types of columns in Relation messages that were walked over since the last call. A message that cannot be
-    /// read has none: whoever decodes the stream will say so.
-    pub(crate) fn take_column_types(&mut self) -> Vec<u32> {
+    /// The types of columns in Relation messages that were walked over since the last call, each with its table. A message
+    /// that cannot be read has none: whoever decodes the stream will say so.
+    pub(crate) fn take_column_types(&mut self) -> Vec<(u32, u32)> {
         std::mem::take(&mut self.column_types)
     }
 
@@ -161,7 +161,8 @@ impl Splitter {
                         let mut decoder =
                             if self.in_stream { Decoder::within_stream() } else { Decoder::default() };
                         if let Ok(pgoutput::Message::Relation(relation)) = decoder.decode(message) {
-                            self.column_types.extend(relation.columns.iter().map(|column| column.type_oid));
+                            let types = relation.columns.iter().map(|column| (oid, column.type_oid));
+                            self.column_types.extend(types);
                         }
                     }
                     Some(b'S') => {

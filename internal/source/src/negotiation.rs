@@ -23,7 +23,7 @@ use crate::server::Server;
 use crate::{Origin, SourceError, StreamOptions, Streaming};
 use pgvalue::Form;
 use replicator_config::{BinaryValues, OriginFilter, SourceConfig, StreamingMode};
-use replicator_types::{Column, TableCatalog};
+use replicator_types::{Column, TableCatalog, built_in_type};
 
 const TWO_PHASE_SINCE: u32 = 150_000;
 const PARALLEL_SINCE: u32 = 160_000;
@@ -113,20 +113,18 @@ pub(crate) fn text_only_column(tables: &[TableCatalog]) -> Option<(&TableCatalog
     })
 }
 
-/// A type among `column_types`, the types of columns in Relation messages, whose values the stream has to send as text.
-/// `tables` are the catalog's entries for the tables of these messages; a column that they do not have any more is
-/// known by its type alone.
-pub(crate) fn text_only_type(column_types: &[u32], tables: &[TableCatalog]) -> Option<u32> {
-    column_types.iter().copied().find(|type_oid| {
-        let mut columns = tables.iter().flat_map(|table| &table.columns);
-        let form = match columns.find(|column| column.type_oid == *type_oid) {
-            Some(column) => pgvalue::form(column),
-            None => {
-                pgvalue::form(&Column { type_oid: *type_oid, base_type_oid: *type_oid, ..Column::default() })
-            }
-        };
-        form == Form::TextOnly
-    })
+/// A type among `column_types`, the types of columns in Relation messages, each with its table, whose values the stream has
+/// to send as text. `tables` are the catalog's entries for these tables. A column that its table does not have any more is
+/// known by its type alone: by that of another column of the table, or if it is built in.
+pub(crate) fn text_only_type(column_types: &[(u32, u32)], tables: &[TableCatalog]) -> Option<u32> {
+    let is_text_only = |(oid, type_oid): &(u32, u32)| {
+        let mut columns = tables.iter().filter(|table| table.oid == *oid).flat_map(|table| &table.columns);
+        match columns.find(|column| column.type_oid == *type_oid) {
+            Some(column) => pgvalue::form(column) == Form::TextOnly,
+            None => built_in_type(*type_oid, -1).is_none(),
+        }
+    };
+    column_types.iter().find(|column| is_text_only(column)).map(|(_, type_oid)| *type_oid)
 }
 
 #[cfg(test)]
@@ -244,10 +242,26 @@ mod tests {
             kind: ColumnKind::Enum,
             ..Column::default()
         });
-        let tables = [known];
-        assert_eq!(text_only_type(&[oid::INT4, oid::TEXT, 20_000], &tables), None);
-        assert_eq!(text_only_type(&[oid::INT4, 20_001], &tables), Some(20_001), "gone from the catalog");
-        assert_eq!(text_only_type(&[oid::TEXT, oid::INT4], &[]), None);
+        let tables = [known, TableCatalog { oid: 2, ..table(ColumnKind::Scalar) }];
+        let found = |columns: &[(u32, u32)]| text_only_type(columns, &tables);
+        assert_eq!(found(&[(1, oid::INT4), (1, oid::TEXT), (1, 20_000)]), None);
+        assert_eq!(found(&[(1, oid::INT4), (1, 20_001)]), Some(20_001), "gone from the catalog");
+        assert_eq!(found(&[(2, 20_000)]), Some(20_000), "another table has it");
+        assert_eq!(found(&[(3, oid::TEXT), (3, oid::INT4)]), None);
+        // Nothing but its oid is left, and that has no name here.
+        assert_eq!(found(&[(1, INTERVAL)]), Some(INTERVAL));
+    }
+
+    const INTERVAL: u32 = 1186;
+
+    #[test]
+    fn every_built_in_type_that_is_known_by_its_oid_has_a_binary_form_that_is_understood() {
+        let known: Vec<u32> = (1..10_000).filter(|oid| built_in_type(*oid, -1).is_some()).collect();
+        assert!(known.len() > 25, "{known:?}");
+        for type_oid in known {
+            let column = Column { type_oid, base_type_oid: type_oid, ..Column::default() };
+            assert_ne!(pgvalue::form(&column), Form::TextOnly, "{type_oid}");
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ struct Pending {
     relations: Vec<u32>,
     /// Of those, the ones that a transaction has described that has committed.
     committed: Vec<u32>,
-    column_types: Vec<u32>,
+    column_types: Vec<(u32, u32)>,
 }
 
 /// What comes out of the buffer.

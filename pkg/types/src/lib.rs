@@ -13,6 +13,7 @@
 
 mod batch;
 mod budget;
+mod built_in;
 mod catalog;
 mod check;
 mod hash;
@@ -23,6 +24,7 @@ mod tuple;
 
 pub use batch::{Batch, BatchBuilder, Change, NewChange, Op, Phase, TransactionMeta, TxnId};
 pub use budget::{Budget, Charge};
+pub use built_in::built_in_type;
 pub use catalog::{
     GeneratedColumn, Leaf, Storage, StorageChange, TableCatalog, indexes_of_key, key_text_is_identity,
 };

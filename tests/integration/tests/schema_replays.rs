@@ -179,6 +179,70 @@ async fn behind_a_crash_changes_of_schema_are_met_again_in_the_stream_and_nothin
     }
 }
 
+/// In binary form values tell nothing of themselves, and the catalog has their columns no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_with_columns_that_came_and_went_while_the_replicator_was_away_arrive_whatever_their_types() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE DOMAIN span AS interval;
+             CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE feels (id int PRIMARY KEY, m mood, ms mood[]);
+             INSERT INTO t VALUES (1, 'v'); INSERT INTO feels VALUES (1, 'good', '{bad}')",
+        );
+        world.target.sql("copy", "CREATE TYPE mood AS ENUM ('good', 'bad')");
+        let config = world.config().set("source.catalog_interval_ms", 200);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
+        replicator.kill9();
+        for (number, column) in [
+            "interval",
+            "xid8",
+            "bit varying",
+            "point",
+            "jsonpath",
+            "mood",
+            "mood[]",
+            "span",
+            "int4range",
+            "int[]",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let id = 10 + number;
+            let value = match *column {
+                "interval" | "span" => "1 day",
+                "xid8" => "7",
+                "bit varying" => "101",
+                "point" => "(1,2)",
+                "jsonpath" => "$.a",
+                "mood" => "bad",
+                "mood[]" => "{good,NULL}",
+                "int4range" => "[1,5)",
+                _ => "{1,2}",
+            };
+            for table in ["t", "feels"] {
+                world.source.sql(
+                    "shop",
+                    &format!(
+                        "ALTER TABLE {table} ADD COLUMN gone {column}; INSERT INTO {table} (id, gone) VALUES ({id}, '{value}');
+                         UPDATE {table} SET gone = NULL WHERE id = {id}; ALTER TABLE {table} DROP COLUMN gone"
+                    ),
+                );
+            }
+        }
+        world.source.sql("shop", "UPDATE feels SET m = 'bad' WHERE id = 1");
+        replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.assert_soon_equal("after the replay", SOON, Sinks::All, |_, _| true).await;
+        assert!(!replicator.stderr().contains("set aside"), "{}", replicator.stderr());
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    }
+}
+
 /// The replay after a kill brings values of the dropped column, under a name that another has by now.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_does_not_put_a_dropped_columns_values_into_its_namesake() {

@@ -26,9 +26,9 @@ reads it back.
   no array that is NULL and none of more than one dimension or with another lower bound than 1: an array column that
   allows NULL is the text `{…}`, a `Nullable(String)`, which has room for all of it.
 - **Archive** is the kind of JSON in `before`, `after` and `key`.
-- **Wire** says in which form values are read: `binary` where the binary form is understood, else `text`. With
-  `source.binary = "on"` the stream comes in binary form if each published column's can be understood, else all of it
-  as text. The copy decides column by column.
+- **Wire** says in which form values are read: `binary` where the binary form is understood, else `text`. The stream
+  comes in binary form if each published column's can be understood, else all of it as text (`source.binary`). The copy
+  decides column by column.
 - **Postgres** makes the column with the source's own type. `bytes` says that values which come in binary form go on
   as they are, without being read; the others go as text.
 

@@ -1,6 +1,6 @@
 //! Sinks that are left out of a table: they refused a change of it, and get nothing more of it until a copy brings the
-//! table back. Other sinks get it as before. The watermark stays before the table's first change that one of them does
-//! not get, so that nothing is acknowledged that is not durable everywhere.
+//! table back; a log, until a run begins without it among them. Other sinks get it as before. The watermark stays before the
+//! table's first change that one of them does not get, so that nothing is acknowledged that is not durable everywhere.
 
 use super::Pipeline;
 use crate::accounts::Accounts;
@@ -59,7 +59,8 @@ impl Pipeline {
         self.direct(oid);
     }
 
-    /// All of the table's sinks take part in the copy that it waits for, or will wait for next.
+    /// All of the table's sinks that hold its state take part in the copy that it waits for, or will wait for next. A log
+    /// does not: a copy has not the changes that it has missed.
     pub fn take_back(&mut self, oid: u32) {
         if !self.left_out.tables.contains_key(&oid) {
             return;
@@ -75,12 +76,19 @@ impl Pipeline {
         if !self.left_out.to_take_back.remove(&oid) {
             return;
         }
-        self.dispatcher.take_back(oid);
+        let log_stays = self.dispatcher.take_back(oid);
         self.direct(oid);
-        let left_out = self.left_out.tables.remove(&oid);
+        let left_out = self.left_out.tables.get(&oid).copied();
+        if !log_stays {
+            self.left_out.tables.remove(&oid);
+        }
         let (Some(Hold::Since(first)), Some(waiting)) = (left_out, self.tables.waiting.get_mut(&oid)) else {
             return;
         };
+        if log_stays {
+            // For what waits, beside that for the log.
+            self.accounts.hold(first);
+        }
         match &mut waiting.hold {
             hold @ None => *hold = Some(first),
             // Both are of the stream, and it holds more to hold the older one.

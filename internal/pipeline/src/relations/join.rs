@@ -4,7 +4,8 @@ use super::Place;
 use super::numbers::Numbers;
 use pgoutput::{ColumnMessage, RelationMessage};
 use replicator_types::{
-    Column, ColumnKind, Relation, ReplicaIdentity, TableCatalog, indexes_of_key, key_text_is_identity, oid,
+    Column, ColumnKind, Relation, ReplicaIdentity, TableCatalog, built_in_type, indexes_of_key,
+    key_text_is_identity,
 };
 
 /// Whether the message could have come from the table at that version, by all that a message tells.
@@ -55,7 +56,7 @@ pub(super) fn join(
             };
             match known {
                 Some(known) => Column { is_key, name: column.name.to_owned(), ..known.clone() },
-                None => Column { attnum, ..unknown_column(column, is_key) },
+                None => Column { attnum, ..unknown_column(column, is_key, catalog) },
             }
         })
         .collect();
@@ -74,8 +75,25 @@ pub(super) fn join(
     }
 }
 
-/// A column that the catalog no longer has: dropped or altered since. Its values are still in the stream.
-fn unknown_column(column: &ColumnMessage<'_>, is_key: bool) -> Column {
+/// A column that the catalog no longer has: dropped or altered since. Its values are still in the stream, perhaps in binary
+/// form: what the source takes for understood by the type alone has to be so here.
+fn unknown_column(column: &ColumnMessage<'_>, is_key: bool, catalog: Option<&TableCatalog>) -> Column {
+    let twin =
+        catalog.and_then(|catalog| catalog.columns.iter().find(|known| known.type_oid == column.type_oid));
+    if let Some(twin) = twin {
+        return Column {
+            name: column.name.to_owned(),
+            attnum: 0,
+            type_oid: column.type_oid,
+            base_type_oid: twin.base_type_oid,
+            type_modifier: twin.type_modifier,
+            kind: twin.kind.clone(),
+            type_sql: twin.type_sql.clone(),
+            not_null: is_key,
+            is_key,
+            ..Column::default()
+        };
+    }
     let type_sql = built_in_type(column.type_oid, column.type_modifier);
     Column {
         name: column.name.to_owned(),
@@ -89,59 +107,4 @@ fn unknown_column(column: &ColumnMessage<'_>, is_key: bool) -> Column {
         is_key,
         ..Column::default()
     }
-}
-
-/// SQL for a built-in scalar type, with its length or precision.
-pub(super) fn built_in_type(type_oid: u32, modifier: i32) -> Option<String> {
-    let (name, takes) = match type_oid {
-        oid::BOOL => ("boolean", Modifier::None),
-        oid::BYTEA => ("bytea", Modifier::None),
-        oid::CHAR => ("\"char\"", Modifier::None),
-        oid::NAME => ("name", Modifier::None),
-        oid::INT8 => ("bigint", Modifier::None),
-        oid::INT2 => ("smallint", Modifier::None),
-        oid::INT4 => ("integer", Modifier::None),
-        oid::TEXT => ("text", Modifier::None),
-        oid::OID => ("oid", Modifier::None),
-        oid::JSON => ("json", Modifier::None),
-        oid::JSONB => ("jsonb", Modifier::None),
-        oid::XML => ("xml", Modifier::None),
-        oid::FLOAT4 => ("real", Modifier::None),
-        oid::FLOAT8 => ("double precision", Modifier::None),
-        oid::MONEY => ("money", Modifier::None),
-        oid::INET => ("inet", Modifier::None),
-        oid::CIDR => ("cidr", Modifier::None),
-        oid::MACADDR => ("macaddr", Modifier::None),
-        oid::MACADDR8 => ("macaddr8", Modifier::None),
-        oid::UUID => ("uuid", Modifier::None),
-        oid::PG_LSN => ("pg_lsn", Modifier::None),
-        oid::DATE => ("date", Modifier::None),
-        oid::BPCHAR => ("character", Modifier::Length),
-        oid::VARCHAR => ("character varying", Modifier::Length),
-        oid::NUMERIC => ("numeric", Modifier::PrecisionScale),
-        oid::TIME => ("time without time zone", Modifier::Nothing),
-        oid::TIMETZ => ("time with time zone", Modifier::Nothing),
-        oid::TIMESTAMP => ("timestamp without time zone", Modifier::Nothing),
-        oid::TIMESTAMPTZ => ("timestamp with time zone", Modifier::Nothing),
-        _ => return None,
-    };
-    // Both kinds of modifier count from 4, the size of the length word (`VARHDRSZ`).
-    Some(match takes {
-        Modifier::Length if modifier >= 4 => format!("{name}({})", modifier - 4),
-        Modifier::PrecisionScale if modifier >= 4 => {
-            let packed = modifier - 4;
-            // The scale is an 11-bit signed number since Postgres 15.
-            let scale = ((packed & 0x7ff) ^ 1024) - 1024;
-            format!("{name}({},{scale})", packed >> 16 & 0xffff)
-        }
-        _ => name.to_owned(),
-    })
-}
-
-enum Modifier {
-    None,
-    /// Has one, but a wider column is as good.
-    Nothing,
-    Length,
-    PrecisionScale,
 }

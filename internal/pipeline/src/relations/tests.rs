@@ -1,4 +1,3 @@
-use super::join::built_in_type;
 use super::*;
 use pgoutput::ColumnMessage;
 use replicator_types::{Column, ReplicaIdentity, oid};
@@ -365,13 +364,4 @@ fn the_catalog_alone_makes_a_version_of_a_known_table_only() {
         met(&mut relations, &texts(&["id", "a", "b"]), at(2000)).1.is_none(),
         "the message tells nothing new"
     );
-}
-
-#[test]
-fn type_modifiers_are_read_as_the_server_packs_them() {
-    assert_eq!(built_in_type(oid::NUMERIC, (12 << 16 | 2) + 4).as_deref(), Some("numeric(12,2)"));
-    assert_eq!(built_in_type(oid::NUMERIC, (3 << 16 | 0x7fe) + 4).as_deref(), Some("numeric(3,-2)"));
-    assert_eq!(built_in_type(oid::VARCHAR, 84).as_deref(), Some("character varying(80)"));
-    assert_eq!(built_in_type(oid::BPCHAR, 12).as_deref(), Some("character(8)"));
-    assert_eq!(built_in_type(99_999, -1), None);
 }

@@ -297,7 +297,7 @@ impl Encoder {
                 };
                 SinkError::reject(format!(
                     "{what} = {} has no counterpart as {of}, since {}: {policy} {as_text}",
-                    excerpt(value),
+                    excerpt(column, value),
                     misfit.reason()
                 ))
             }
@@ -374,12 +374,19 @@ impl Rows<'_, '_, '_> {
 }
 
 /// The beginning of a value, for an error.
-fn excerpt(value: Value<'_>) -> String {
-    let text = match value {
+fn excerpt(column: &replicator_types::Column, value: Value<'_>) -> String {
+    let mut text = Vec::new();
+    match value {
         Value::Null => return "NULL".into(),
         Value::Unchanged => return "(not sent)".into(),
-        Value::Text(bytes) | Value::Binary(bytes) => String::from_utf8_lossy(bytes),
-    };
+        Value::Text(bytes) => text.extend_from_slice(bytes),
+        Value::Binary(bytes) => {
+            if pgvalue::Type::of(column).write_text(bytes, &mut text).is_err() {
+                return format!("{} bytes", bytes.len());
+            }
+        }
+    }
+    let text = String::from_utf8_lossy(&text);
     let short: String = text.chars().take(VALUE_CHARS_MAX).collect();
     if short.len() < text.len() { format!("`{short}…`") } else { format!("`{short}`") }
 }

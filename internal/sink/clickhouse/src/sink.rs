@@ -94,6 +94,11 @@ impl Sink for ClickHouseSink {
         }
     }
 
+    /// A history is asked which versions it has, table by table.
+    fn takes_what_it_missed(&self) -> bool {
+        true
+    }
+
     async fn check(&self, tables: &[Arc<Relation>]) -> Vec<CheckItem> {
         check::check(&self.shared.client, &self.shared.tables, tables).await
     }

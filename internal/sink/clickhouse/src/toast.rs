@@ -19,7 +19,7 @@ use crate::native::{Column, Rules, VERSION, numbered_block};
 use crate::tables::{Target, TargetColumn};
 use crate::types::{Base, Type};
 use replicator_sink::SinkError;
-use replicator_types::{Batch, Change, Op, Position, Value};
+use replicator_types::{Batch, Change, Op, Position, Relation, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
@@ -145,8 +145,9 @@ fn sources(batch: &Batch) -> Vec<(usize, Source)> {
         if !change.relation.has_key() {
             continue;
         }
-        let key = key_bytes(change.key_values());
-        let old_key = change.old_key_values().filter(|_| change.key_changed).map(key_bytes);
+        let key = key_text(change.relation, change.key_values());
+        let old_key = change.old_key_values().filter(|_| change.key_changed);
+        let old_key = old_key.map(|values| key_text(change.relation, values));
         if change.unresolved {
             let at = old_key.as_ref().unwrap_or(&key).clone();
             let source = rows.get(&(oid, at)).map_or(Source::Table, |earlier| Source::Change(*earlier));
@@ -164,13 +165,28 @@ fn sources(batch: &Batch) -> Vec<(usize, Source)> {
     sources
 }
 
-/// A key as it came, its values told apart by their lengths. One key of a row has one text.
-fn key_bytes<'v>(values: impl Iterator<Item = Value<'v>>) -> Vec<u8> {
+/// A key as text, its values told apart by their lengths. One key of a row has one text; it comes in two forms where the
+/// stream had to go over from one to the other.
+fn key_text<'v>(relation: &Relation, values: impl Iterator<Item = Value<'v>>) -> Vec<u8> {
     let mut out = Vec::new();
-    for value in values {
-        let bytes = value.bytes().unwrap_or_default();
-        out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-        out.extend_from_slice(bytes);
+    for (column, value) in relation.key.iter().zip(values) {
+        let begin = out.len();
+        out.extend_from_slice(&[0; size_of::<u64>()]);
+        let text = out.len();
+        match (value, relation.columns.get(*column)) {
+            (Value::Binary(bytes), Some(column)) => {
+                if pgvalue::Type::of(column).write_text(bytes, &mut out).is_err() {
+                    // Whoever encodes it says so.
+                    out.truncate(text);
+                    out.extend_from_slice(bytes);
+                }
+            }
+            (value, _) => out.extend_from_slice(value.bytes().unwrap_or_default()),
+        }
+        let length = (out.len() - text) as u64;
+        if let Some(place) = out.get_mut(begin..text) {
+            place.copy_from_slice(&length.to_le_bytes());
+        }
     }
     out
 }
@@ -394,4 +410,23 @@ fn read_rows(mut bytes: &[u8], columns: usize) -> Option<BTreeMap<usize, ReadRow
         rows.insert(number, ReadRow { version: u128::from_le_bytes(*version), values });
     }
     Some(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replicator_types::oid;
+
+    #[test]
+    fn a_key_is_the_same_in_either_form_and_values_do_not_run_into_each_other() {
+        let of = |type_oid| replicator_types::Column { base_type_oid: type_oid, ..Default::default() };
+        let relation =
+            Relation { columns: vec![of(oid::INT4), of(oid::TEXT)], key: vec![0, 1], ..Relation::message() };
+        let key = |values: [Value<'static>; 2]| key_text(&relation, values.into_iter());
+        let text = key([Value::Text(b"-5"), Value::Text(b"a")]);
+        assert_eq!(key([Value::Binary(&[0xff, 0xff, 0xff, 0xfb]), Value::Binary(b"a")]), text);
+        assert_ne!(key([Value::Text(b"-"), Value::Text(b"5a")]), text);
+        let broken = key([Value::Binary(&[1]), Value::Text(b"a")]);
+        assert_ne!(broken, text, "whoever encodes it says what is the matter");
+    }
 }

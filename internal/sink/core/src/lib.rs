@@ -101,6 +101,12 @@ pub trait Sink: Send + Sync {
     /// Whether it wants updates of the key split.
     fn key_changes(&self) -> KeyChanges;
 
+    /// Whether a log ([`KeyChanges::Whole`]) takes changes of a table that it was left out of behind later ones of other
+    /// tables, and tells those that it has from those that it has not. Without that, what it refuses of one table ends the run.
+    fn takes_what_it_missed(&self) -> bool {
+        false
+    }
+
     /// Tests connection, version and permissions without changing anything, including for each of `tables`
     /// whether it could be written. Never fails as a whole.
     async fn check(&self, tables: &[Arc<Relation>]) -> Vec<CheckItem>;
