@@ -13,7 +13,7 @@ use replicator_sink::{Sink, StreamInfo};
 use replicator_source::{Prepared, Source, SourceError, Streaming, Term};
 use replicator_spill::Shelf;
 use replicator_telemetry::metrics::{SourceMetrics, install};
-use replicator_types::{Budget, Relation};
+use replicator_types::{Budget, Lsn, Relation};
 use slog::{Logger, error, info, o, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,6 +69,19 @@ enum Ended {
     SetAside(String),
     /// A sink that was left out of that table is to get what it missed of it.
     TakenBack(String),
+}
+
+/// Whether values may come, from `watermark` on, that are only understood as text: of columns that the catalog has no longer,
+/// as a version that the sinks were told of has them.
+fn has_text_only(versions: &[Arc<Relation>], watermark: Lsn) -> bool {
+    let is_over = |version: &Relation| {
+        let later = versions.iter().filter(|later| later.oid == version.oid && later.since > version.since);
+        later.map(|later| later.since).min().is_some_and(|until| until <= watermark)
+    };
+    let is_text_only = |version: &&Arc<Relation>| {
+        version.columns.iter().any(|column| pgvalue::form(column) == pgvalue::Form::TextOnly)
+    };
+    versions.iter().filter(is_text_only).any(|version| !is_over(version))
 }
 
 /// Puts this program, as it was called, in the place of this process. Comes back only with an error.
@@ -193,6 +206,14 @@ impl Run {
             }
         };
 
+        let relations = versions.to_begin_with(&relations);
+        if has_text_only(&relations, prepared.confirmed_flush) {
+            info!(
+                logger,
+                "values come as text: there may be some of columns that are gone, which are understood as text only"
+            );
+            source.without_binary();
+        }
         // Nobody else writes to the sinks any more.
         let status = source.slot_status().await.map_err(|error| format!("source: {error}"))?;
         let budget = Budget::new(config.buffer.bytes_max.0);
@@ -200,7 +221,7 @@ impl Run {
             watermark: prepared.confirmed_flush,
             budget: budget.clone(),
             shelf: Shelf::new(&config.buffer.spill_folder, config.buffer.waiting_bytes_max.0),
-            relations: versions.to_begin_with(&relations),
+            relations,
             left_out: setup.left_out(),
             standings: setup.standings(),
             reach: status.wal_end,

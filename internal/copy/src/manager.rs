@@ -661,8 +661,9 @@ impl Manager {
             TakeBack::InVain => {
                 warn!(self.shared.logger, "a table was asked for, and a sink has refused it once more: put right what it \
                     said, and ask again"; "table" => content);
-                let plan = self.ledger.plan(oid, &self.receivers(oid));
-                if matches!(plan, Plan::None { from } if from.commit_lsn > at) {
+                let receivers = self.receivers(oid);
+                let plan = self.ledger.plan(oid, &receivers);
+                if receivers.is_empty() || matches!(plan, Plan::None { from } if from.commit_lsn > at) {
                     let _ = self.shared.pipeline.send(Input::Answered(id));
                     return Ok(());
                 }

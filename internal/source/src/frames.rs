@@ -63,8 +63,8 @@ pub(crate) struct Splitter {
     committed_relations: Vec<u32>,
     /// The transaction that is being sent before it commits, in a stream block or to be prepared.
     early: Option<u32>,
-    /// By such a transaction, the tables that were described in it.
-    described: HashMap<u32, Vec<u32>>,
+    /// By such a transaction, the tables that were described in it, with the types of their columns.
+    described: HashMap<u32, Vec<(u32, Vec<u32>)>>,
     column_types: Vec<(u32, u32)>,
     reply_requested: bool,
     /// The last commit or prepare record that was told of (its start).
@@ -136,8 +136,11 @@ impl Splitter {
     fn see_end(&mut self, message: &[u8], at: usize, commits: bool) {
         let described = number(message, at).and_then(|xid| self.described.remove(&xid));
         if let Some(described) = described.filter(|_| commits) {
-            self.relations.extend(&described);
-            self.committed_relations.extend(described);
+            for (oid, types) in described {
+                self.relations.push(oid);
+                self.committed_relations.push(oid);
+                self.column_types.extend(types.into_iter().map(|type_oid| (oid, type_oid)));
+            }
         }
     }
 
@@ -154,15 +157,16 @@ impl Splitter {
                         let oid = oid.ok_or(FrameError::Truncated("oid of a Relation message"))?;
                         let oid = u32::from_be_bytes(*oid);
                         self.relations.push(oid);
-                        match self.early {
-                            Some(xid) => self.described.entry(xid).or_default().push(oid),
-                            None => self.committed_relations.push(oid),
-                        }
                         let mut decoder =
                             if self.in_stream { Decoder::within_stream() } else { Decoder::default() };
+                        let mut types = Vec::new();
                         if let Ok(pgoutput::Message::Relation(relation)) = decoder.decode(message) {
-                            let types = relation.columns.iter().map(|column| (oid, column.type_oid));
-                            self.column_types.extend(types);
+                            types.extend(relation.columns.iter().map(|column| column.type_oid));
+                        }
+                        self.column_types.extend(types.iter().map(|type_oid| (oid, *type_oid)));
+                        match self.early {
+                            Some(xid) => self.described.entry(xid).or_default().push((oid, types)),
+                            None => self.committed_relations.push(oid),
                         }
                     }
                     Some(b'S') => {

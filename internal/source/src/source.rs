@@ -358,7 +358,8 @@ impl Source {
     /// The connection, or a slot that is gone, in use or of another cluster than prepared.
     pub async fn stream(&self, from: Lsn, budget: Budget) -> Result<(Reader, Feedback), SourceError> {
         let basis = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let basis = basis.ok_or_else(|| SourceError::retry("the source is not prepared"))?;
+        let mut basis = basis.ok_or_else(|| SourceError::retry("the source is not prepared"))?;
+        basis.stream_options.binary &= !self.no_binary.load(Ordering::Relaxed);
         let (connection, system) = self.connect_replication().await?;
         if system.identifier != basis.identity.system_identifier {
             return Err(SourceError::retry(format!(

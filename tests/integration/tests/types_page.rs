@@ -90,7 +90,8 @@ const POLICIES: &str = r#"
 
 A `{}` is `[]`, or the text `{}`. An error has the table [set aside](operations.md#replicatortablesetaside) in the sink,
 while others go on, and names the remedy: `arrays = "text"`, and `replicator resync --table`. A table that exists keeps its
-columns' types until it is copied anew or its schema changes.
+columns' types until it is copied anew or its schema changes; a history, which is never emptied, until you alter it
+(`ALTER TABLE … MODIFY COLUMN … Nullable(String)`).
 
 ## Types that change
 

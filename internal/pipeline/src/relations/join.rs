@@ -78,33 +78,35 @@ pub(super) fn join(
 /// A column that the catalog no longer has: dropped or altered since. Its values are still in the stream, perhaps in binary
 /// form: what the source takes for understood by the type alone has to be so here.
 fn unknown_column(column: &ColumnMessage<'_>, is_key: bool, catalog: Option<&TableCatalog>) -> Column {
-    let twin =
-        catalog.and_then(|catalog| catalog.columns.iter().find(|known| known.type_oid == column.type_oid));
-    if let Some(twin) = twin {
-        return Column {
-            name: column.name.to_owned(),
-            attnum: 0,
-            type_oid: column.type_oid,
-            base_type_oid: twin.base_type_oid,
-            type_modifier: twin.type_modifier,
-            kind: twin.kind.clone(),
-            type_sql: twin.type_sql.clone(),
-            not_null: is_key,
-            is_key,
-            ..Column::default()
-        };
-    }
-    let type_sql = built_in_type(column.type_oid, column.type_modifier);
-    Column {
+    let unknown = Column {
         name: column.name.to_owned(),
         attnum: 0,
         type_oid: column.type_oid,
         base_type_oid: column.type_oid,
         type_modifier: column.type_modifier,
-        kind: if type_sql.is_some() { ColumnKind::Scalar } else { ColumnKind::Other },
-        type_sql: type_sql.unwrap_or_else(|| "text".to_owned()),
+        kind: ColumnKind::Other,
+        type_sql: "text".to_owned(),
         not_null: is_key,
         is_key,
         ..Column::default()
+    };
+    if let Some(type_sql) = built_in_type(column.type_oid, column.type_modifier) {
+        return Column { kind: ColumnKind::Scalar, type_sql, ..unknown };
     }
+    // Another column of that type tells what it is, but not this one's length or precision.
+    let twin =
+        catalog.and_then(|catalog| catalog.columns.iter().find(|known| known.type_oid == column.type_oid));
+    let Some(twin) = twin.filter(|twin| twin.kind != ColumnKind::Other) else { return unknown };
+    let is_domain = twin.base_type_oid != twin.type_oid;
+    let type_modifier = if is_domain { twin.type_modifier } else { column.type_modifier };
+    let is_alike = twin.type_modifier == type_modifier;
+    let kind = match twin.kind.clone() {
+        ColumnKind::Array { element_oid, element_modifier, element_is_enum } => {
+            let element_modifier = if is_alike { element_modifier } else { type_modifier };
+            ColumnKind::Array { element_oid, element_modifier, element_is_enum }
+        }
+        kind => kind,
+    };
+    let type_sql = if is_alike { twin.type_sql.clone() } else { unknown.type_sql.clone() };
+    Column { base_type_oid: twin.base_type_oid, type_modifier, kind, type_sql, ..unknown }
 }

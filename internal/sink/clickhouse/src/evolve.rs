@@ -184,8 +184,12 @@ fn adapted(
     let of = &there.of;
     let is_array = |base: &Base| matches!(base, Base::Array(_));
     // An array has no NULL: it turns into text when one may come, or when all arrays are to be text.
-    let becomes_text =
-        is_known && layout.arrays != ArrayColumns::Array && is_array(&of.base) && wanted.base == Base::String;
+    let may_become_text = match layout.arrays {
+        ArrayColumns::Auto => true,
+        ArrayColumns::Text => there.tag.is_some() && conversion(&of.base, &wanted.base).is_some(),
+        ArrayColumns::Array => false,
+    };
+    let becomes_text = is_known && may_become_text && is_array(&of.base) && wanted.base == Base::String;
     if is_compatible(column, wanted, of) && !becomes_text {
         if !is_known {
             return Some((of.clone(), false));
