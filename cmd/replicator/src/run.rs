@@ -505,6 +505,10 @@ async fn open_sinks(
         };
         sink.prepare(&stream).await.map_err(|error| failed(sink.name(), error))?;
         stream.tables = tables;
+        // Before the tables are made, so that what is computed in them has its place there. If not, it comes later.
+        for table in prepared.tables.iter().filter(|table| !table.generated.is_empty()) {
+            let _ = sink.follow_generated(table.oid, &table.generated, &table.dropped).await;
+        }
         let made = prepare_tables(&**sink, &stream.tables, logger).await;
         made.map_err(|error| failed(sink.name(), error))?;
         copy_sinks.push(CopySink { sink: Arc::clone(sink), stream, tables: sink_config.tables.clone() });

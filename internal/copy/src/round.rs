@@ -483,6 +483,13 @@ fn ended_itself(error: &tokio::task::JoinError) -> String {
     format!("a task that asks the sinks ended: {error}")
 }
 
+/// With an error they come later, by the next look at the catalog.
+async fn tell_computed(shared: &Shared, sinks: &[usize], computed: &generated::Table) {
+    for sink in sinks.iter().filter_map(|sink| shared.sink(*sink)) {
+        let _ = generated::tell(sink.as_ref(), computed, &shared.logger).await;
+    }
+}
+
 /// Makes a table ready in the sinks, and notes in them what is to be copied.
 async fn begin(
     shared: Arc<Shared>,
@@ -528,16 +535,15 @@ async fn begin(
         shared.write_note(oid, &sinks, &note).await.map_err(NotBegun::Over)?;
     }
     shared.keep_version(&sinks, &table.relation).await.map_err(NotBegun::Over)?;
+    // Before a table is made, so that what is computed in it has its place there; and afterwards, if it was there.
+    let (columns, dropped) = (table.generated.clone(), table.dropped.clone());
+    let computed = generated::Table { oid, sinks: sinks.to_vec(), columns, dropped };
+    tell_computed(&shared, &sinks, &computed).await;
     let is_empty = match shared.begin_copy(&sinks, &copy).await {
         Ok(is_empty) => is_empty,
         Err((sink, text)) => return Err(NotBegun::Failed(Failure { oid, name, sink, text })),
     };
-    let (columns, dropped) = (table.generated.clone(), table.dropped.clone());
-    let computed = generated::Table { oid, sinks: sinks.to_vec(), columns, dropped };
-    for sink in sinks.iter().filter_map(|sink| shared.sink(*sink)) {
-        // With an error they come later, by the next look at the catalog.
-        let _ = generated::tell(sink.as_ref(), &computed, &shared.logger).await;
-    }
+    tell_computed(&shared, &sinks, &computed).await;
     if !is_empty && !is_resumed && !has_key {
         let text = format!(
             "table {name} has no key, and its counterpart in a sink has rows: copied rows could not be told from \

@@ -119,6 +119,10 @@ pub enum DispatchError {
         op: Op,
         /// `schema.table`.
         table: String,
+        /// The table.
+        oid: u32,
+        /// A sink that holds its state, and can't follow the change. None where the message itself is incomplete.
+        sink: Option<usize>,
     },
 }
 
@@ -245,6 +249,18 @@ impl Dispatcher {
     ) -> Result<u64, DispatchError> {
         let relation = &target.relation;
         let keys = Keys::of(relation, &change, &mut self.scratch)?;
+        if !keys.is_known {
+            // A log has the change as it came.
+            let is_of_state = |sink: &usize| !self.routes[*sink].is_log() && to.includes(&self.routes[*sink]);
+            if let Some(sink) = target.sinks.iter().copied().find(is_of_state) {
+                return Err(DispatchError::NoKey {
+                    op: change.op,
+                    table: relation.qualified_name(),
+                    oid: relation.oid,
+                    sink: Some(sink),
+                });
+            }
+        }
         let new_change = NewChange {
             op: change.op,
             ordinal,
@@ -496,6 +512,8 @@ struct Keys {
     unresolved: bool,
     /// Whether it is an update with the full old row.
     full_update: bool,
+    /// Whether it tells which row it is of.
+    is_known: bool,
 }
 
 impl Keys {
@@ -506,7 +524,6 @@ impl Keys {
     }
 
     fn of(relation: &Relation, change: &RowChange<'_>, scratch: &mut Vec<u8>) -> Result<Self, DispatchError> {
-        let no_key = || DispatchError::NoKey { op: change.op, table: relation.qualified_name() };
         let keyless = !relation.has_key();
         match (change.op, change.old, change.new) {
             (Op::Insert, _, Some(new)) => Ok(Self {
@@ -515,34 +532,35 @@ impl Keys {
                 needs_old: false,
                 unresolved: false,
                 full_update: false,
+                is_known: true,
             }),
-            (Op::Delete, Some(old), _) => {
-                if keyless && !change.old_is_full {
-                    return Err(no_key());
-                }
-                Ok(Self {
-                    hash: hash(relation, old, None, scratch),
-                    old_hash: None,
-                    needs_old: false,
-                    unresolved: false,
-                    full_update: false,
-                })
-            }
+            (Op::Delete, Some(old), _) => Ok(Self {
+                hash: hash(relation, old, None, scratch),
+                old_hash: None,
+                needs_old: false,
+                unresolved: false,
+                full_update: false,
+                is_known: !keyless || change.old_is_full,
+            }),
             (Op::Update, old, Some(new)) => {
-                if keyless && !(change.old_is_full && old.is_some()) {
-                    return Err(no_key());
-                }
+                let is_known = !keyless || change.old_is_full && old.is_some();
                 let unchanged = new.has_unchanged();
-                let changed = old.is_some_and(|old| keyless || key_differs(relation, old, new));
+                let changed = is_known && old.is_some_and(|old| keyless || key_differs(relation, old, new));
                 Ok(Self {
                     hash: hash(relation, new, old, scratch),
                     old_hash: old.filter(|_| changed).map(|old| hash(relation, old, None, scratch)),
                     needs_old: unchanged && old.is_some(),
                     unresolved: unchanged && !change.old_is_full,
                     full_update: change.old_is_full,
+                    is_known,
                 })
             }
-            _ => Err(no_key()),
+            _ => Err(DispatchError::NoKey {
+                op: change.op,
+                table: relation.qualified_name(),
+                oid: relation.oid,
+                sink: None,
+            }),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! chunk and batch is charged to, and that the source waits for before it reads.
 
 use crate::batcher::BatchLimits;
-use crate::dispatcher::{LaneId, Output, Route};
+use crate::dispatcher::{DispatchError, LaneId, Output, Route};
 use crate::pipeline::{Counts, Notice, Pipeline, PipelineError, Standing};
 use crate::worker::{LaneContext, LaneReport, Workers, seconds_since_commit};
 use bytes::Bytes;
@@ -242,7 +242,13 @@ enum Fatal {
 
 impl From<PipelineError> for Fatal {
     fn from(error: PipelineError) -> Self {
-        Self::Failed(error.to_string())
+        let text = error.to_string();
+        match error {
+            PipelineError::Dispatch(DispatchError::NoKey { oid, sink: Some(sink), .. }) => {
+                Self::Refused { oid, sink, text }
+            }
+            _ => Self::Failed(text),
+        }
     }
 }
 
@@ -307,8 +313,10 @@ impl Driver {
             let step = step.and_then(|()| reports.try_iter().try_for_each(|report| self.report(report)));
             if let Err(fatal) = step {
                 break match fatal {
-                    Fatal::Failed(text) => Event::Failed(text),
-                    Fatal::Refused { oid, sink, text } => Event::Table(Notice::Refused { oid, sink, text }),
+                    Fatal::Refused { oid, sink, text } if self.pipeline.may_set_aside(oid) => {
+                        Event::Table(Notice::Refused { oid, sink, text })
+                    }
+                    Fatal::Failed(text) | Fatal::Refused { text, .. } => Event::Failed(text),
                 };
             }
             self.pipeline.tick(Instant::now());
@@ -413,7 +421,7 @@ impl Driver {
             }
             LaneReport::Failed { lane, text, table } => {
                 self.sink_metrics[lane.sink].up.set(0.0);
-                match table.filter(|oid| self.pipeline.may_set_aside(*oid)) {
+                match table {
                     Some(oid) => Err(Fatal::Refused { oid, sink: lane.sink, text }),
                     None => Err(Fatal::Failed(text)),
                 }

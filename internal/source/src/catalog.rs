@@ -44,7 +44,7 @@ SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS ta
        a.attisdropped AS is_dropped, a.atthasdef OR a.attidentity <> '' AS has_default,
        CASE WHEN a.attgenerated = '' THEN pg_get_expr(f.adbin, f.adrelid) END AS default_expression,
        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(f.adbin, f.adrelid) END AS generation_expression,
-       a.attgenerated = 'v' AS is_virtual,
+       a.attgenerated = 'v' AS is_virtual, a.attgenerated <> '' AS is_generated,
        a.attgenerated = '' OR p.generated AND (p.columns IS NULL OR a.attname = ANY (p.columns)) AS is_sent,
        CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END AS missing_text,
        a.xmin::text::int8 AS written_by,
@@ -301,12 +301,22 @@ fn assemble(
                 nondeterministic: Vec::new(),
                 storage: Storage::default(),
                 generated: Vec::new(),
+                generated_key: Vec::new(),
             });
         }
         // A table may have no columns.
         if let (Some(table), Some(attnum)) = (tables.last_mut(), column::<Option<i16>>(row, "attnum", doing)?)
         {
             let is_dropped: bool = column(row, "is_dropped", doing)?;
+            let mark = match table.replica_identity {
+                ReplicaIdentity::Default | ReplicaIdentity::Full => "in_primary_key",
+                ReplicaIdentity::Index => "in_identity_index",
+                ReplicaIdentity::Nothing => "is_dropped",
+            };
+            if !is_dropped && column::<bool>(row, "is_generated", doing)? && column::<bool>(row, mark, doing)?
+            {
+                table.generated_key.push(attnum);
+            }
             let is_computed = !is_dropped && !column::<bool>(row, "is_sent", doing)?;
             if is_dropped || is_computed {
                 table.storage.unsent.push(attnum);

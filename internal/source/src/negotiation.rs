@@ -188,6 +188,7 @@ mod tests {
             nondeterministic: Vec::new(),
             storage: replicator_types::Storage::default(),
             generated: Vec::new(),
+            generated_key: Vec::new(),
         }
     }
 

@@ -262,6 +262,14 @@ fn identity_finding(table: &TableCatalog) -> Option<IdentityFinding> {
             "table {name} has a replica identity index that is gone, so updates and deletes can't be carried: run \
              `{alter} REPLICA IDENTITY DEFAULT` or `… USING INDEX …`"
         ))),
+        ReplicaIdentity::Default | ReplicaIdentity::Index
+            if table.relation().key.is_empty() && !table.generated_key.is_empty() =>
+        {
+            Some(IdentityFinding::InsertOnly(format!(
+                "table {name} is told apart by a generated column that the source does not send: inserts are carried, and an \
+                 update or delete has the table set aside in sinks that hold its rows; run `{alter} REPLICA IDENTITY FULL`"
+            )))
+        }
         ReplicaIdentity::Default if table.primary_key.is_empty() => {
             Some(IdentityFinding::InsertOnly(format!(
                 "table {name} has no primary key: inserts are carried, and the source itself refuses updates and deletes \
@@ -282,7 +290,14 @@ pub(crate) async fn partitions_of_other_identity(sql: &Sql, name: &str) -> Resul
         JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.tablename AND c.relkind = 'p'
         CROSS JOIN LATERAL pg_partition_tree(c.oid) p
         JOIN pg_class l ON l.oid = p.relid JOIN pg_namespace n ON n.oid = l.relnamespace
-        WHERE t.pubname = $1 AND p.isleaf AND l.relreplident <> c.relreplident
+        CROSS JOIN LATERAL (
+            SELECT array_agg(a.attname::text ORDER BY a.attname) FILTER (WHERE i.indrelid = l.oid)
+                   IS DISTINCT FROM array_agg(a.attname::text ORDER BY a.attname) FILTER (WHERE i.indrelid = c.oid) AS differ
+            FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
+                AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+            WHERE i.indrelid IN (l.oid, c.oid)
+              AND CASE l.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary END) columns
+        WHERE t.pubname = $1 AND p.isleaf AND (l.relreplident <> c.relreplident OR columns.differ)
         ORDER BY 1 LIMIT 100";
     let rows = sql.rows(&doing, query, &[(&name, Type::TEXT)]).await?;
     rows.iter()
@@ -386,6 +401,7 @@ mod tests {
             nondeterministic: Vec::new(),
             storage: replicator_types::Storage::default(),
             generated: Vec::new(),
+            generated_key: Vec::new(),
         }
     }
 

@@ -29,6 +29,8 @@ pub struct TableCatalog {
     pub storage: Storage,
     /// Columns that the source computes and does not send.
     pub generated: Vec<GeneratedColumn>,
+    /// Attribute numbers of generated columns among those of [`TableCatalog::key`]. What comes without them has no key.
+    pub generated_key: Vec<i16>,
 }
 
 /// A generated column that is not sent: what is in it follows from the other columns of its row.
@@ -159,10 +161,21 @@ impl TableCatalog {
         }
     }
 
+    /// Whether a part of the key is computed, and not among the columns that are there: without it the rest tells no rows
+    /// apart. The source does not say so.
+    pub fn lacks_of_key(&self, is_there: impl Fn(i16) -> bool) -> bool {
+        self.generated_key.iter().any(|attnum| !is_there(*attnum))
+    }
+
     /// The table as it is now, as a relation of version 0.
     pub fn relation(&self) -> Relation {
         let columns = self.columns.clone();
-        self.relation_of(columns, self.key())
+        let key = if self.lacks_of_key(|attnum| columns.iter().any(|column| column.attnum == attnum)) {
+            &[]
+        } else {
+            self.key()
+        };
+        self.relation_of(columns, key)
     }
 
     /// A relation with this table's names, of these columns and with this key.

@@ -125,6 +125,38 @@ async fn an_expression_that_the_target_cannot_have_leaves_its_column_out_and_say
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn computed_columns_stand_where_the_source_has_them() {
+    for (version, kind) in [(PgVersion::V15, "STORED"), (PgVersion::V18, "VIRTUAL")] {
+        let world = World::start(version);
+        let create = |name: &str| {
+            format!(
+                "CREATE TABLE {name} (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (n * 2) {kind}, n int,
+                     low text GENERATED ALWAYS AS (lower(word)) {kind}, word text);
+                 INSERT INTO {name} (id, n, word) VALUES (1, 2, 'A')"
+            )
+        };
+        let order = |database: &dyn Fn(&str) -> String, name: &str| {
+            database(&format!(
+                "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute
+                 WHERE attrelid = '{name}'::regclass AND attnum > 0 AND NOT attisdropped"
+            ))
+        };
+        world.source.sql("shop", &create("first"));
+        let config = world.config().set("source.catalog_interval_ms", 200);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.source.sql("shop", &create("second"));
+        world.source.sql("shop", "INSERT INTO second (id, n, word) VALUES (2, 3, 'B')");
+        world.assert_soon_equal("computed", SOON, Sinks::All, |_, _| true).await;
+        for name in ["first", "second"] {
+            assert_eq!(order(&|sql| world.target.sql("copy", sql), name), "id,twice,n,low,word", "{name}");
+        }
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn columns_that_somebody_made_in_the_target_are_left_alone() {
     let world = World::start(PgVersion::V17);
     let plain = "CREATE TABLE t (id int PRIMARY KEY, n int";

@@ -99,10 +99,17 @@ fn a_partition_whose_identity_is_not_its_roots_is_told_before_the_run() {
             "CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
              CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
              ALTER TABLE parts_1 REPLICA IDENTITY FULL;
-             CREATE PUBLICATION replicator FOR TABLE parts WITH (publish_via_partition_root = true)",
+             CREATE TABLE keyed (id int, v text) PARTITION BY LIST (id);
+             CREATE TABLE keyed_1 PARTITION OF keyed (PRIMARY KEY (v)) FOR VALUES IN (1);
+             CREATE TABLE fine (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
+             CREATE TABLE fine_1 PARTITION OF fine FOR VALUES IN (1);
+             CREATE PUBLICATION replicator FOR TABLE parts, keyed, fine WITH (publish_via_partition_root = true)",
         );
         let said = said_by_check(&world);
-        assert!(said.contains("parts_1") && said.contains("identity"), "{said}");
+        for (partition, is_told) in [("parts_1", true), ("keyed_1", true), ("fine_1", false)] {
+            let told = format!("partition public.{partition} has another replica identity");
+            assert_eq!(said.contains(&told), is_told, "{partition}: {said}");
+        }
     }
 }
 

@@ -213,6 +213,57 @@ async fn an_array_of_another_shape_than_clickhouse_has_sets_its_table_aside_ther
     }
 }
 
+/// What the source tells of a partition is told by its root's identity, and it flags no generated column.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_does_not_tell_its_row_sets_its_table_aside_and_ends_no_run() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE other (id int PRIMARY KEY, v int);
+             CREATE TABLE bad (id int, v text) PARTITION BY RANGE (id);
+             CREATE TABLE bad_leaf PARTITION OF bad FOR VALUES FROM (0) TO (99); ALTER TABLE bad_leaf REPLICA IDENTITY FULL;
+             CREATE TABLE computed (tenant int, name text, code text GENERATED ALWAYS AS (lower(name)) STORED,
+                 PRIMARY KEY (tenant, code));
+             INSERT INTO bad VALUES (1, 'a'), (2, 'b'); INSERT INTO computed (tenant, name) VALUES (1, 'A'), (1, 'B')",
+        );
+        let mut replicator = Replicator::spawn(&config(&world), &[]);
+        replicator.wait_until_ready(SOON);
+        wait_for_copy(&replicator);
+        world.source.sql(
+            "shop",
+            "INSERT INTO computed (tenant, name) VALUES (1, 'C'), (2, 'C'), (2, 'D'); INSERT INTO bad VALUES (3, 'c')",
+        );
+        world.assert_soon_equal("rows under one half of a key", SOON, Sinks::All, |_, _| true).await;
+
+        world.source.sql(
+            "shop",
+            "UPDATE bad SET v = 'x' WHERE id = 2; UPDATE computed SET name = 'E' WHERE name = 'D'",
+        );
+        for table in
+            if version == PgVersion::V15 { &["public.bad", "public.computed"][..] } else { &["public.bad"] }
+        {
+            let line = replicator.wait_for_line(&format!("on {table} came without a key"), SOON);
+            assert!(line.contains("REPLICA IDENTITY FULL"), "{line}");
+        }
+        insert(&world, "other", 1);
+        others_arrive(&world).await;
+        replicator.wait_until_ready(SOON);
+        world
+            .source
+            .sql("shop", "ALTER TABLE bad REPLICA IDENTITY FULL; ALTER TABLE computed REPLICA IDENTITY FULL");
+        resync(&config(&world), &["public.bad", "public.computed"]);
+        world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
+        world.source.sql(
+            "shop",
+            "INSERT INTO bad VALUES (4, 'd'); INSERT INTO computed (tenant, name) VALUES (3, 'F')",
+        );
+        insert(&world, "other", 101);
+        world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
+        stop(replicator);
+    }
+}
+
 /// With a history beside the other sinks.
 fn with_history(world: &World) -> Config {
     config(world)

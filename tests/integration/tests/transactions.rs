@@ -1,7 +1,7 @@
 //! Transactions that are large, in progress, prepared or partly rolled back; and a slot whose tables are idle.
 
 use replicator_harness::{PgOptions, PgVersion, Postgres, Replicator, eventually_blocking};
-use replicator_integration::{Supervisor, Table, World, drain};
+use replicator_integration::{Supervisor, Table, World, drain, wait_for_copy};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -129,6 +129,8 @@ async fn a_huge_transaction_arrives_in_bounded_memory_with_feedback_all_the_whil
         let config = world.config().set("source.streaming", streaming).set("source.status_interval_ms", 500);
         let mut replicator = Replicator::spawn(&config, &[]);
         replicator.wait_until_ready(SOON);
+        // What is copied is not of the transaction.
+        wait_for_copy(&replicator);
         world.source.sql(
             "shop",
             &format!(

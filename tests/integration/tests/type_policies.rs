@@ -1,7 +1,7 @@
 //! Values that ClickHouse has no room for, and what becomes of them as it is set; values that are merely large.
 
 use replicator_harness::{Config, PgVersion, Replicator};
-use replicator_integration::{Table, World, drain, wait_for_copy, wait_for_stream};
+use replicator_integration::{Sinks, Table, World, drain, wait_for_copy, wait_for_stream};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -151,6 +151,35 @@ fn a_type_of_an_extension_that_a_target_does_not_have_arrives_as_its_text() {
         ));
         let there = there.replace('\t', "|").replace("\\N", "");
         assert_eq!(there.trim_end(), wanted, "{version:?}");
+        replicator.sigterm();
+        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_objects_that_only_the_source_has_arrive() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        // Of a schema that is on nobody's path: how such a name is written depends on that.
+        let row = "'hidden.view', '{hidden.view,pg_class}', 'alice', 'hidden.feeling', '{alice=r/alice}'";
+        world.source.sql(
+            "shop",
+            &format!(
+                "CREATE ROLE alice; CREATE SCHEMA hidden; CREATE TYPE hidden.feeling AS ENUM ('good'); CREATE VIEW hidden.view AS SELECT 1 AS one;
+                 CREATE TABLE named (id int PRIMARY KEY, c regclass, cs regclass[], r regrole, t regtype, a aclitem[]);
+                 INSERT INTO named VALUES (1, {row})"
+            ),
+        );
+        let mut replicator = Replicator::spawn(&world.config(), &[]);
+        replicator.wait_until_ready(SOON);
+        wait_for_copy(&replicator);
+        world.source.sql(
+            "shop",
+            &format!(
+                "INSERT INTO named VALUES (2, {row}); UPDATE named SET r = NULL, c = 'hidden.view' WHERE id = 1"
+            ),
+        );
+        world.assert_soon_equal("names", SOON, Sinks::All, |_, _| true).await;
         replicator.sigterm();
         assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
     }

@@ -29,8 +29,9 @@ reads it back.
 - **Wire** says in which form values are read: `binary` where the binary form is understood, else `text`. The stream
   comes in binary form if each published column's can be understood, else all of it as text (`source.binary`). The copy
   decides column by column.
-- **Postgres** makes the column with the source's own type. `bytes` says that values which come in binary form go on
-  as they are, without being read; the others go as text.
+- **Postgres** makes the column with the source's own type; as `text` where values are names of objects that the target
+  need not have (`regclass`, `aclitem` and the like). `bytes` says that values which come in binary form go on as they
+  are, without being read; the others go as text.
 
 ## Each type
 

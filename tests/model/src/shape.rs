@@ -162,6 +162,7 @@ impl Shape {
             nondeterministic: Vec::new(),
             storage: Storage { attributes, ..Storage::default() },
             generated: Vec::new(),
+            generated_key: Vec::new(),
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) fn join(
     place: Place,
 ) -> Relation {
     let full = message.replica_identity == ReplicaIdentity::Full;
+    let lacks_of_key =
+        catalog.is_some_and(|catalog| catalog.lacks_of_key(|attnum| numbers.attnums.contains(&attnum)));
     let columns: Vec<Column> = message
         .columns
         .iter()
@@ -53,7 +55,7 @@ pub(super) fn join(
                 catalog.is_some_and(|catalog| catalog.primary_key.iter().any(|key| key == name))
             } else {
                 column.in_identity
-            };
+            } && !lacks_of_key;
             match known {
                 Some(known) => Column { is_key, name: column.name.to_owned(), ..known.clone() },
                 None => Column { attnum, ..unknown_column(column, is_key, catalog) },

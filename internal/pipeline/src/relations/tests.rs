@@ -27,6 +27,7 @@ fn catalog(columns: &[(i16, &str)], dropped: &[i16]) -> TableCatalog {
         nondeterministic: vec![],
         storage: replicator_types::Storage::default(),
         generated: vec![],
+        generated_key: vec![],
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) fn catalog(columns: usize, read_at: u64) -> TableCatalog {
         nondeterministic: vec![],
         storage: Storage::default(),
         generated: vec![],
+        generated_key: vec![],
     }
 }
 

@@ -26,9 +26,10 @@ impl Place {
         Self { database: self.database.clone(), table: format!("{}_current", self.table) }
     }
 
-    /// Where the table is made anew before it takes its place.
+    /// Where the table is made anew before it takes its place. What is found there is taken for what a rebuild has left, and
+    /// dropped: it has to be a name that nobody else gives.
     pub(crate) fn rebuilt(&self) -> Self {
-        Self { database: self.database.clone(), table: format!("{}_rebuilt", self.table) }
+        Self { database: self.database.clone(), table: format!("{}_replicator_rebuilt", self.table) }
     }
 
     /// Where the table of a source table goes whose name another has taken.

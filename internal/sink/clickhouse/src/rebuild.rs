@@ -2,7 +2,7 @@
 //! expression.
 //!
 //! ```text
-//!   table ──INSERT SELECT (FINAL)──▶ table_rebuilt ──EXCHANGE──▶ table, table_rebuilt ──DROP──▶ table
+//!   table ──INSERT SELECT (FINAL)──▶ table_replicator_rebuilt ──EXCHANGE──▶ both ──DROP──▶ table
 //! ```
 //!
 //! # Invariants

@@ -1,10 +1,11 @@
 use crate::error;
 use crate::evolve::Hand;
 use crate::existing::Existing;
+use crate::generated;
 use crate::record::{Place, Record};
 use crate::sql::{ident, table as quoted};
 use replicator_sink::SinkError;
-use replicator_types::Column;
+use replicator_types::{Column, GeneratedColumn};
 use tokio_postgres::Client;
 
 /// Key of the advisory lock under which this program makes things in a target, so that two lanes that meet a
@@ -36,25 +37,38 @@ pub(crate) async fn under_lock<T>(
     }
 }
 
-/// Makes the relation's table, in the open transaction.
+/// Makes the relation's table, in the open transaction, with what is `computed` in it where the target can have that.
 ///
 /// # Errors
 /// Halt when permission is missing.
-pub(crate) async fn table(hand: &Hand<'_>) -> Result<Record, SinkError> {
+pub(crate) async fn table(hand: &Hand<'_>, computed: &[GeneratedColumn]) -> Result<Record, SinkError> {
     let relation = hand.relation;
     schema(hand, &relation.schema).await?;
     let columns = relation.columns.iter().enumerate();
-    let mut parts: Vec<String> =
-        columns.map(|(index, column)| column_definition(column, hand.types.sql(index, column))).collect();
+    let sent: Vec<(i16, String)> = columns
+        .map(|(index, column)| (column.attnum, column_definition(column, hand.types.sql(index, column))))
+        .collect();
+    let mut rest = Vec::new();
     let key: Vec<&Column> = relation.columns.iter().filter(|column| column.is_key).collect();
     if !key.is_empty() {
         let quoted: Vec<String> = key.iter().map(|column| ident(&column.name)).collect();
-        parts.push(format!("PRIMARY KEY ({})", quoted.join(", ")));
+        rest.push(format!("PRIMARY KEY ({})", quoted.join(", ")));
     }
-    let name = quoted(&relation.schema, &relation.name);
-    hand.run(&format!("CREATE TABLE {name} ({})", parts.join(", "))).await?;
+    // Of another type a column may make an expression mean something else.
+    let is_alike = (0..sent.len()).all(|index| hand.types.stand_in(index).is_none());
+    let made = if !computed.is_empty() && is_alike && sent.iter().all(|(attnum, _)| *attnum != 0) {
+        generated::create(hand, computed, &sent, &rest).await?
+    } else {
+        None
+    };
+    if made.is_none() {
+        let parts: Vec<&str> = sent.iter().map(|(_, part)| part).chain(&rest).map(String::as_str).collect();
+        let name = quoted(&relation.schema, &relation.name);
+        hand.run(&format!("CREATE TABLE {name} ({})", parts.join(", "))).await?;
+    }
 
     let mut record = Record::found(relation);
+    record.generated = made.unwrap_or_default();
     for (index, (known, column)) in record.columns.iter_mut().zip(&relation.columns).enumerate() {
         known.stand_in = hand.types.stand_in(index).map(str::to_owned);
         known.not_null = column.is_key;

@@ -47,7 +47,11 @@ const COSTLY_MIN: Duration = Duration::from_secs(2);
 
 /// What was done for each table, so that being told again costs nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Followed(Mutex<Option<HashMap<u32, Done>>>);
+pub(crate) struct Followed {
+    done: Mutex<Option<HashMap<u32, Done>>>,
+    /// Columns of tables that are not there yet: they are made with them, where the source has them.
+    awaited: Mutex<HashMap<u32, Vec<GeneratedColumn>>>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Done {
@@ -70,7 +74,16 @@ struct Refusal {
 
 impl Followed {
     fn with<T>(&self, work: impl FnOnce(&mut Option<HashMap<u32, Done>>) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a table is to be made with, which was told of before it is there.
+    pub(crate) fn take_awaited(&self, oid: u32) -> Vec<GeneratedColumn> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).remove(&oid).unwrap_or_default()
+    }
+
+    fn await_table(&self, oid: u32, columns: &[GeneratedColumn]) {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).insert(oid, columns.to_vec());
     }
 
     /// What is known of the table; nothing at all before the first is asked for.
@@ -115,7 +128,10 @@ pub(crate) async fn follow(
         resolver.generated.set(oid, Done { columns: Some(columns.to_vec()), ..before });
         return Ok(());
     }
-    let Some(record) = Record::load(client, &resolver.key, oid).await? else { return Ok(()) };
+    let Some(record) = Record::load(client, &resolver.key, oid).await? else {
+        resolver.generated.await_table(oid, columns);
+        return Ok(());
+    };
     let name = format!("{}.{}", record.schema, record.name);
     let types = Types::look_up(client, &alone(oid, columns)).await?;
     let doing = format!("bring generated columns of table {name} to the source's");
@@ -306,6 +322,62 @@ impl RecordGenerated {
     }
 }
 
+/// As in `CREATE TABLE`.
+fn definition(wanted: &GeneratedColumn, type_sql: &str, is_virtual_known: bool) -> String {
+    let kind = if wanted.is_virtual && is_virtual_known { "VIRTUAL" } else { "STORED" };
+    let (name, expression) = (ident(&wanted.column.name), &wanted.expression);
+    format!("{name} {type_sql} GENERATED ALWAYS AS ({expression}) {kind}")
+}
+
+/// Makes the table with what the source computes in it, each column in its place: `sent` are the definitions of those
+/// that are sent, by number, `rest` what follows them. None where the target refuses that.
+pub(crate) async fn create(
+    hand: &Hand<'_>,
+    columns: &[GeneratedColumn],
+    sent: &[(i16, String)],
+    rest: &[String],
+) -> Result<Option<Vec<RecordGenerated>>, SinkError> {
+    let failed = |error| error::of_server(&error, hand.doing);
+    let types = Types::look_up(hand.client, &alone(hand.relation.oid, columns)).await?;
+    let is_virtual_known = check::server_version(hand.client).await.map_err(failed)? >= VIRTUAL_SINCE;
+    let computed = columns.iter().enumerate().map(|(index, wanted)| {
+        let type_sql = types.sql(index, &wanted.column);
+        (wanted.column.attnum, definition(wanted, type_sql, is_virtual_known))
+    });
+    let mut all: Vec<(i16, String)> = sent.iter().cloned().chain(computed).collect();
+    all.sort_by_key(|(attnum, _)| *attnum);
+    let parts: Vec<&str> = all.iter().map(|(_, part)| part).chain(rest).map(String::as_str).collect();
+    let name = table(&hand.relation.schema, &hand.relation.name);
+    let sql = format!("CREATE TABLE {name} ({})", parts.join(", "));
+    // As the source's expressions were written down.
+    hand.client.batch_execute("SET LOCAL search_path = pg_catalog").await.map_err(failed)?;
+    let made = hand.statements().attempt(&sql).await?;
+    let there = match made {
+        Ok(()) => Some(expressions(&hand.statements(), &name).await?),
+        Err(_) => None,
+    };
+    hand.client.batch_execute("SET LOCAL search_path = ''").await.map_err(failed)?;
+    let Some(there) = there else { return Ok(None) };
+    let record = |wanted: &GeneratedColumn| {
+        let made = there.get(&wanted.column.name).cloned().unwrap_or_default();
+        RecordGenerated { made, ..RecordGenerated::of(wanted) }
+    };
+    Ok(Some(columns.iter().map(record).collect()))
+}
+
+/// What generated columns of a table compute, by name, as the source writes expressions down.
+async fn expressions(
+    statements: &Statements<'_>,
+    quoted: &str,
+) -> Result<HashMap<String, String>, SinkError> {
+    let sql = "SELECT a.attname::text, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a \
+               JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+               WHERE a.attrelid = to_regclass($1) AND a.attgenerated <> '' AND NOT a.attisdropped";
+    let rows = statements.client.query_typed(sql, &[(&quoted, Type::TEXT)]).await;
+    let rows = rows.map_err(|error| error::of_server(&error, statements.doing))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// A table of the target whose generated columns are changed.
 struct Table<'a> {
     statements: Statements<'a>,
@@ -319,14 +391,8 @@ struct Table<'a> {
 type Attempt = Result<(), String>;
 
 impl Table<'_> {
-    /// What generated columns compute, by name, as the source writes expressions down.
     async fn expressions(&self) -> Result<HashMap<String, String>, SinkError> {
-        let sql = "SELECT a.attname::text, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a \
-                   JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-                   WHERE a.attrelid = to_regclass($1) AND a.attgenerated <> '' AND NOT a.attisdropped";
-        let rows = self.statements.client.query_typed(sql, &[(&self.quoted, Type::TEXT)]).await;
-        let rows = rows.map_err(|error| error::of_server(&error, self.statements.doing))?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        expressions(&self.statements, &self.quoted).await
     }
 
     async fn alter(&self, what: &str) -> Result<Attempt, SinkError> {
@@ -338,9 +404,7 @@ impl Table<'_> {
             return Ok(Err(other.clone()));
         }
         let additions = columns.iter().map(|(wanted, type_sql)| {
-            let kind = if wanted.is_virtual && self.is_virtual_known { "VIRTUAL" } else { "STORED" };
-            let (name, expression) = (ident(&wanted.column.name), &wanted.expression);
-            format!("ADD COLUMN {name} {type_sql} GENERATED ALWAYS AS ({expression}) {kind}")
+            format!("ADD COLUMN {}", definition(wanted, type_sql, self.is_virtual_known))
         });
         self.alter(&additions.collect::<Vec<_>>().join(", ")).await
     }

@@ -17,6 +17,8 @@ pub(crate) enum Passage {
     Closed,
     /// In binary form.
     Binary,
+    /// In binary form, but for an interval without an end: a server before 17 would take it for a very long one.
+    Finite,
     /// In either, since they are the same.
     Any,
 }
@@ -41,11 +43,14 @@ impl Passage {
                 if takes_text { Self::Any } else { Self::Closed }
             }
             Form::Binary if VECTORS.contains(&column.base_type_oid) => Self::Closed,
+            Form::Binary if column.base_type_oid == oid::INTERVAL && target_oid == oid::INTERVAL => {
+                Self::Finite
+            }
             Form::Binary => {
                 // An array's binary form holds the oid of its elements' type.
                 let element_is_stable = match column.kind {
                     ColumnKind::Array { element_oid, element_is_enum, .. } => {
-                        element_oid < FIRST_UNSTABLE_OID && !element_is_enum
+                        element_oid < FIRST_UNSTABLE_OID && element_oid != oid::INTERVAL && !element_is_enum
                     }
                     ColumnKind::Scalar => true,
                     ColumnKind::Enum | ColumnKind::Other => false,
@@ -62,10 +67,21 @@ impl Passage {
         match value {
             Value::Null => self != Self::Closed,
             Value::Unchanged => false,
+            Value::Binary(bytes) if self == Self::Finite => !is_endless(bytes),
             Value::Binary(_) => self != Self::Closed,
             Value::Text(_) => self == Self::Any,
         }
     }
+}
+
+/// Whether an interval is infinite: time, days and months are all the least, or all the greatest.
+///
+/// Source: `INTERVAL_NOT_FINITE` in `src/include/datatype/timestamp.h`, since 17.
+fn is_endless(interval: &[u8]) -> bool {
+    const GREATEST: u128 = 0x7fff_ffff_ffff_ffff_7fff_ffff_7fff_ffff;
+    const LEAST: u128 = 0x8000_0000_0000_0000_8000_0000_8000_0000;
+    let bytes: Option<[u8; 16]> = interval.try_into().ok();
+    bytes.is_some_and(|bytes| [GREATEST, LEAST].contains(&u128::from_be_bytes(bytes)))
 }
 
 #[cfg(test)]
@@ -98,6 +114,22 @@ mod tests {
             assert_eq!(pgvalue::form(&column), Form::Binary);
             assert_eq!(Passage::of(&column, vector, false), Passage::Closed);
         }
+    }
+
+    #[test]
+    fn an_interval_without_an_end_goes_as_text_which_a_server_refuses_that_has_none() {
+        let interval = column(oid::INTERVAL, ColumnKind::Scalar);
+        let passage = Passage::of(&interval, oid::INTERVAL, false);
+        let value = |time: i64, days: i32, months: i32| {
+            [&time.to_be_bytes()[..], &days.to_be_bytes(), &months.to_be_bytes()].concat()
+        };
+        assert!(passage.takes(Value::Binary(&value(86_400, 1, i32::MAX))));
+        for endless in [value(i64::MAX, i32::MAX, i32::MAX), value(i64::MIN, i32::MIN, i32::MIN)] {
+            assert!(!passage.takes(Value::Binary(&endless)));
+        }
+        let of =
+            ColumnKind::Array { element_oid: oid::INTERVAL, element_modifier: -1, element_is_enum: false };
+        assert_eq!(Passage::of(&column(1187, of), 1187, false), Passage::Closed);
     }
 
     #[test]

@@ -228,7 +228,9 @@ impl Resolver {
                 }
                 Ok(record)
             }
-            None if self.create_tables => create::table(hand).await,
+            None if self.create_tables => {
+                create::table(hand, &self.generated.take_awaited(relation.oid)).await
+            }
             None => Err(absent(relation)),
         }
     }

@@ -76,6 +76,12 @@ enum StandIn {
     Text,
 }
 
+/// `regproc`, `aclitem`, `regprocedure` to `regtype`, `regconfig`, `regdictionary`, `regnamespace`, `regrole`,
+/// `regcollation`: their input functions look for an object of that name.
+///
+/// Source: <https://www.postgresql.org/docs/current/datatype-oid.html>; oids of `pg_type.dat`.
+const NAMES_OF_OBJECTS: [u32; 12] = [24, 1033, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+
 impl Types {
     /// The type of the column at `index`, as SQL.
     pub(crate) fn sql<'a>(&'a self, index: usize, column: &'a Column) -> &'a str {
@@ -87,10 +93,21 @@ impl Types {
         self.stand_ins.get(index)?.as_deref()
     }
 
+    /// Values that name objects of the source go as texts: the target may have none of that name.
+    fn of_names(relation: &Relation) -> Self {
+        let names = |column: &Column| match column.kind {
+            ColumnKind::Array { element_oid, .. } => {
+                NAMES_OF_OBJECTS.contains(&element_oid).then(|| format!("{TEXT}[]"))
+            }
+            _ => NAMES_OF_OBJECTS.contains(&column.base_type_oid).then(|| TEXT.to_owned()),
+        };
+        Self { stand_ins: relation.columns.iter().map(names).collect() }
+    }
+
     /// Finds the types of the relation's columns, without making any: enums that are absent are as if they were there.
     pub(crate) async fn look_up(client: &Client, relation: &Relation) -> Result<Self, SinkError> {
         let known = known_types(client, relation).await?;
-        let mut types = Self { stand_ins: vec![None; relation.columns.len()] };
+        let mut types = Self::of_names(relation);
         for (index, known) in known {
             let Some((column, place)) = relation.columns.get(index).zip(types.stand_ins.get_mut(index))
             else {
@@ -114,7 +131,7 @@ impl Types {
         logger: &Logger,
     ) -> Result<Self, SinkError> {
         let known = known_types(client, relation).await?;
-        let mut types = Self { stand_ins: vec![None; relation.columns.len()] };
+        let mut types = Self::of_names(relation);
         for (index, known) in known {
             let Some((column, place)) = relation.columns.get(index).zip(types.stand_ins.get_mut(index))
             else {
