@@ -228,7 +228,7 @@ async fn change(
     let failed = |error| error::of_server(&error, doing);
     let other = record.columns.iter().find_map(|made| {
         let there = &existing.column(&made.name)?.type_sql;
-        let stand_in = made.stand_in.as_deref().filter(|stand_in| *stand_in != TEXT);
+        let stand_in = made.stand_in.as_deref().filter(|stand_in| !stand_in.starts_with(TEXT));
         let is_it = *there == made.type_sql || stand_in.is_some_and(|stand_in| there == stand_in);
         (!is_it).then(|| {
             format!("column {} is {there} in the target, and {} at the source", made.name, made.type_sql)

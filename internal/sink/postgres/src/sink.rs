@@ -198,6 +198,9 @@ impl Sink for PostgresSink {
         dropped: &[i16],
     ) -> Result<(), SinkError> {
         let resolver = self.resolver()?;
+        if columns.is_empty() {
+            resolver.generated.take_awaited(oid);
+        }
         if !self.create_tables || generated::is_followed(&resolver, oid, columns) {
             return Ok(());
         }

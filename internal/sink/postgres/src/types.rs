@@ -113,6 +113,10 @@ impl Types {
             else {
                 continue;
             };
+            // A domain over names of objects.
+            if place.is_some() {
+                continue;
+            }
             if !is_used(known.as_ref(), column) && (known.is_some() || enum_name(column).is_none()) {
                 *place = Some(stand_in_sql(client, relation, column).await?);
             }
@@ -137,6 +141,10 @@ impl Types {
             else {
                 continue;
             };
+            // A domain over names of objects.
+            if place.is_some() {
+                continue;
+            }
             let is_made = match (&known, enum_name(column)) {
                 (Some(known), _) if is_used(Some(known), column) => {
                     if let Some(enum_type) = &known.enum_type {
