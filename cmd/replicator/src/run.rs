@@ -13,7 +13,7 @@ use replicator_sink::{Sink, StreamInfo};
 use replicator_source::{Prepared, Source, SourceError, Streaming, Term};
 use replicator_spill::Shelf;
 use replicator_telemetry::metrics::{SourceMetrics, install};
-use replicator_types::{Budget, Lsn, Relation};
+use replicator_types::{Budget, Lsn, Relation, TableCatalog};
 use slog::{Logger, error, info, o, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,12 +41,12 @@ pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure>
             error!(logger, "a sink refused a change of a table; the table is set aside there, and all begins again without it";
                 "error" => crate::one_line(&text));
             drop(guard);
-            again()
+            begin_again()
         }
         Ok(Ended::TakenBack(table)) => {
             info!(logger, "all begins again from where a sink was left out of a table, which it gets from there on"; "table" => table);
             drop(guard);
-            again()
+            begin_again()
         }
         Err(text) => {
             error!(logger, "{}", crate::one_line(&text));
@@ -54,11 +54,6 @@ pub(crate) fn run(config: Config, endpos: Option<Endpos>) -> Result<(), Failure>
         }
     };
     Err(Failure::NotSaid(text))
-}
-
-/// Begins again as after a crash, so that nothing of what was under way, on whatever thread, goes on beside the new run.
-fn again() -> String {
-    format!("beginning again: {}", begin_again())
 }
 
 /// How a run came to its end.
@@ -84,13 +79,15 @@ fn has_text_only(versions: &[Arc<Relation>], watermark: Lsn) -> bool {
     versions.iter().filter(is_text_only).any(|version| !is_over(version))
 }
 
-/// Puts this program, as it was called, in the place of this process. Comes back only with an error.
-fn begin_again() -> std::io::Error {
+/// Puts this program, as it was called, in the place of this process, as after a crash: so that nothing of what was under way,
+/// on whatever thread, goes on beside the new run. Comes back only to say why it could not.
+fn begin_again() -> String {
     use std::os::unix::process::CommandExt;
-    match std::env::current_exe() {
+    let error = match std::env::current_exe() {
         Ok(program) => std::process::Command::new(program).args(std::env::args_os().skip(1)).exec(),
         Err(error) => error,
-    }
+    };
+    format!("beginning again: {error}")
 }
 
 fn run_logged(config: Config, endpos: Option<Endpos>, logger: &Logger) -> Result<Ended, String> {
@@ -506,7 +503,10 @@ async fn open_sinks(
         sink.prepare(&stream).await.map_err(|error| failed(sink.name(), error))?;
         stream.tables = tables;
         // Before the tables are made, so that what is computed in them has its place there. If not, it comes later.
-        for table in prepared.tables.iter().filter(|table| !table.generated.is_empty()) {
+        let has_computed = |table: &&TableCatalog| {
+            !table.generated.is_empty() && sink_config.tables.matches(&table.schema, &table.name)
+        };
+        for table in prepared.tables.iter().filter(has_computed) {
             let _ = sink.follow_generated(table.oid, &table.generated, &table.dropped).await;
         }
         let made = prepare_tables(&**sink, &stream.tables, logger).await;

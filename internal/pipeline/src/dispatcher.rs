@@ -501,6 +501,7 @@ impl Dispatcher {
 }
 
 /// What a change's keys say.
+#[derive(Default)]
 struct Keys {
     /// Hash of the key after the change (before, for a delete).
     hash: u64,
@@ -526,21 +527,13 @@ impl Keys {
     fn of(relation: &Relation, change: &RowChange<'_>, scratch: &mut Vec<u8>) -> Result<Self, DispatchError> {
         let keyless = !relation.has_key();
         match (change.op, change.old, change.new) {
-            (Op::Insert, _, Some(new)) => Ok(Self {
-                hash: hash(relation, new, None, scratch),
-                old_hash: None,
-                needs_old: false,
-                unresolved: false,
-                full_update: false,
-                is_known: true,
-            }),
+            (Op::Insert, _, Some(new)) => {
+                Ok(Self { hash: hash(relation, new, None, scratch), is_known: true, ..Self::default() })
+            }
             (Op::Delete, Some(old), _) => Ok(Self {
                 hash: hash(relation, old, None, scratch),
-                old_hash: None,
-                needs_old: false,
-                unresolved: false,
-                full_update: false,
                 is_known: !keyless || change.old_is_full,
+                ..Self::default()
             }),
             (Op::Update, old, Some(new)) => {
                 let is_known = !keyless || change.old_is_full && old.is_some();

@@ -118,8 +118,8 @@ pub(crate) fn text_only_column(tables: &[TableCatalog]) -> Option<(&TableCatalog
 /// known by its type alone: by that of another column of the table, or if it is built in.
 pub(crate) fn text_only_type(column_types: &[(u32, u32)], tables: &[TableCatalog]) -> Option<u32> {
     let is_text_only = |(oid, type_oid): &(u32, u32)| {
-        let mut columns = tables.iter().filter(|table| table.oid == *oid).flat_map(|table| &table.columns);
-        match columns.find(|column| column.type_oid == *type_oid) {
+        let table = tables.iter().find(|table| table.oid == *oid);
+        match table.and_then(|table| table.column_of_type(*type_oid)) {
             Some(column) => pgvalue::form(column) == Form::TextOnly,
             None => built_in_type(*type_oid, -1).is_none(),
         }

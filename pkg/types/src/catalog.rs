@@ -167,6 +167,11 @@ impl TableCatalog {
         self.generated_key.iter().any(|attnum| !is_there(*attnum))
     }
 
+    /// Any column of that type, which tells what the type is of one that is gone.
+    pub fn column_of_type(&self, type_oid: u32) -> Option<&Column> {
+        self.columns.iter().find(|column| column.type_oid == type_oid)
+    }
+
     /// The table as it is now, as a relation of version 0.
     pub fn relation(&self) -> Relation {
         let columns = self.columns.clone();

@@ -19,6 +19,15 @@ pub fn wait_for_copy(replicator: &Replicator) {
     });
 }
 
+/// Has the process stop in order.
+///
+/// # Panics
+/// When it does not within that time, or fails.
+pub fn stop(replicator: &mut Replicator, within: Duration) {
+    replicator.sigterm();
+    assert!(replicator.wait(within).success(), "{}", replicator.stderr());
+}
+
 /// Waits until everything that the source has written by now is durable in every sink.
 ///
 /// # Panics

@@ -1,7 +1,7 @@
 //! Columns that the source computes and does not send are computed in the other Postgres, whatever becomes of them.
 
 use replicator_harness::{PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Sinks, World, wait_for_copy};
+use replicator_integration::{Sinks, World, stop, wait_for_copy};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -24,11 +24,6 @@ fn spawn_with(world: &World, catalog_interval_ms: i64) -> Replicator {
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     replicator
-}
-
-fn stop(replicator: &mut Replicator) {
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
 }
 
 /// Waits until the query gives that in the other Postgres.
@@ -96,7 +91,7 @@ async fn what_the_source_computes_is_computed_in_postgres_whatever_becomes_of_th
         }
         let made = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'later'::regclass AND attname = 'size' AND attgenerated = 's'";
         assert_eq!(world.target.sql("copy", made), if version == PgVersion::V18 { "0" } else { "1" });
-        stop(&mut replicator);
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -118,7 +113,7 @@ async fn an_expression_that_the_target_cannot_have_leaves_its_column_out_and_say
     rows_arrive(&world, rows, &world.source.sql("shop", rows));
     // With the function there it comes, with the next start.
     world.target.sql("copy", "CREATE FUNCTION tax(n int) RETURNS int IMMUTABLE LANGUAGE sql RETURN n / 5");
-    stop(&mut replicator);
+    stop(&mut replicator, SOON);
     let replicator = spawn(&world);
     world.assert_soon_equal("with the function", SOON, Sinks::Postgres, |_, _| true).await;
     drop(replicator);
@@ -151,8 +146,7 @@ async fn computed_columns_stand_where_the_source_has_them() {
         for name in ["first", "second"] {
             assert_eq!(order(&|sql| world.target.sql("copy", sql), name), "id,twice,n,low,word", "{name}");
         }
-        replicator.sigterm();
-        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -176,7 +170,7 @@ async fn columns_that_somebody_made_in_the_target_are_left_alone() {
     let rows =
         "SELECT string_agg(concat_ws(':', id, n, a, b), ' ' ORDER BY id) FROM t WHERE id IN (1, 2, 11)";
     rows_arrive(&world, rows, "1:2:40:7 2:2:40:7 11:11:220:7");
-    stop(&mut replicator);
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +182,7 @@ async fn an_expression_that_fails_for_a_row_of_the_stream_holds_nothing_up() {
          INSERT INTO t (id, n) SELECT i, i FROM generate_series(1, 20) i",
     );
     world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
-    stop(&mut replicator);
+    stop(&mut replicator, SOON);
     let mut replicator = spawn_with(&world, 0);
     // The column is gone at the source, and no look at the catalog tells.
     world
@@ -204,7 +198,7 @@ async fn an_expression_that_fails_for_a_row_of_the_stream_holds_nothing_up() {
         "{}",
         replicator.stderr()
     );
-    stop(&mut replicator);
+    stop(&mut replicator, SOON);
     let replicator = spawn(&world);
     world.assert_soon_equal("after another start", SOON, Sinks::All, |_, _| true).await;
     drop(replicator);
@@ -226,7 +220,7 @@ async fn what_depends_on_a_computed_column_in_the_target_is_let_be_where_others_
         world.target.sql("copy", "SELECT sum(twice) FROM seen"),
         world.source.sql("shop", "SELECT sum(twice) FROM t")
     );
-    stop(&mut replicator);
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,5 +248,5 @@ async fn a_list_of_columns_leaves_out_what_is_computed_from_others_and_copies_no
         "{}",
         replicator.stderr()
     );
-    stop(&mut replicator);
+    stop(&mut replicator, SOON);
 }

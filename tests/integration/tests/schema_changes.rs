@@ -2,7 +2,7 @@
 //! `kill -9` right after it.
 
 use replicator_harness::{PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Evolution, Sinks, Supervisor, World};
+use replicator_integration::{Evolution, Sinks, Supervisor, World, stop};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -559,8 +559,7 @@ async fn a_type_change_that_a_sink_cannot_follow_has_its_table_wait_with_a_line_
                 assert!(line.contains(part), "{line}");
             }
             world.assert_soon_equal("another table", SOON, Sinks::All, |_, table| table == "other").await;
-            replicator.sigterm();
-            assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+            stop(&mut replicator, SOON);
         })
         .await;
     }
@@ -588,8 +587,7 @@ async fn with_keep_or_string_a_column_whose_new_type_does_not_fit_has_the_new_va
             let kind = world.target.sql("copy", "SELECT atttypid::regtype FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'word'");
             assert_eq!(kind, "text");
             world.assert_soon_equal("another table", SOON, Sinks::All, |_, table| table == "other").await;
-            replicator.sigterm();
-            assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+            stop(&mut replicator, SOON);
         })
         .await;
     }

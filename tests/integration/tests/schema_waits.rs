@@ -2,7 +2,7 @@
 //! waits, also across `kill -9`, and nothing of it is lost.
 
 use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Sinks, World, resync, wait_for_copy};
+use replicator_integration::{Sinks, World, resync, stop, wait_for_copy};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -91,8 +91,7 @@ async fn a_change_of_schema_that_a_lock_holds_up_holds_up_only_its_table_through
         world.assert_soon_equal("unlocked", SOON, Sinks::All, |_, _| true).await;
         change(&world, 9001);
         world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
-        replicator.sigterm();
-        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        stop(&mut replicator, SOON);
         assert_ne!(world.confirmed_flush(), stands_at);
     }
 }
@@ -112,8 +111,7 @@ async fn a_change_of_schema_that_a_sink_refuses_waits_until_it_is_put_right_and_
     assert!(replicator.is_running());
     world.target.sql("copy", "DROP VIEW reads_it");
     world.assert_soon_equal("put right", SOON, Sinks::All, |_, _| true).await;
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,8 +126,7 @@ async fn a_table_whose_schema_a_sink_refuses_to_follow_can_be_copied_anew_instea
     world.target.sql("copy", "DROP TABLE altered CASCADE");
     resync(&config(&world), &["public.altered"]);
     world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(&mut replicator, SOON);
 }
 
 /// Two Postgres targets and an archive, which is slow: what is acknowledged stays before everything.
@@ -189,8 +186,7 @@ async fn what_was_made_before_a_change_of_key_does_not_come_again_behind_it() {
         let wanted = world.source.sql("shop", all);
         arrives("second", all, &wanted);
         arrives("copy", all, &wanted);
-        replicator.sigterm();
-        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -216,6 +212,5 @@ async fn rows_that_wait_do_not_follow_a_copy_that_has_a_later_column_of_theirs()
     others_arrive(&world).await;
     lock.rollback().await.expect("roll back");
     world.assert_soon_equal("unlocked", SOON, Sinks::All, |_, _| true).await;
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    stop(&mut replicator, SOON);
 }

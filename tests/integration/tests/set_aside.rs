@@ -2,7 +2,7 @@
 //! the other sinks.
 
 use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Sinks, World, resync, wait_for_copy};
+use replicator_integration::{Sinks, World, resync, stop, wait_for_copy};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -57,19 +57,14 @@ async fn all_else_goes_on(world: &World, sinks: Sinks, from: u32) {
     world.assert_soon_equal("in the other sinks", SOON, sinks, |_, _| true).await;
 }
 
-fn stop(mut replicator: Replicator) {
-    replicator.sigterm();
-    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
-}
-
 /// The table that was set aside is asked for, and all goes on with both.
-async fn is_copied_anew(world: &World, replicator: Replicator) {
+async fn is_copied_anew(world: &World, mut replicator: Replicator) {
     resync(&config(world), &["public.bad"]);
     world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
     insert(world, "bad (id, v)", 9001);
     insert(world, "other", 9001);
     world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
-    stop(replicator);
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,13 +140,13 @@ async fn a_row_that_a_sink_refuses_while_its_table_is_copied_holds_up_only_that_
     insert(&world, "bad", 30001);
     world.assert_soon_equal("in the other sinks", SOON, Sinks::WithoutPostgres, |_, _| true).await;
     replicator.kill9();
-    let replicator = Replicator::spawn(&config(&world), &[]);
+    let mut replicator = Replicator::spawn(&config(&world), &[]);
     insert(&world, "bad", 40001);
     world.assert_soon_equal("after a crash", SOON, Sinks::WithoutPostgres, |_, _| true).await;
     world.target.sql("copy", "ALTER TABLE bad DROP CONSTRAINT bad_v_check");
     resync(&config(&world), &["public.bad"]);
     world.assert_soon_equal("put right", SOON, Sinks::All, |_, _| true).await;
-    stop(replicator);
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +162,7 @@ async fn a_table_without_a_key_whose_change_of_schema_a_sink_refuses_is_set_asid
     world.target.sql("copy", "DROP VIEW reads_it");
     resync(&config(&world), &["public.bad"]);
     world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
-    stop(replicator);
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +180,7 @@ async fn an_update_without_a_key_that_clickhouse_cannot_follow_goes_to_the_sinks
         world.assert_soon_equal("copied anew", SOON, Sinks::All, |_, _| true).await;
         world.source.sql("shop", "UPDATE bad SET v = 0 WHERE id <= 20");
         world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
-        stop(replicator);
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -202,14 +197,14 @@ async fn an_array_of_another_shape_than_clickhouse_has_sets_its_table_aside_ther
             assert!(line.contains(part), "{line}");
         }
         all_else_goes_on(&world, Sinks::WithoutClickHouse, 101).await;
-        stop(replicator);
+        stop(&mut replicator, SOON);
         let config = config(&world).set_sink("analytics", "arrays", "text");
-        let replicator = Replicator::spawn(&config, &[]);
+        let mut replicator = Replicator::spawn(&config, &[]);
         resync(&config, &["public.bad"]);
         world.assert_soon_equal("as text", SOON, Sinks::All, |_, _| true).await;
         world.source.sql("shop", "UPDATE bad SET tags = '{{{7}}}' WHERE id = 1");
         world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
-        stop(replicator);
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -260,7 +255,7 @@ async fn a_change_that_does_not_tell_its_row_sets_its_table_aside_and_ends_no_ru
         );
         insert(&world, "other", 101);
         world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
-        stop(replicator);
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -404,8 +399,8 @@ async fn a_history_that_refuses_a_change_gets_all_that_it_missed_of_the_table_wh
             }
         }
 
-        stop(replicator);
-        let replicator = Replicator::spawn(&config, &[]);
+        stop(&mut replicator, SOON);
+        let mut replicator = Replicator::spawn(&config, &[]);
         resync(&config, &["public.bad"]);
         eventually_blocking(SOON, "the history", || as_in_archive(&world, "bad"));
         insert(&world, "bad (id, v)", 9001);
@@ -420,7 +415,7 @@ async fn a_history_that_refuses_a_change_gets_all_that_it_missed_of_the_table_wh
         let updated = format!("SELECT w, v FROM {history}.bad WHERE id = 5000 AND _op = 'update' AND v = 1");
         let updated = world.clickhouse.query(&updated);
         assert_eq!(updated.trim(), "5000\t1", "with the column that was added meanwhile");
-        stop(replicator);
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -441,8 +436,8 @@ async fn a_table_that_somebody_drops_in_postgres_is_set_aside_there_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_dropped_while_nobody_looks_are_set_aside_at_the_start_and_not_begun_empty() {
     for version in [PgVersion::V15, PgVersion::V18] {
-        let (world, replicator) = begun(version).await;
-        stop(replicator);
+        let (world, mut replicator) = begun(version).await;
+        stop(&mut replicator, SOON);
         world.target.sql("copy", "DROP TABLE bad");
         world.clickhouse.query(&format!("DROP TABLE {}.bad SYNC", world.clickhouse.database()));
         insert(&world, "bad", 101);
@@ -475,7 +470,7 @@ async fn a_new_table_that_a_sink_has_no_room_for_is_set_aside_there_and_keeps_no
     world.target.sql("copy", "DROP VIEW fresh");
     resync(&config(&world), &["public.fresh"]);
     world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
-    stop(replicator);
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -536,8 +531,8 @@ async fn a_table_that_leaves_the_publication_and_comes_back_is_still_set_aside_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_gone_and_asked_for_keeps_no_run_from_beginning() {
-    let (world, replicator) = begun(PgVersion::V15).await;
-    stop(replicator);
+    let (world, mut replicator) = begun(PgVersion::V15).await;
+    stop(&mut replicator, SOON);
     world.target.sql("copy", "DROP TABLE bad");
     resync(&config(&world), &["public.bad"]);
     // Nobody can copy while that is open, so the request is on record, and no more, when the process dies.
@@ -552,7 +547,7 @@ async fn a_table_that_is_gone_and_asked_for_keeps_no_run_from_beginning() {
     replicator.wait_until_ready(SOON);
     assert!(open.wait().expect("psql").success());
     world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
-    stop(replicator);
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -572,5 +567,5 @@ async fn without_copies_too_a_table_that_is_dropped_is_set_aside_and_the_others_
     all_else_goes_on(&world, Sinks::WithoutPostgres, 101).await;
     resync(&config, &["public.bad"]);
     world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
-    stop(replicator);
+    stop(&mut replicator, SOON);
 }

@@ -1,7 +1,7 @@
 //! Values that ClickHouse has no room for, and what becomes of them as it is set; values that are merely large.
 
 use replicator_harness::{Config, PgVersion, Replicator};
-use replicator_integration::{Sinks, Table, World, drain, wait_for_copy, wait_for_stream};
+use replicator_integration::{Sinks, Table, World, drain, stop, wait_for_copy, wait_for_stream};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -109,8 +109,7 @@ fn a_null_stays_null_in_clickhouse_whatever_its_type_and_however_it_comes() {
         ));
         let columns = TYPES.len() + 1;
         assert_eq!(nulls, (1..=4).map(|id| format!("{id}\t{columns}\n")).collect::<String>(), "{version:?}");
-        replicator.sigterm();
-        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -151,8 +150,7 @@ fn a_type_of_an_extension_that_a_target_does_not_have_arrives_as_its_text() {
         ));
         let there = there.replace('\t', "|").replace("\\N", "");
         assert_eq!(there.trim_end(), wanted, "{version:?}");
-        replicator.sigterm();
-        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -180,8 +178,7 @@ async fn names_of_objects_that_only_the_source_has_arrive() {
             ),
         );
         world.assert_soon_equal("names", SOON, Sinks::All, |_, _| true).await;
-        replicator.sigterm();
-        assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+        stop(&mut replicator, SOON);
     }
 }
 

@@ -96,8 +96,7 @@ fn unknown_column(column: &ColumnMessage<'_>, is_key: bool, catalog: Option<&Tab
         return Column { kind: ColumnKind::Scalar, type_sql, ..unknown };
     }
     // Another column of that type tells what it is, but not this one's length or precision.
-    let twin =
-        catalog.and_then(|catalog| catalog.columns.iter().find(|known| known.type_oid == column.type_oid));
+    let twin = catalog.and_then(|catalog| catalog.column_of_type(column.type_oid));
     let Some(twin) = twin.filter(|twin| twin.kind != ColumnKind::Other) else { return unknown };
     let is_domain = twin.base_type_oid != twin.type_oid;
     let type_modifier = if is_domain { twin.type_modifier } else { column.type_modifier };

@@ -381,7 +381,7 @@ fn excerpt(column: &replicator_types::Column, value: Value<'_>) -> String {
         Value::Unchanged => return "(not sent)".into(),
         Value::Text(bytes) => text.extend_from_slice(bytes),
         Value::Binary(bytes) => {
-            if pgvalue::Type::of(column).write_text(bytes, &mut text).is_err() {
+            if pgvalue::write_text(column, bytes, &mut text).is_err() {
                 return format!("{} bytes", bytes.len());
             }
         }

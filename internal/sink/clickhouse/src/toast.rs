@@ -175,7 +175,7 @@ fn key_text<'v>(relation: &Relation, values: impl Iterator<Item = Value<'v>>) ->
         let text = out.len();
         match (value, relation.columns.get(*column)) {
             (Value::Binary(bytes), Some(column)) => {
-                if pgvalue::Type::of(column).write_text(bytes, &mut out).is_err() {
+                if pgvalue::write_text(column, bytes, &mut out).is_err() {
                     // Whoever encodes it says so.
                     out.truncate(text);
                     out.extend_from_slice(bytes);

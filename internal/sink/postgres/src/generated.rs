@@ -340,10 +340,10 @@ pub(crate) async fn create(
     let failed = |error| error::of_server(&error, hand.doing);
     let types = Types::look_up(hand.client, &alone(hand.relation.oid, columns)).await?;
     let is_virtual_known = check::server_version(hand.client).await.map_err(failed)? >= VIRTUAL_SINCE;
-    let computed = columns.iter().enumerate().map(|(index, wanted)| {
-        let type_sql = types.sql(index, &wanted.column);
-        (wanted.column.attnum, definition(wanted, type_sql, is_virtual_known))
-    });
+    let wanted = Wanted { columns, dropped: &[], types: &types };
+    let computed = wanted
+        .all()
+        .map(|(wanted, type_sql)| (wanted.column.attnum, definition(wanted, type_sql, is_virtual_known)));
     let mut all: Vec<(i16, String)> = sent.iter().cloned().chain(computed).collect();
     all.sort_by_key(|(attnum, _)| *attnum);
     let parts: Vec<&str> = all.iter().map(|(_, part)| part).chain(rest).map(String::as_str).collect();

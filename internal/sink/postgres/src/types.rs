@@ -95,13 +95,7 @@ impl Types {
 
     /// Values that name objects of the source go as texts: the target may have none of that name.
     fn of_names(relation: &Relation) -> Self {
-        let names = |column: &Column| match column.kind {
-            ColumnKind::Array { element_oid, .. } => {
-                NAMES_OF_OBJECTS.contains(&element_oid).then(|| format!("{TEXT}[]"))
-            }
-            _ => NAMES_OF_OBJECTS.contains(&column.base_type_oid).then(|| TEXT.to_owned()),
-        };
-        Self { stand_ins: relation.columns.iter().map(names).collect() }
+        Self { stand_ins: relation.columns.iter().map(text_of_names).collect() }
     }
 
     /// Finds the types of the relation's columns, without making any: enums that are absent are as if they were there.
@@ -113,10 +107,6 @@ impl Types {
             else {
                 continue;
             };
-            // A domain over names of objects.
-            if place.is_some() {
-                continue;
-            }
             if !is_used(known.as_ref(), column) && (known.is_some() || enum_name(column).is_none()) {
                 *place = Some(stand_in_sql(client, relation, column).await?);
             }
@@ -141,10 +131,6 @@ impl Types {
             else {
                 continue;
             };
-            // A domain over names of objects.
-            if place.is_some() {
-                continue;
-            }
             let is_made = match (&known, enum_name(column)) {
                 (Some(known), _) if is_used(Some(known), column) => {
                     if let Some(enum_type) = &known.enum_type {
@@ -171,9 +157,19 @@ impl Types {
     }
 }
 
-/// What the target knows of the columns' types that are not built in, by index of the column.
+/// What takes the column's values if they, or the elements of them, name objects of the source.
+fn text_of_names(column: &Column) -> Option<String> {
+    match column.kind {
+        ColumnKind::Array { element_oid, .. } => {
+            NAMES_OF_OBJECTS.contains(&element_oid).then(|| format!("{TEXT}[]"))
+        }
+        _ => NAMES_OF_OBJECTS.contains(&column.base_type_oid).then(|| TEXT.to_owned()),
+    }
+}
+
+/// What the target knows of the columns' types that are not built in and need to be known, by index of the column.
 async fn known_types(client: &Client, relation: &Relation) -> Result<Vec<(usize, Option<Known>)>, SinkError> {
-    let is_users = |column: &Column| column.type_oid >= FIRST_UNSTABLE_OID;
+    let is_users = |column: &Column| column.type_oid >= FIRST_UNSTABLE_OID && text_of_names(column).is_none();
     let users: Vec<(usize, &Column)> =
         relation.columns.iter().enumerate().filter(|(_, column)| is_users(column)).collect();
     if users.is_empty() {
