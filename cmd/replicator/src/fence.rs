@@ -146,8 +146,8 @@ impl Sink for Fenced {
         self.sink.wants_messages()
     }
 
-    fn takes_what_it_missed(&self) -> bool {
-        self.sink.takes_what_it_missed()
+    fn takes_late_changes(&self) -> bool {
+        self.sink.takes_late_changes()
     }
 
     async fn prepare_table(&self, relation: &Arc<Relation>) -> Result<(), SinkError> {

@@ -529,6 +529,7 @@ async fn open_sinks(
         opened.push(SinkLanes {
             config: sink_config.clone(),
             key_changes: sink.key_changes(),
+            takes_late_changes: sink.takes_late_changes(),
             messages: config.source.messages && sink.wants_messages(),
             lanes,
         });

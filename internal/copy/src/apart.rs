@@ -17,7 +17,7 @@
 
 use crate::ledger::{lsn_text, position_text};
 use async_trait::async_trait;
-use replicator_sink::{Lane, Nothing, Sink, SinkError, Write};
+use replicator_sink::{KeyChanges, Lane, Nothing, Sink, SinkError, Write};
 use replicator_types::{Batch, Lsn, Op, Position, TxnId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -167,7 +167,8 @@ impl Aparts {
 
     /// The lane, which notes that a table is apart before sink number `sink` goes on behind that.
     pub fn lane(self: &Arc<Self>, sink: usize, lane: Box<dyn Lane>) -> Box<dyn Lane> {
-        Box::new(NotingLane { aparts: Arc::clone(self), sink, lane })
+        let notes = self.sinks.get(sink).is_some_and(|sink| sink.key_changes() == KeyChanges::Split);
+        Box::new(NotingLane { aparts: Arc::clone(self), sink, lane, notes })
     }
 
     async fn put(&self, number: usize, oid: u32, note: Note) -> Result<(), SinkError> {
@@ -188,6 +189,8 @@ struct NotingLane {
     aparts: Arc<Aparts>,
     sink: usize,
     lane: Box<dyn Lane>,
+    /// A log leaves out what it has, whatever was noted.
+    notes: bool,
 }
 
 #[async_trait]
@@ -202,7 +205,7 @@ impl Lane for NotingLane {
 
     async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError> {
         if tells_apart(&batch) {
-            for change in batch.changes() {
+            for change in batch.changes().filter(|_| self.notes) {
                 let table = change.relation;
                 let (told, from) = (table.since, change.position);
                 let Some(told_with) = self.aparts.told_with.get(self.sink) else { continue };

@@ -496,9 +496,9 @@ impl Manager {
             return Ok(());
         }
         self.busy.insert(oid);
-        // Logs are told with the stream.
+        // Other logs are told with the stream.
         let mut sinks = self.receivers(oid);
-        sinks.retain(|sink| self.shared.holds_state(*sink));
+        sinks.retain(|sink| self.shared.waits(*sink));
         let task = self.alterations.spawn(alter(Arc::clone(&self.shared), sinks, change, self.gives_up));
         self.altering.insert(oid, task);
         Ok(())
@@ -519,7 +519,7 @@ impl Manager {
         // What was left out, and comes all the same, would come again and again.
         let is_written_down = self.left_out_now.contains(&(oid, sink));
         let comes_again = self.shared.left_out.is_left_out(oid, sink) && !is_written_down;
-        if !self.tables.contains_key(&oid) || comes_again || !self.shared.may_set_aside(sink) {
+        if !self.tables.contains_key(&oid) || comes_again || !self.shared.waits(sink) {
             return Err(text);
         }
         // A log gets changes while the table is copied: they were on their way when it refused a row of the copy.
@@ -535,9 +535,7 @@ impl Manager {
 
     /// Whether the table's copy can go on in other sinks. One that is alone is tried again instead.
     fn can_do_without(&self, oid: u32, sink: usize) -> bool {
-        !self.gives_up
-            && self.shared.may_set_aside(sink)
-            && self.receivers(oid).iter().any(|other| *other != sink)
+        !self.gives_up && self.shared.waits(sink) && self.receivers(oid).iter().any(|other| *other != sink)
     }
 
     /// A sink refuses the copy of a table, which waits.

@@ -1,7 +1,7 @@
 //! Tables in the sinks before the stream begins.
 
 use crate::ledger::{Note, key};
-use crate::shared::may_be_set_aside_in;
+use crate::shared::waits_for_tables;
 use crate::versions;
 use replicator_sink::{ErrorKind, KeyChanges, Sink, SinkError};
 use replicator_types::Relation;
@@ -28,7 +28,7 @@ pub async fn prepare_tables(
         let Err(failure) = sink.prepare_table(table).await else { continue };
         let is_of_table = failure.table().is_some() && failure.kind() != ErrorKind::Retry;
         let had_it = note.is_some() || notes.contains_key(&versions::key(table.oid));
-        if !is_of_table || !had_it || !may_be_set_aside_in(sink) {
+        if !is_of_table || !had_it || !waits_for_tables(sink) {
             return Err(failure);
         }
         if matches!(note, Some(Note::Wanted { .. })) {

@@ -155,7 +155,7 @@ impl Setup {
     /// How a table goes on that is in all of its sinks, changes before `from` for certain.
     async fn join(&mut self, table: &TableCatalog, sinks: &[usize], from: Position) -> Result<Plan, String> {
         let (aparts, all) = (&self.settings.aparts, &self.settings.sinks);
-        // Logs are told of nothing: they get each change as it comes.
+        // Logs note nothing: they leave out what they have.
         let holds_state = |sink: &&usize| all.get(**sink).is_some_and(CopySink::holds_state);
         let sinks: Vec<usize> = sinks.iter().filter(holds_state).copied().collect();
         let (told, from) = match aparts.of(table.oid, &sinks, from) {

@@ -30,9 +30,9 @@ pub(crate) struct Shared {
     pub(crate) left_out: LeftOut,
 }
 
-/// Whether the sink can get right again with a table that it was left out of.
-pub(crate) fn may_be_set_aside_in(sink: &dyn Sink) -> bool {
-    sink.key_changes() == KeyChanges::Split || sink.takes_what_it_missed()
+/// Whether the sink waits for a table while others go on there; then it can get right again with one that it was left out of.
+pub(crate) fn waits_for_tables(sink: &dyn Sink) -> bool {
+    sink.key_changes() == KeyChanges::Split || sink.takes_late_changes()
 }
 
 /// The sinks that take a table.
@@ -54,9 +54,9 @@ impl Shared {
         self.sinks.get(number).is_some_and(CopySink::holds_state)
     }
 
-    /// Whether other sinks, and other tables there, can go on without a table that the sink refuses.
-    pub(crate) fn may_set_aside(&self, number: usize) -> bool {
-        self.sink(number).is_some_and(|sink| may_be_set_aside_in(&**sink))
+    /// Whether the sink waits for a table while others go on there; then these can also go on without one that it refuses.
+    pub(crate) fn waits(&self, number: usize) -> bool {
+        self.sink(number).is_some_and(|sink| waits_for_tables(&**sink))
     }
 
     pub(crate) fn sink(&self, number: usize) -> Option<&Arc<dyn Sink>> {

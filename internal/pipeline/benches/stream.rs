@@ -67,6 +67,7 @@ fn pipeline(shards: u32) -> Pipeline {
         shards,
         limits,
         key_changes: KeyChanges::Split,
+        takes_late_changes: false,
         messages: false,
     };
     Pipeline::new(vec![route], Lsn(0), &Budget::new(1 << 30))

@@ -40,6 +40,9 @@ pub struct Route {
     pub limits: BatchLimits,
     /// Whether key changes are split: a sink that holds state by key, rather than a log.
     pub key_changes: KeyChanges,
+    /// Of a log: whether it takes changes of a table behind later ones of other tables
+    /// ([`Sink::takes_late_changes`](replicator_sink::Sink::takes_late_changes)).
+    pub takes_late_changes: bool,
     /// Whether it takes logical messages.
     pub messages: bool,
 }
@@ -48,6 +51,11 @@ impl Route {
     fn is_log(&self) -> bool {
         self.key_changes == KeyChanges::Whole
     }
+
+    /// Whether it waits for a table whose copy or change of schema is not durable yet, while others go on.
+    fn waits(&self) -> bool {
+        !self.is_log() || self.takes_late_changes
+    }
 }
 
 /// Which of a table's sinks a change goes to.
@@ -55,10 +63,14 @@ impl Route {
 pub(crate) enum To {
     /// All of them.
     All,
-    /// The logs: the others get it when the table's copy is durable.
+    /// The logs: the others have it.
     Logs,
-    /// The others, catching up.
-    States,
+    /// Those that do not wait with the table.
+    AtOnce,
+    /// Those that have waited with the table, and catch up.
+    Waiters,
+    /// The logs among those: a copy has it for the others.
+    WaitingLogs,
 }
 
 impl To {
@@ -66,14 +78,16 @@ impl To {
         match self {
             Self::All => true,
             Self::Logs => route.is_log(),
-            Self::States => !route.is_log(),
+            Self::AtOnce => !route.waits(),
+            Self::Waiters => route.waits(),
+            Self::WaitingLogs => route.is_log() && route.waits(),
         }
     }
 
     fn phase(self) -> Phase {
         match self {
-            Self::All | Self::Logs => Phase::Stream,
-            Self::States => Phase::CatchUp,
+            Self::All | Self::Logs | Self::AtOnce => Phase::Stream,
+            Self::Waiters | Self::WaitingLogs => Phase::CatchUp,
         }
     }
 }
@@ -353,6 +367,18 @@ impl Dispatcher {
         target.sinks.iter().any(|&sink| self.holds_state(sink))
     }
 
+    /// Whether logs wait where the table does.
+    pub(crate) fn has_waiting_logs(&self, target: &Target) -> bool {
+        let is_one =
+            |sink: &usize| self.routes.get(*sink).is_some_and(|route| To::WaitingLogs.includes(route));
+        target.sinks.iter().any(is_one)
+    }
+
+    /// Whether any of the table's sinks waits where it does.
+    pub(crate) fn is_waited_for(&self, target: &Target) -> bool {
+        target.sinks.iter().any(|&sink| self.routes.get(sink).is_some_and(Route::waits))
+    }
+
     /// Tells the sinks of a table, behind a fence, what it looks like from here on.
     pub(crate) fn schema(
         &mut self,
@@ -366,19 +392,20 @@ impl Dispatcher {
         self.tell(accounts, transaction, target, to, NewChange::without_row(Op::Schema, ordinal), now);
     }
 
-    /// Raises a fence in the sinks that hold the table's state, behind which the table waits: from the change on at whose
-    /// place it stands. It tells that of one with a key, whose changes may come again; for one without, it tells once
-    /// more how it looks.
+    /// Raises a fence in the sinks that wait for the table, behind which they do: from the change on at whose place it
+    /// stands. `is_noted`: it tells that. Otherwise it tells once more how the table looks.
+    #[allow(clippy::too_many_arguments, reason = "a change with its place in the stream")]
     pub(crate) fn apart(
         &mut self,
         accounts: &mut Accounts,
         transaction: &TransactionMeta,
         target: &Target,
+        is_noted: bool,
         ordinal: u64,
         now: Instant,
     ) {
-        let op = if target.relation.has_key() { Op::Apart } else { Op::Schema };
-        self.tell(accounts, transaction, target, To::States, NewChange::without_row(op, ordinal), now);
+        let op = if is_noted { Op::Apart } else { Op::Schema };
+        self.tell(accounts, transaction, target, To::Waiters, NewChange::without_row(op, ordinal), now);
     }
 
     fn tell(

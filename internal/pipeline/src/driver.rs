@@ -93,6 +93,8 @@ pub struct SinkLanes {
     pub config: SinkConfig,
     /// How it takes key changes.
     pub key_changes: KeyChanges,
+    /// Of a log: whether it takes changes of a table behind later ones of other tables.
+    pub takes_late_changes: bool,
     /// Whether it takes logical messages.
     pub messages: bool,
     /// Its lanes, by shard.
@@ -161,7 +163,8 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
     let mut routes = Vec::new();
     let mut workers = Vec::new();
     let mut metrics = Vec::new();
-    for (sink, SinkLanes { config, key_changes, messages, lanes }) in sinks.into_iter().enumerate() {
+    for (sink, of) in sinks.into_iter().enumerate() {
+        let SinkLanes { config, key_changes, takes_late_changes, messages, lanes } = of;
         let sink_metrics = SinkMetrics::new(&config.name);
         sink_metrics.up.set(1.0);
         routes.push(Route {
@@ -170,6 +173,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
             shards: lanes.len() as u32,
             limits: BatchLimits::from(config.batch),
             key_changes,
+            takes_late_changes,
             messages,
         });
         let lane = |(shard, lane)| {

@@ -6,13 +6,14 @@
 //! ```
 //!
 //! A sink that holds state by key gets them when the copied rows are durable there: applied before, an update that
-//! leaves a large value alone would find no row to leave it in. Logs get them at once.
+//! leaves a large value alone would find no row to leave it in. A log whose tables can be altered as its rows come (a
+//! history) waits too, and gets those besides that are older than the snapshot. Other logs get everything at once.
 //!
 //! While anything waits, the transaction it came with is held back from the checkpoint, so after a crash it
 //! comes again.
 
 use crate::accounts::Accounts;
-use crate::dispatcher::{RowChange, Target};
+use crate::dispatcher::{RowChange, Target, To};
 use crate::relations::is_told_alike;
 use replicator_spill::{Queue, Shelf, SpillError, records};
 use replicator_types::{Lsn, Op, Position, Relation, TransactionMeta, Tuple, TxnId};
@@ -50,6 +51,8 @@ pub(crate) struct Waiting {
     pub(crate) told: Option<Arc<Relation>>,
     /// Whether its changes follow by themselves: no copy brings what sinks have to be told.
     pub(crate) follows: bool,
+    /// Whether what was handed out last is in the copy, so that logs alone got it.
+    is_behind_copy: bool,
 }
 
 /// What waited.
@@ -57,6 +60,10 @@ pub(crate) struct Waited<'a> {
     pub(crate) transaction: TransactionMeta,
     pub(crate) target: &'a Target,
     pub(crate) ordinal: u64,
+    /// Who gets it.
+    pub(crate) to: To,
+    /// Whether it is the first that is not in the copy, behind some that are.
+    pub(crate) is_first_behind_copy: bool,
     pub(crate) what: What<'a>,
 }
 
@@ -93,6 +100,7 @@ impl Waiting {
             group: None,
             told: None,
             follows: false,
+            is_behind_copy: false,
         }
     }
 
@@ -127,6 +135,11 @@ impl Waiting {
         }
     }
 
+    /// Whether anything waits of a version of which that holds.
+    pub(crate) fn has(&self, test: impl Fn(&Target) -> bool) -> bool {
+        self.targets.iter().any(test)
+    }
+
     /// Whether its copy has a snapshot, so that what comes behind that will be handed on.
     pub(crate) fn is_copied(&self) -> bool {
         self.snapshot.is_some()
@@ -152,7 +165,19 @@ impl Waiting {
 
     /// Whether the change at that position is in the copy, or in the sinks, anyway.
     pub(crate) fn is_there(&self, position: Position) -> bool {
-        position < self.from || self.snapshot.is_some_and(|snapshot| position.commit_lsn < snapshot)
+        position < self.from || self.is_copied_before(position.commit_lsn)
+    }
+
+    /// Who gets the change at that position at once, and whether it is kept for others.
+    pub(crate) fn takes(&self, position: Position, has_waiting_logs: bool) -> (To, bool) {
+        if position < self.from {
+            return (To::Logs, false);
+        }
+        (To::AtOnce, has_waiting_logs || !self.is_there(position))
+    }
+
+    fn is_copied_before(&self, commit_lsn: Lsn) -> bool {
+        self.snapshot.is_some_and(|snapshot| commit_lsn < snapshot)
     }
 
     pub(crate) fn push_row(
@@ -262,10 +287,14 @@ impl Waiting {
             };
             bytes += next - self.at;
             self.at = next;
-            if let Some(waited) = read(record, &self.targets, group)
-                && self.snapshot.is_none_or(|snapshot| waited.transaction.commit_lsn >= snapshot)
-                && take(waited)?.is_break()
-            {
+            let Some(mut waited) = read(record, &self.targets, group) else { continue };
+            let is_in_copy = self.is_copied_before(waited.transaction.commit_lsn);
+            if is_in_copy {
+                waited.to = To::WaitingLogs;
+            }
+            waited.is_first_behind_copy =
+                std::mem::replace(&mut self.is_behind_copy, is_in_copy) && !is_in_copy;
+            if take(waited)?.is_break() {
                 return Ok(true);
             }
         }
@@ -307,6 +336,8 @@ fn read<'a>(record: &'a [u8], targets: &'a [Target], group: TxnId) -> Option<Wai
         },
         target: targets.get(u32::from_ne_bytes(*number) as usize)?,
         ordinal: u64::from_ne_bytes(*ordinal),
+        to: To::Waiters,
+        is_first_behind_copy: false,
         what: match op {
             b'I' => row(Op::Insert),
             b'U' => row(Op::Update),

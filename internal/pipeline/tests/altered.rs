@@ -5,10 +5,12 @@
 mod run;
 use replicator_model::wire;
 
-use replicator_pipeline::{Pipeline, Standing};
-use replicator_types::{Lsn, Position, Relation};
-use run::{LOG, Run, STATE, T, U, catalog, pipeline, t, u, wide_t};
+use replicator_pipeline::{Output, Pipeline, Standing};
+use replicator_sink::KeyChanges;
+use replicator_types::{Budget, Lsn, Position, Relation};
+use run::{HISTORY, LOG, Run, STATE, T, U, catalog, pipeline, route, t, u, wide_t};
 use std::sync::Arc;
+use std::time::Instant;
 use wire::Wire;
 
 fn version(columns: usize, since: u64) -> Arc<Relation> {
@@ -119,21 +121,108 @@ fn a_change_that_the_stream_never_tells_of_is_followed_in_the_same_way() {
     assert_eq!(run.watermark(), 28);
 }
 
-#[test]
-fn the_rows_of_a_table_without_a_key_would_not_bear_to_come_twice_and_it_is_told_behind_a_fence() {
+/// A run that hears from the catalog that a table without a key has another column.
+fn keyless_altered(may_be_copied: bool) -> Run {
     let keyless = |columns, since| {
         let mut catalog = catalog(columns, since);
         catalog.primary_key.clear();
         catalog
     };
     let version = Arc::new(Relation { since: Lsn(5), ..keyless(2, 5).relation() });
-    let mut run = Run::of(live(Position::ZERO, vec![version]));
+    let standings = [(T, Standing::Live { from: Position::ZERO })];
+    let mut run = Run::of(pipeline(8).with_relations([version]).with_standings(standings, may_be_copied));
     run.pipeline.catalog(vec![keyless(3, 15)]);
     run.feed(Wire::new().keepalive(28));
+    run
+}
+
+#[test]
+fn without_a_key_too_a_table_waits_if_a_copy_may_take_the_place_of_what_comes_twice_after_a_crash() {
+    let mut run = keyless_altered(true);
+    assert_eq!(run.lines(STATE), ["~| apart t 1+0"]);
+    run.durable();
+    assert_eq!(run.told(), ["altered t from 2 columns to 3", "to alter t to 3 columns at 27+0"]);
+}
+
+#[test]
+fn the_rows_of_a_table_without_a_key_would_not_bear_to_come_twice_and_it_is_told_behind_a_fence() {
+    let mut run = keyless_altered(false);
     assert_eq!(run.lines(STATE), ["| schema t 27+0 k,v,w"]);
     run.durable();
     assert_eq!(run.told(), ["altered t from 2 columns to 3"]);
     assert_eq!(run.watermark(), 28);
+}
+
+/// As `begun`, with a history beside the sink that holds state and the log.
+fn begun_with_history(standing: Standing) -> Run {
+    let routes = [("state", KeyChanges::Split), ("log", KeyChanges::Whole), ("history", KeyChanges::Whole)];
+    let routes = routes.map(|(name, key_changes)| route(name, 1, key_changes));
+    let pipeline =
+        Pipeline::new(routes.into(), Lsn(8), &Budget::new(1 << 30)).with_relations([version(2, 5)]);
+    let mut run =
+        Run::of(pipeline.with_standings([(T, standing), (U, Standing::Live { from: Position::ZERO })], true));
+    run.feed(t(u(Wire::new())).begin(10).insert(T, &[Some("1"), None]).commit(10));
+    run
+}
+
+#[test]
+fn a_history_waits_for_a_table_that_changes_and_other_logs_do_not() {
+    let mut run = begun_with_history(Standing::Live { from: Position::ZERO });
+    run.feed(wide_t(Wire::new().begin(20)).insert(T, &[Some("2"), None, Some("w")]).commit(20));
+    run.feed(of_u(30, "2"));
+    assert_eq!(run.lines(HISTORY), ["insert t 10+0 1,NULL", "~| apart t 20+0", "insert u 30+0 2,NULL"]);
+    let to_log =
+        ["insert t 10+0 1,NULL", "| schema t 20+0 k,v,w", "insert t 20+0 2,NULL,w", "insert u 30+0 2,NULL"];
+    assert_eq!(run.lines(LOG), to_log);
+    run.durable();
+    assert_eq!(run.told(), ["altered t from 2 columns to 3", "to alter t to 3 columns at 20+0"]);
+    assert_eq!(run.watermark(), 18, "before what waits");
+    run.release(T);
+    assert_eq!(run.lines(HISTORY), ["~ insert t 20+0 2,NULL,w"]);
+    assert!(run.lines(LOG).is_empty());
+    run.durable();
+    assert_eq!(run.told(), ["caught up 100 31+0"]);
+}
+
+#[test]
+fn a_history_gets_what_a_copy_has_for_the_others_behind_it_and_apart_from_what_it_has_not() {
+    let mut run = begun_with_history(Standing::Waiting { snapshot: None });
+    run.pipeline.copied_at(T, Lsn(15));
+    run.feed(Wire::new().begin(20).insert(T, &[Some("2"), None]).commit(20));
+    assert!(run.lines(HISTORY).is_empty() && run.lines(STATE).is_empty());
+    assert_eq!(run.lines(LOG), ["insert t 10+0 1,NULL", "insert t 20+0 2,NULL"]);
+    run.durable();
+    assert_eq!(run.watermark(), 8, "before what waits");
+    run.pipeline.release(T);
+    run.pipeline.release_some(Instant::now()).unwrap();
+    let batches: Vec<_> = run
+        .pipeline
+        .take_outputs()
+        .into_iter()
+        .map(|output| match output {
+            Output::Batch(lane, batch) | Output::Fence(lane, batch) => (lane.sink, batch.len()),
+        })
+        .collect();
+    // What is not sent is not looked for in the copy's rows for a change that is older than these.
+    assert_eq!(batches, [(HISTORY, 1), (STATE, 1), (HISTORY, 1)]);
+}
+
+#[test]
+fn of_a_table_that_is_not_published_any_more_a_history_gets_what_has_waited() {
+    let mut run = begun_with_history(Standing::Waiting { snapshot: None });
+    run.feed(wide_t(Wire::new().begin(20)).insert(T, &[Some("2"), None, Some("w")]).commit(20));
+    run.durable();
+    run.pipeline.forget(T);
+    while run.pipeline.is_releasing() {
+        run.pipeline.release_some(Instant::now()).unwrap();
+    }
+    let of_t = ["~ insert t 10+0 1,NULL", "~| schema t 20+0 k,v,w", "~ insert t 20+0 2,NULL,w"];
+    assert_eq!(run.lines(HISTORY), of_t);
+    assert!(run.lines(STATE).is_empty());
+    assert_eq!((run.watermark(), run.pipeline.waiting()), (8, 1), "that is not durable");
+    run.durable();
+    assert!(!run.told().iter().any(|told| told.starts_with("caught up")));
+    assert_eq!((run.watermark(), run.pipeline.waiting()), (28, 0));
 }
 
 #[test]

@@ -187,6 +187,7 @@ impl Bench {
         let lanes = SinkLanes {
             config,
             key_changes: KeyChanges::Split,
+            takes_late_changes: false,
             messages: false,
             lanes: (0..sink.shards).map(lane).collect(),
         };

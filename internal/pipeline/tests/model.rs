@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use replicator_pipeline::{Notice, Output, Pipeline, Standing};
 use replicator_sink::KeyChanges;
 use replicator_types::{Batch, Budget, Change, Lsn, Op, Phase, Position, TxnId, Value};
-use run::{LOG, STATE, line, route};
+use run::{HISTORY, LOG, STATE, line, route};
 use source::{KEYS, Rows, Source, TABLES, Walsender};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Mutex;
@@ -67,7 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Keepalive),
         30 => (1..12_u8).prop_map(Step::Deliver),
         10 => Just(Step::Flush),
-        24 => (0..3_u8).prop_map(|lane| Step::Write { lane }),
+        30 => (0..SHARDS as u8 + 2).prop_map(|lane| Step::Write { lane }),
         20 => any::<prop::sample::Index>().prop_map(Step::Report),
         4 => Just(Step::Feedback),
         14 => (0..3_u8).prop_map(Step::Table),
@@ -108,7 +108,8 @@ enum Item {
 #[derive(Default)]
 struct Durable {
     rows: Rows,
-    log: BTreeMap<(u64, u64), String>,
+    /// By sink.
+    logs: BTreeMap<usize, BTreeMap<(u64, u64), String>>,
     /// How far each lane of the state sink has got in the stream.
     lanes: [Position; SHARDS],
     notes: HashMap<u32, Note>,
@@ -121,13 +122,13 @@ struct World {
     walsender: Walsender,
     frames: VecDeque<Vec<u8>>,
     pipeline: Pipeline,
-    queues: [Vec<VecDeque<Item>>; 2],
+    queues: [Vec<VecDeque<Item>>; 3],
     fences: usize,
     /// Written and not reported.
     unreported: Vec<Vec<TxnId>>,
-    /// Of the stream, within this run: what each lane got last, what the log got.
+    /// Of the stream, within this run: what each lane got last, what each log got.
     last: HashMap<(usize, usize), Position>,
-    logged: HashSet<(u64, u64)>,
+    logged: HashSet<(usize, u64, u64)>,
     copies: HashMap<u32, Copy>,
     durable: Durable,
     watermark: u64,
@@ -137,8 +138,11 @@ struct World {
 }
 
 fn pipeline(watermark: u64, durable: &Durable) -> (Pipeline, HashMap<u32, Copy>) {
-    let mut routes =
-        vec![route("state", SHARDS as u32, KeyChanges::Split), route("log", 1, KeyChanges::Whole)];
+    let mut routes = vec![
+        route("state", SHARDS as u32, KeyChanges::Split),
+        route("log", 1, KeyChanges::Whole),
+        route("history", 1, KeyChanges::Whole),
+    ];
     routes.iter_mut().for_each(|route| route.limits.rows_max = 3);
     let mut standings = Vec::new();
     let mut copies = HashMap::new();
@@ -170,7 +174,11 @@ impl World {
             walsender: Walsender::new(0),
             frames: VecDeque::new(),
             pipeline,
-            queues: [(0..SHARDS).map(|_| VecDeque::new()).collect(), vec![VecDeque::new()]],
+            queues: [
+                (0..SHARDS).map(|_| VecDeque::new()).collect(),
+                vec![VecDeque::new()],
+                vec![VecDeque::new()],
+            ],
             fences: 0,
             unreported: Vec::new(),
             last: HashMap::new(),
@@ -311,10 +319,9 @@ impl World {
         self.watermark = watermark;
         for (end, position) in &self.source.ends {
             if *end <= watermark {
-                assert!(
-                    self.durable.log.contains_key(position),
-                    "{position:?} is acknowledged and not durable"
-                );
+                let has =
+                    |sink: usize| self.durable.logs.get(&sink).is_some_and(|log| log.contains_key(position));
+                assert!(has(LOG) && has(HISTORY), "{position:?} is acknowledged and not durable");
             }
         }
     }
@@ -356,9 +363,13 @@ impl World {
         self.copies.insert(oid, next);
     }
 
-    /// A lane writes what comes next, if it may; the last one is the log's.
+    /// A lane writes what comes next, if it may; the last ones are the logs'.
     fn write(&mut self, lane: u8) -> bool {
-        let (sink, shard) = if usize::from(lane) < SHARDS { (STATE, usize::from(lane)) } else { (LOG, 0) };
+        let (sink, shard) = match usize::from(lane) {
+            lane if lane < SHARDS => (STATE, lane),
+            SHARDS => (LOG, 0),
+            _ => (HISTORY, 0),
+        };
         let batch = match self.queues[sink][shard].front() {
             None => return false,
             Some(Item::Batch(_)) => match self.queues[sink][shard].pop_front() {
@@ -381,20 +392,20 @@ impl World {
         };
         let Some((shard, batch)) = batch else { return false };
         for change in batch.changes() {
-            if sink == LOG {
-                self.log(&change);
-            } else {
+            if sink == STATE {
                 self.store(shard, batch.phase(), &change);
+            } else if change.op != Op::Apart {
+                self.log(sink, &change);
             }
         }
         self.unreported.push(batch.transactions().iter().map(|transaction| transaction.id).collect());
         true
     }
 
-    fn log(&mut self, change: &Change<'_>) {
+    fn log(&mut self, sink: usize, change: &Change<'_>) {
         let position = (change.position.commit_lsn.0, change.position.ordinal);
-        assert!(self.logged.insert(position), "handed out twice: {}", line(change));
-        let before = self.durable.log.insert(position, line(change));
+        assert!(self.logged.insert((sink, position.0, position.1)), "handed out twice: {}", line(change));
+        let before = self.durable.logs.entry(sink).or_default().insert(position, line(change));
         assert!(before.is_none_or(|before| before == line(change)), "another change at {position:?}");
     }
 
@@ -453,7 +464,7 @@ impl World {
                 self.step(&Step::ReleaseSome);
             }
             self.step(&Step::Flush);
-            while (0..=SHARDS as u8).any(|lane| self.write(lane)) {}
+            while (0..SHARDS as u8 + 2).any(|lane| self.write(lane)) {}
             for transactions in std::mem::take(&mut self.unreported) {
                 self.pipeline.durable(transactions);
             }
@@ -470,7 +481,9 @@ impl World {
             "{:?}",
             self.copies
         );
-        assert_eq!(self.durable.log, self.source.expected, "the log");
+        for (sink, log) in &self.durable.logs {
+            assert_eq!(*log, self.source.expected, "log {sink}");
+        }
         assert_eq!(self.durable.rows, self.source.committed, "the state");
         assert!(self.pipeline.is_drained());
         assert_eq!((self.pipeline.pending(), self.pipeline.unfinished(), self.pipeline.waiting()), (0, 0, 0));

@@ -23,6 +23,7 @@ fn route(name: &str, shards: u32, key_changes: KeyChanges) -> Route {
         shards,
         limits,
         key_changes,
+        takes_late_changes: false,
         messages: false,
     }
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 fn route(name: &str, shards: u32, key_changes: KeyChanges) -> Route {
     let limits = BatchLimits { rows_max: 4, bytes_max: 1 << 10, interval: Duration::from_secs(1) };
     let messages = key_changes == KeyChanges::Whole;
-    Route { name: name.into(), tables: Default::default(), shards, limits, key_changes, messages }
+    let takes_late_changes = name == "history";
+    Route { name: name.into(), tables: Default::default(), shards, limits, key_changes, takes_late_changes, messages }
 }
 
 fuzz_target!(|input: (bool, Vec<(u8, Vec<u8>)>)| {

@@ -214,3 +214,64 @@ async fn rows_that_wait_do_not_follow_a_copy_that_has_a_later_column_of_theirs()
     world.assert_soon_equal("unlocked", SOON, Sinks::All, |_, _| true).await;
     stop(&mut replicator, SOON);
 }
+
+/// The target's rows of a table without a key may come twice after a crash: then it is copied anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_a_key_waits_alone_too_and_is_copied_only_if_the_process_dies_meanwhile() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE altered (id int, a varchar(50)); ALTER TABLE altered REPLICA IDENTITY FULL;
+             CREATE TABLE other (id int PRIMARY KEY, v text);
+             INSERT INTO altered SELECT n / 2, 'row ' || n / 2 FROM generate_series(1, 100) n",
+        );
+        let config = config(&world).set_sink("analytics", "tables", vec!["public.other"]);
+        let begin = || {
+            let mut replicator = Replicator::spawn(&config, &[]);
+            replicator.wait_until_ready(SOON);
+            replicator
+        };
+        let change = |from: u32| {
+            world.source.sql(
+                "shop",
+                &format!(
+                    "INSERT INTO altered (id, a) SELECT n / 3, 'new' FROM generate_series({from}, {from} + 9) n;
+                     UPDATE altered SET a = a || '!' WHERE id % 7 = 3;
+                     DELETE FROM altered WHERE ctid IN (SELECT ctid FROM altered WHERE id % 5 = 1 LIMIT 2);
+                     INSERT INTO other SELECT n, 'v' FROM generate_series({from}, {from} + 99) n"
+                ),
+            );
+        };
+        let mut replicator = begin();
+        wait_for_copy(&replicator);
+        change(1);
+        world.assert_soon_equal("before", SOON, Sinks::WithoutClickHouse, |_, _| true).await;
+        let mut reader = world.target.client("copy").await;
+        for (round, is_killed) in [(1, false), (2, true)] {
+            let lock = reader.transaction().await.expect("begin");
+            lock.batch_execute("SELECT FROM altered LIMIT 1").await.expect("read");
+            change(round * 1000);
+            world.source.sql(
+                "shop",
+                &format!("ALTER TABLE altered ADD COLUMN n{round} int DEFAULT {round}; UPDATE altered SET n{round} = 0 WHERE id < 9"),
+            );
+            change(round * 1000 + 500);
+            wait_for_altering(&replicator);
+            others_arrive(&world).await;
+            if is_killed {
+                replicator.kill9();
+                replicator = begin();
+                change(round * 1000 + 800);
+                others_arrive(&world).await;
+            }
+            lock.rollback().await.expect("roll back");
+            world.assert_soon_equal("unlocked", SOON, Sinks::WithoutClickHouse, |_, _| true).await;
+            let copied = replicator.metrics().sum("replicator_copy_rows_total", &[]).unwrap_or_default();
+            assert_eq!(copied > 100.0, is_killed, "{}", replicator.stderr());
+        }
+        change(9000);
+        world.assert_soon_equal("afterwards", SOON, Sinks::WithoutClickHouse, |_, _| true).await;
+        stop(&mut replicator, SOON);
+    }
+}

@@ -2,7 +2,10 @@
 //! the other sinks.
 
 use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Sinks, World, resync, stop, wait_for_copy};
+use replicator_integration::{
+    Sinks, World, changes_in_history, history_database, history_is_as_archive, resync, stop, wait_for_copy,
+    with_history,
+};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -259,74 +262,12 @@ async fn a_change_that_does_not_tell_its_row_sets_its_table_aside_and_ends_no_ru
     }
 }
 
-/// With a history beside the other sinks.
-fn with_history(world: &World) -> Config {
-    config(world)
-        .clickhouse("log", &world.clickhouse)
-        .set_sink("log", "database", history_database(world))
-        .set_sink("log", "mode", "history")
-        .set_sink("log", "batch.interval_ms", 200)
-}
-
-fn history_database(world: &World) -> String {
-    format!("{}_log", world.clickhouse.database())
-}
-
-/// Changes of the stream in the history of a table, by position, as the archive's events have it.
-fn changes_in_history(world: &World, table: &str) -> Vec<String> {
-    let found = world.clickhouse.query(&format!(
-        "SELECT concat(lower(leftPad(hex(toUInt64(bitShiftRight(_version, 64))), 16, '0')), '-', \
-         toString(toUInt64(bitAnd(_version, toUInt128('18446744073709551615')))), ' ', toString(_op), ' ', toString(id)) \
-         AS change FROM {}.{table} WHERE _op NOT IN ('read', 'truncate') ORDER BY change FORMAT TSVRaw",
-        history_database(world)
-    ));
-    found.lines().map(str::to_owned).collect()
-}
-
-/// Whether the history has each change of a table that the archive has, once.
-fn as_in_archive(world: &World, table: &str) -> Result<(), String> {
-    let (found, expected) = (changes_in_history(world, table), changes_in_archive(world, table));
-    let absent: Vec<_> = expected.iter().filter(|change| !found.contains(change)).collect();
-    let extra: Vec<_> = found.iter().filter(|change| !expected.contains(change)).collect();
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("{} of {}: lacks {absent:?}, should not have {extra:?}", found.len(), expected.len()))
-    }
-}
-
-/// The same of the archive.
-fn changes_in_archive(world: &World, table: &str) -> Vec<String> {
-    let change = |event: serde_json::Value| {
-        let lsn = event["lsn"].as_str().unwrap_or_default();
-        let (high, low) = lsn.split_once('/').unwrap_or_else(|| panic!("an event without lsn: {event}"));
-        let row = if event["op"] == "delete" { &event["before"] } else { &event["after"] };
-        format!(
-            "{high:0>8}{low:0>8}-{} {} {}",
-            event["ordinal"],
-            event["op"].as_str().unwrap_or_default(),
-            row["id"]
-        )
-        .to_lowercase()
-    };
-    let events = world.archive().into_iter().map(|described| described.event());
-    let mut changes: Vec<String> = events
-        .filter(|event| {
-            event["table"] == table
-                && !["read", "truncate"].contains(&event["op"].as_str().unwrap_or_default())
-        })
-        .map(change)
-        .collect();
-    changes.sort();
-    changes
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_refuses_a_change_gets_all_that_it_missed_of_the_table_when_it_is_asked_for() {
     for version in [PgVersion::V15, PgVersion::V18] {
         let world = World::start(version);
         make_tables(&world, "CREATE TABLE bad (id int PRIMARY KEY, v int, day date)");
-        let config = with_history(&world);
+        let config = with_history(config(&world), &world);
         let refusing = config.clone().set_sink("log", "out_of_range", "error");
         let mut replicator = Replicator::spawn(&refusing, &[]);
         replicator.wait_until_ready(SOON);
@@ -355,7 +296,7 @@ async fn a_history_that_refuses_a_change_gets_all_that_it_missed_of_the_table_wh
         );
         world.assert_soon_equal("altered elsewhere", SOON, Sinks::WithoutPostgres, |_, _| true).await;
         let others_reach = |when: &str| {
-            eventually_blocking(SOON, when, || as_in_archive(&world, "other"));
+            eventually_blocking(SOON, when, || history_is_as_archive(&world, "other"));
         };
         others_reach("the other table's history");
         assert_eq!(
@@ -402,7 +343,7 @@ async fn a_history_that_refuses_a_change_gets_all_that_it_missed_of_the_table_wh
         stop(&mut replicator, SOON);
         let mut replicator = Replicator::spawn(&config, &[]);
         resync(&config, &["public.bad"]);
-        eventually_blocking(SOON, "the history", || as_in_archive(&world, "bad"));
+        eventually_blocking(SOON, "the history", || history_is_as_archive(&world, "bad"));
         insert(&world, "bad (id, v)", 9001);
         insert(&world, "other", 9001);
         world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;

@@ -1,5 +1,6 @@
 //! Where a sink's notes are, for the product's code that keeps the versions of tables there. A note is durable at once.
 
+use crate::plan::Kind;
 use async_trait::async_trait;
 use replicator_sink::{KeyChanges, Lane, Nothing, Sink, SinkError, StreamInfo, TableCopy, Write};
 use replicator_types::{Batch, CheckItem, Relation};
@@ -7,8 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A sink of which there is nothing but its notes.
-#[derive(Default)]
-pub(crate) struct Keeper(Mutex<Kept>);
+pub(crate) struct Keeper {
+    key_changes: KeyChanges,
+    kept: Mutex<Kept>,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -17,8 +20,13 @@ struct Kept {
 }
 
 impl Keeper {
+    pub(crate) fn new(kind: Kind) -> Self {
+        let key_changes = if kind.is_log() { KeyChanges::Whole } else { KeyChanges::Split };
+        Self { key_changes, kept: Mutex::default() }
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_up(&self, is_up: bool) {
@@ -41,7 +49,7 @@ impl Sink for Keeper {
     }
 
     fn key_changes(&self) -> KeyChanges {
-        KeyChanges::Split
+        self.key_changes
     }
 
     async fn check(&self, _tables: &[Arc<Relation>]) -> Vec<CheckItem> {

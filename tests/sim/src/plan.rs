@@ -78,8 +78,16 @@ pub(crate) enum Kind {
     Versions,
     /// A batch and the lane's position in one step; what the position covers is left out. Like Postgres.
     Transactions,
-    /// Every change by its position. Like files.
+    /// Every change by its position, in order. Like files.
     Log,
+    /// Every change by its position, of each table in order; tables wait for it. Like a history in ClickHouse.
+    History,
+}
+
+impl Kind {
+    pub(crate) fn is_log(self) -> bool {
+        matches!(self, Self::Log | Self::History)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,11 +139,14 @@ impl Plan {
     /// The schedule of a seed.
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let kinds: &[Kind] = match chance.below(6) {
+        let kinds: &[Kind] = match chance.below(9) {
             0 => &[Kind::Transactions, Kind::Log],
             1 => &[Kind::Versions, Kind::Log],
             2 => &[Kind::Versions, Kind::Transactions],
             3 => &[Kind::Transactions],
+            4 => &[Kind::History],
+            5 => &[Kind::Transactions, Kind::History],
+            6 => &[Kind::Versions, Kind::History, Kind::Log],
             _ => &[Kind::Versions, Kind::Transactions, Kind::Log],
         };
         let spills = chance.percent(6);
@@ -175,6 +186,7 @@ impl Plan {
             Kind::Versions => (chance.between(1, 4), chance.between(1, 4)),
             Kind::Transactions => (chance.between(1, 4), 1),
             Kind::Log => (1, 1),
+            Kind::History => (chance.between(1, 4), chance.between(1, 4)),
         };
         SinkPlan {
             kind,

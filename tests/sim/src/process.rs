@@ -89,12 +89,13 @@ impl Process {
                 bytes_max: sink.bytes_max,
                 interval: Duration::from_millis(sink.interval_ms),
             },
-            key_changes: if sink.kind == Kind::Log { KeyChanges::Whole } else { KeyChanges::Split },
-            messages: sink.kind == Kind::Log,
+            key_changes: if sink.kind.is_log() { KeyChanges::Whole } else { KeyChanges::Split },
+            takes_late_changes: sink.kind == Kind::History,
+            messages: sink.kind.is_log(),
         };
         let budget = Budget::new(plan.budget_bytes);
         let is_known = tables.iter().any(|table| table.oid == TABLES[2].0);
-        let holds_state = |sink: &usize| plan.sinks[*sink].kind != Kind::Log;
+        let holds_state = |sink: &usize| !plan.sinks[*sink].kind.is_log();
         let sinks: Vec<usize> = (0..plan.sinks.len()).filter(holds_state).collect();
         let apartness = |oid, from| match plan.sabotage {
             Some(Sabotage::ForgetApart) => Apartness::Joined(from),

@@ -45,8 +45,8 @@ enum What {
     Clear {
         table: u32,
     },
-    /// For a log.
-    Line(String),
+    /// For a log; with the table as it looks there.
+    Line(String, Arc<Relation>),
     /// Nothing for a sink of this kind.
     Nothing,
 }
@@ -124,6 +124,8 @@ pub(crate) struct Store {
     memory: State,
     disk: State,
     log: BTreeMap<(u64, u64), String>,
+    /// By table: since when the newest version holds that a log was told of. Durable at once.
+    told: BTreeMap<u32, Lsn>,
     /// The log in the order of arrival, and how much of it is on the disk.
     arrived: Vec<(u64, u64)>,
     flushed: usize,
@@ -141,6 +143,7 @@ impl Store {
             memory: State::default(),
             disk: State::default(),
             log: BTreeMap::new(),
+            told: BTreeMap::new(),
             arrived: Vec::new(),
             flushed: 0,
         }
@@ -174,9 +177,12 @@ impl Store {
     fn read(&self, change: &Change<'_>) -> Step {
         let table = change.relation.oid;
         let what = match change.op {
-            _ if self.kind == Kind::Log && change.op != Op::Schema => What::Line(line(change)),
+            Op::Apart => What::Nothing,
+            _ if self.kind.is_log() && change.op != Op::Schema => {
+                What::Line(line(change), Arc::clone(change.relation))
+            }
             Op::Schema => What::Shape(Arc::clone(change.relation)),
-            Op::Message | Op::Apart => What::Nothing,
+            Op::Message => What::Nothing,
             Op::Truncate => What::Clear { table },
             Op::Delete => What::Remove { at: (table, key(change.key_values().next())) },
             Op::Insert | Op::Update => {
@@ -210,7 +216,7 @@ impl Store {
         let mut passed_over = 0;
         for step in steps.iter().take(count) {
             let is_there = match self.kind {
-                Kind::Log => self.append(step)?,
+                Kind::Log | Kind::History => self.append(step)?,
                 Kind::Versions => self.version(step)?,
                 Kind::Transactions => self.transact(shard, phase, step)?,
             };
@@ -220,7 +226,10 @@ impl Store {
     }
 
     fn append(&mut self, step: &Step) -> Result<bool, String> {
-        let What::Line(line) = &step.what else { return Ok(false) };
+        if let What::Shape(relation) = &step.what {
+            self.follow(relation, relation.since);
+        }
+        let What::Line(line, relation) = &step.what else { return Ok(false) };
         let position = (step.position.commit_lsn.0, step.position.ordinal);
         if let Some(before) = self.log.get(&position) {
             return if before == line {
@@ -229,8 +238,16 @@ impl Store {
                 Err(format!("the log has `{before}` where `{line}` comes now"))
             };
         }
-        if let Some(last) = self.arrived.last().filter(|last| **last > position) {
+        let last = self.arrived.last().filter(|last| self.kind == Kind::Log && **last > position);
+        if let Some(last) = last {
             return Err(format!("the log has {last:?} already, and gets `{line}` behind it"));
+        }
+        let told = self.told.get(&relation.oid).copied().unwrap_or(Lsn::MAX);
+        if self.kind == Kind::History && relation.since > told {
+            let since = relation.since;
+            return Err(format!(
+                "the history was told of versions up to {told}, and gets `{line}` of that since {since}"
+            ));
         }
         self.log.insert(position, line.clone());
         self.arrived.push(position);
@@ -270,7 +287,7 @@ impl Store {
                 state.follow(relation, step.position);
                 false
             }
-            What::Line(_) | What::Nothing => false,
+            What::Line(..) | What::Nothing => false,
         })
     }
 
@@ -308,7 +325,7 @@ impl Store {
                 *cleared = position.max(*cleared);
             }
             What::Shape(relation) => state.follow(relation, position),
-            What::Line(_) | What::Nothing => {}
+            What::Line(..) | What::Nothing => {}
         }
         Ok(false)
     }
@@ -321,7 +338,8 @@ impl Store {
         rows: &FullRows,
         columns: &Relation,
     ) -> Result<(), String> {
-        if self.kind == Kind::Log {
+        if self.kind.is_log() {
+            self.follow(columns, columns.since.max(Lsn(snapshot)));
             return Ok(());
         }
         let position = Position::copied(Lsn(snapshot), 0);
@@ -342,8 +360,14 @@ impl Store {
         Ok(())
     }
 
+    fn follow(&mut self, relation: &Relation, since: Lsn) {
+        let told = self.told.entry(relation.oid).or_default();
+        *told = since.max(*told);
+    }
+
     /// The table is there.
     pub(crate) fn make(&mut self, relation: &Relation) {
+        self.told.entry(relation.oid).or_insert(relation.since);
         for state in [&mut self.memory, &mut self.disk] {
             if !state.columns.contains_key(&relation.oid) {
                 state.follow(relation, Position::ZERO);
@@ -353,7 +377,8 @@ impl Store {
 
     /// The table becomes what the version says. Durable at once, together with what there was before.
     pub(crate) fn alter(&mut self, relation: &Relation, at: Position) {
-        if self.kind != Kind::Log {
+        self.follow(relation, relation.since);
+        if !self.kind.is_log() {
             self.memory.follow(relation, at);
             self.flush();
         }
@@ -361,7 +386,7 @@ impl Store {
 
     /// What was applied survives from here on.
     pub(crate) fn flush(&mut self) {
-        if self.kind != Kind::Log {
+        if !self.kind.is_log() {
             self.disk = self.memory.clone();
         }
         self.flushed = self.arrived.len();
@@ -404,7 +429,7 @@ impl Store {
         columns: impl Fn(u32) -> Option<Vec<(i16, String)>>,
         log: &BTreeMap<(u64, u64), String>,
     ) -> Result<(), String> {
-        if self.kind == Kind::Log {
+        if self.kind.is_log() {
             let both = log.keys().chain(self.log.keys());
             for position in both {
                 let (has, should) = (self.log.get(position), log.get(position));

@@ -194,7 +194,7 @@ impl World {
             reached: Reached::new(),
             server: Server::new(source),
             stores: plan.sinks.iter().map(|sink| Store::new(sink.kind)).collect(),
-            keepers: plan.sinks.iter().map(|_| Arc::default()).collect(),
+            keepers: plan.sinks.iter().map(|sink| Arc::new(Keeper::new(sink.kind))).collect(),
             notes: Notes::new(plan.copies),
             process: None,
             run: 0,

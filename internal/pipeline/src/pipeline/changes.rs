@@ -136,8 +136,9 @@ impl Pipeline {
         if !self.tables.waiting.is_empty()
             && let Some(waiting) = self.tables.waiting.get_mut(&relation_oid)
         {
-            to = To::Logs;
-            if !waiting.is_there(open.position()) {
+            let is_kept;
+            (to, is_kept) = waiting.takes(open.position(), self.dispatcher.has_waiting_logs(target));
+            if is_kept {
                 waiting.push_row(&open.meta, target, open.ordinal, &change)?;
                 waiting.hold_back(&mut self.accounts, open.meta.id);
             }
@@ -175,22 +176,27 @@ impl Pipeline {
             return Ok(());
         }
         let mut targets = Vec::with_capacity(oids.len());
+        let mut kept = Vec::with_capacity(oids.len());
         for oid in oids {
             let target = self.targets.get(oid).ok_or(PipelineError::UnknownRelation(*oid))?.clone();
             let ordinal = open.ordinal + targets.len() as u64;
             let position = Position { ordinal, ..open.position() };
-            let waits = self.tables.waiting.contains_key(oid);
             let is_past = self.tables.standings.get(oid).is_some_and(|from| position < *from);
-            targets.push((target, if waits || is_past { To::Logs } else { To::All }));
+            let (to, is_kept) = match self.tables.waiting.get(oid) {
+                Some(waiting) => waiting.takes(position, self.dispatcher.has_waiting_logs(&target)),
+                None => (if is_past { To::Logs } else { To::All }, false),
+            };
+            kept.push(is_kept);
+            targets.push((target, to));
         }
         if open.ordinal >= open.dispatched {
-            for (index, (target, _)) in targets.iter().enumerate() {
+            for (index, ((target, _), is_kept)) in targets.iter().zip(kept).enumerate() {
                 let ordinal = open.ordinal + index as u64;
                 if target.leaves_out {
                     self.left_out.passes(&mut self.accounts, target.relation.oid, &open.meta);
                 }
                 if let Some(waiting) = self.tables.waiting.get_mut(&target.relation.oid)
-                    && !waiting.is_there(Position { ordinal, ..open.position() })
+                    && is_kept
                 {
                     waiting.push_truncate(&open.meta, target, ordinal, flags)?;
                     waiting.hold_back(&mut self.accounts, open.meta.id);

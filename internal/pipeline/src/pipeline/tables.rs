@@ -6,12 +6,13 @@
 //!    └── with_standings, met for the first time
 //! ```
 //!
-//! A table that waits keeps its changes, and the watermark before them; logs get them at once. See
-//! [`waiting`](crate::waiting). A live table whose schema changes waits too, for its state sinks to follow the change
-//! ([`Notice::ToAlter`]): however long that takes one of them, other tables go on.
+//! A table that waits keeps its changes, and the watermark before them. See [`waiting`](crate::waiting). A live table whose
+//! schema changes waits too, for its sinks to follow the change ([`Notice::ToAlter`]): however long that takes one of them,
+//! other tables go on.
 
 use super::{Pipeline, PipelineError, STEP_BYTES};
-use crate::dispatcher::{RowChange, Target, To};
+use crate::accounts::Accounts;
+use crate::dispatcher::{DispatchError, Dispatcher, RowChange, Target, To};
 use crate::relations::Met;
 use crate::rewrite::{Rewrite, rewrite_of};
 use crate::waiting::{Waited, Waiting, What};
@@ -25,8 +26,8 @@ use std::time::Instant;
 /// How a table stands towards its copy when the run begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// Its changes go to the sinks as they come. Those before `from` are in the sinks that hold state already:
-    /// they were caught up with in an earlier run.
+    /// Its changes go to the sinks as they come. Those before `from` are in the sinks already but for logs, which leave
+    /// out what they have: they were caught up with in an earlier run.
     Live {
         /// The first change that was not caught up with.
         from: Position,
@@ -76,7 +77,7 @@ pub enum Notice {
         doubt: Doubt,
     },
     /// Everything of the table that was made under an earlier version is durable, and what comes next is of this one:
-    /// the sinks that hold state by key are to follow it ([`Sink::alter`](replicator_sink::Sink::alter)).
+    /// the sinks that wait for it are to follow it ([`Sink::alter`](replicator_sink::Sink::alter)).
     /// [`Pipeline::release`] answers; or a copy does, as after [`Notice::Held`].
     ToAlter {
         /// How the table looks.
@@ -116,7 +117,7 @@ pub enum Notice {
         after: Arc<Relation>,
     },
     /// A table looks different from here on, and its rows may have been computed anew: it waits to be copied again, as
-    /// after [`Pipeline::hold`]. State sinks are not told how it looks before that; the copy brings it.
+    /// after [`Pipeline::hold`]. Sinks that wait are not told how it looks before that; the copy brings it.
     Rewritten {
         /// How it looks.
         after: Arc<Relation>,
@@ -159,6 +160,10 @@ pub(super) struct Tables {
     pub(super) shelf: Shelf,
     pub(super) standings: HashMap<u32, Position>,
     pub(super) waiting: HashMap<u32, Waiting>,
+    /// Not published any more: logs get what waited, one table after the other.
+    leaving: VecDeque<Waiting>,
+    /// What holds the watermark for one that has left, until all of it is durable.
+    left: HashMap<TxnId, Option<TxnId>>,
     /// Sinks may have changes up to here from an earlier run.
     reach: Lsn,
     /// Copied, and catching up; one after the other.
@@ -185,6 +190,8 @@ impl Tables {
             shelf,
             standings: HashMap::new(),
             waiting: HashMap::new(),
+            leaving: VecDeque::new(),
+            left: HashMap::new(),
             reach: Lsn::ZERO,
             releasing: VecDeque::new(),
             groups: HashMap::new(),
@@ -259,7 +266,7 @@ impl Pipeline {
 
     /// Whether [`Pipeline::release_some`] has anything to do.
     pub fn is_releasing(&self) -> bool {
-        self.next_to_release().is_some()
+        !self.tables.leaving.is_empty() || self.next_to_release().is_some()
     }
 
     /// A table version came up.
@@ -372,10 +379,11 @@ impl Pipeline {
     }
 
     /// Whether a table may wait for its sinks to follow a change of its schema. What is handed on after a crash may have
-    /// been handed on before, so its rows need keys.
+    /// been handed on before: where that would make rows without a key twice, the table has to be copied again then.
     fn may_wait(&mut self, before: &Relation, after: &Arc<Relation>) -> bool {
         let target = self.dispatcher.target(after);
-        after.has_key() && before.has_key() && self.dispatcher.is_state_kept_of(&target)
+        let comes_once = after.has_key() && before.has_key() || !self.dispatcher.is_state_kept_of(&target);
+        (comes_once || self.tables.unknown_wait) && self.dispatcher.is_waited_for(&target)
     }
 
     /// The first change of a table that is not known comes: the table waits for its copy. Its description alone means
@@ -408,10 +416,10 @@ impl Pipeline {
         let Some(target) = self.targets.get(&oid) else { return Ok(()) };
         let mut to = To::All;
         if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
-            to = To::Logs;
             // What is told between transactions a copy brings, if there is to be one.
             let is_due = self.transaction.is_some() || waiting.follows || waiting.is_copied();
             let position = Position { commit_lsn: meta.commit_lsn, ordinal };
+            (to, _) = waiting.takes(position, false);
             if is_due && position >= waiting.from {
                 waiting.push_schema(meta, target, ordinal)?;
                 waiting.hold_back(&mut self.accounts, meta.id);
@@ -579,34 +587,59 @@ impl Pipeline {
         waiting.hold = hold;
         waiting.held = Some(group);
         waiting.follows = matches!(notice, Notice::ToAlter { .. });
+        // A copy brings what may come again of rows without a key.
+        let is_noted = told.is_some_and(|told| waiting.follows || told.relation.has_key());
         tables.waiting.insert(oid, waiting);
         tables.to_hold.retain(|(of, _)| *of != oid);
         tables.groups.insert(group, notice);
         if let Some(target) = told {
             let Position { commit_lsn, ordinal } = self.next_position();
             let meta = TransactionMeta { commit_lsn, ..self.meta_of_group(group) };
-            self.dispatcher.apart(&mut self.accounts, &meta, target, ordinal, now);
+            self.dispatcher.apart(&mut self.accounts, &meta, target, is_noted, ordinal, now);
         }
         self.accounts.seal_group(group);
         self.take_back_waiting(oid);
     }
 
-    /// The table is not published any more. What waits of it is of no use, and holds nothing back; if it comes again, it
-    /// is a new one.
+    /// The table is not published any more. What waits of it is of no use but to logs, and holds nothing back when they have
+    /// it; if it comes again, it is a new one.
     pub fn forget(&mut self, oid: u32) {
         self.forget_left_out(oid);
         self.tables.standings.remove(&oid);
         self.tables.to_hold.retain(|(of, _)| *of != oid);
         self.tables.groups.retain(|_, pending| !pending.is_about_what_waits_of(oid));
-        let Some(waiting) = self.tables.waiting.remove(&oid) else { return };
+        let Some(mut waiting) = self.tables.waiting.remove(&oid) else { return };
         self.tables.releasing.retain(|releasing| *releasing != oid);
-        if let Some(group) = waiting.group {
+        if let Some(group) = waiting.group.take() {
             self.dispatcher.cut_catch_up();
             self.accounts.seal_group(group);
         }
-        if let Some(hold) = waiting.hold {
+        if waiting.has(|target| self.dispatcher.has_waiting_logs(target)) {
+            // For whoever holds the table's state it is as if all of that were in a copy.
+            waiting.copied_at(Lsn::MAX);
+            self.tables.leaving.push_back(waiting);
+        } else if let Some(hold) = waiting.hold {
             self.accounts.let_go(hold);
         }
+    }
+
+    /// Hands on some of what waited of a table that is not published any more.
+    fn leave_some(&mut self, mut waiting: Waiting, now: Instant) -> Result<(), PipelineError> {
+        let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
+        let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
+        let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
+            hand_on(dispatcher, accounts, &waited, now)?;
+            Ok::<_, PipelineError>(ControlFlow::Continue(()))
+        })?;
+        if more {
+            self.tables.leaving.push_front(waiting);
+        } else {
+            self.dispatcher.cut_catch_up();
+            self.tables.left.insert(group, waiting.hold);
+            self.accounts.seal_group(group);
+        }
+        self.dispatcher.settle_charges();
+        Ok(())
     }
 
     pub(super) fn meta_of_group(&self, group: TxnId) -> TransactionMeta {
@@ -667,6 +700,9 @@ impl Pipeline {
 
     /// Hands on some of what the next copied table has to catch up with.
     pub fn release_some(&mut self, now: Instant) -> Result<(), PipelineError> {
+        if let Some(waiting) = self.tables.leaving.pop_front() {
+            return self.leave_some(waiting, now);
+        }
         let Some(oid) = self.next_to_release() else { return Ok(()) };
         let Some(waiting) = self.tables.waiting.get_mut(&oid) else { return Ok(()) };
         let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
@@ -675,31 +711,26 @@ impl Pipeline {
         let mut next_version = None;
         let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
         let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
-            let Waited { transaction, target, ordinal, what } = waited;
+            let Waited { transaction, target, ordinal, to, is_first_behind_copy, what } = &waited;
+            if *is_first_behind_copy {
+                // A log looks for what was not sent before a batch's first change: not in the copy's rows for what is older.
+                dispatcher.cut_catch_up();
+            }
             match what {
-                What::Row(change) => {
-                    is_doubtful |= transaction.commit_lsn < until
-                        && moves_unsent_values(&change)
-                        && dispatcher.is_state_kept_of(target);
-                    dispatcher.row(accounts, &transaction, target, To::States, change, ordinal, now)?;
-                }
-                What::Truncate { cascade, restart_identity } => {
-                    let flags = (cascade, restart_identity);
-                    dispatcher.truncate(
-                        accounts,
-                        &transaction,
-                        &[(target.clone(), To::States)],
-                        flags,
-                        ordinal,
-                        now,
-                    );
-                }
-                What::Schema if is_told(told.as_ref(), target) => {}
-                What::Schema => {
-                    let at = Position { commit_lsn: transaction.commit_lsn, ordinal };
+                What::Schema if *to == To::Waiters && is_told(told.as_ref(), target) => {}
+                What::Schema if *to == To::Waiters => {
+                    let at = Position { commit_lsn: transaction.commit_lsn, ordinal: *ordinal };
                     next_version = Some((Arc::clone(&target.relation), at));
                     return Ok(ControlFlow::Break(()));
                 }
+                What::Row(change) => {
+                    is_doubtful |= *to == To::Waiters
+                        && transaction.commit_lsn < until
+                        && moves_unsent_values(change)
+                        && dispatcher.is_state_kept_of(target);
+                    hand_on(dispatcher, accounts, &waited, now)?;
+                }
+                _ => hand_on(dispatcher, accounts, &waited, now)?,
             }
             Ok::<_, PipelineError>(ControlFlow::Continue(()))
         })?;
@@ -745,6 +776,9 @@ impl Pipeline {
     pub fn take_notices(&mut self) -> Vec<Notice> {
         for group in self.accounts.take_finished() {
             self.notices.extend(self.tables.groups.remove(&group));
+            if let Some(Some(hold)) = self.tables.left.remove(&group) {
+                self.accounts.let_go(hold);
+            }
         }
         std::mem::take(&mut self.notices)
     }
@@ -752,7 +786,8 @@ impl Pipeline {
     /// Tables whose changes wait, or that have caught up and are not settled; and requests that are not answered, since
     /// they may make tables wait.
     pub fn waiting(&self) -> usize {
-        self.tables.waiting.len() + self.tables.holds.len() + self.tables.requests
+        let tables = &self.tables;
+        tables.waiting.len() + tables.holds.len() + tables.requests + tables.leaving.len() + tables.left.len()
     }
 
     /// Whether a run could go on without a sink that refuses a change of that table.
@@ -769,6 +804,28 @@ impl Pipeline {
     pub fn waiting_bytes_of(&self, oid: u32) -> u64 {
         self.tables.waiting.get(&oid).map_or(0, Waiting::bytes)
     }
+}
+
+/// Hands what waited to those who get it, as it is.
+fn hand_on(
+    dispatcher: &mut Dispatcher,
+    accounts: &mut Accounts,
+    waited: &Waited<'_>,
+    now: Instant,
+) -> Result<(), DispatchError> {
+    let Waited { transaction, target, ordinal, to, what, .. } = waited;
+    match what {
+        What::Row(change) => {
+            dispatcher.row(accounts, transaction, target, *to, *change, *ordinal, now)?;
+        }
+        What::Truncate { cascade, restart_identity } => {
+            let flags = (*cascade, *restart_identity);
+            let targets = [((*target).clone(), *to)];
+            dispatcher.truncate(accounts, transaction, &targets, flags, *ordinal, now);
+        }
+        What::Schema => dispatcher.schema(accounts, transaction, target, *to, *ordinal, now),
+    }
+    Ok(())
 }
 
 /// Whether that version is the one that the sinks were told last.

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 pub(crate) const STATE: usize = 0;
 /// A log, which takes messages.
 pub(crate) const LOG: usize = 1;
+/// Another, which waits for tables; only where a test adds it.
+pub(crate) const HISTORY: usize = 2;
 
 pub(crate) const T: u32 = 100;
 pub(crate) const U: u32 = 101;
@@ -27,7 +29,15 @@ pub(crate) const U: u32 = 101;
 pub(crate) fn route(name: &str, shards: u32, key_changes: KeyChanges) -> Route {
     let limits = BatchLimits { rows_max: 1000, bytes_max: 1 << 20, interval: Duration::from_secs(1) };
     let messages = key_changes == KeyChanges::Whole;
-    Route { name: name.into(), tables: Default::default(), shards, limits, key_changes, messages }
+    Route {
+        name: name.into(),
+        tables: Default::default(),
+        shards,
+        limits,
+        key_changes,
+        takes_late_changes: name == "history",
+        messages,
+    }
 }
 
 pub(crate) fn pipeline(watermark: u64) -> Pipeline {

@@ -5,7 +5,7 @@
 //! ```
 //! The record is written last: a crash before it makes the same plan again, of which less is left to do.
 
-use crate::evolve::{Plan, Refused, new_column, plan, statements};
+use crate::evolve::{Plan, Refused, former_columns, new_column, plan, statements};
 use crate::found::{Existing, Found, look};
 use crate::names::{Place, identifier, identifiers};
 use crate::record::{Mark, Record};
@@ -19,13 +19,12 @@ impl Tables {
     /// Brings the table to the version `relation`, and gives where and what it is now.
     pub(crate) async fn advance(
         &self,
-        known: &mut Known,
         relation: &Relation,
         record: Option<&Record>,
         mark: Mark,
         sight: Sight,
     ) -> Result<(Place, Existing), SinkError> {
-        let place = self.settle_place(known, relation, record).await?;
+        let place = self.settle_place(relation, record).await?;
         let mut found = look(&self.client, &place, self.system()).await?;
         if found.table.is_none() {
             if record.is_some() {
@@ -84,7 +83,7 @@ impl Tables {
                 if let Some(record) = record {
                     let mut before = record.clone();
                     before.set_from(sight.position);
-                    self.remember(known, relation.oid, before).await?;
+                    self.remember(&mut *self.known().await, relation.oid, before).await?;
                 }
             }
             self.rebuild(&place, relation, &existing, &plan).await?;
@@ -110,9 +109,33 @@ impl Tables {
             }
         };
         if is_news || sight.alone {
-            self.remember(known, relation.oid, new).await?;
+            self.remember(&mut *self.known().await, relation.oid, new).await?;
         }
         Ok((place, existing))
+    }
+
+    /// Adds to a history what rows of an earlier version need; whether that was anything.
+    pub(crate) async fn add_former_columns(
+        &self,
+        relation: &Relation,
+        place: &Place,
+        existing: &Existing,
+    ) -> Result<bool, SinkError> {
+        let Some(system) = self.system().filter(|_| !self.layout.is_mirror() && !existing.is_distributed())
+        else {
+            return Ok(false);
+        };
+        let former = former_columns(relation, existing, &self.layout, system);
+        if former.is_empty() {
+            return Ok(false);
+        }
+        let commands: Vec<String> =
+            former.iter().map(|column| format!("ADD COLUMN IF NOT EXISTS {}", column.sql())).collect();
+        info!(self.logger, "adding columns of an earlier version"; "table" => place.sql(), "commands" => commands.join(", "));
+        let what = format!("adding columns of an earlier version of {}", place.sql());
+        self.client.execute(&self.layout.alter(place, &commands), &what).await?;
+        self.forget(place);
+        Ok(true)
     }
 
     pub(crate) async fn make(&self, place: &Place, relation: &Relation) -> Result<(), SinkError> {
@@ -189,10 +212,14 @@ impl Tables {
         if drops && self.layout.views && found.view.is_some() {
             self.view_without(place, existing, plan).await?;
         }
+        if !statements.is_empty() {
+            // What was sent before, and comes late, is not to meet columns that it does not mean.
+            self.client.end_long(relation.oid).await?;
+        }
         for (what, commands) in &statements {
             info!(self.logger, "{}", what; "table" => place.sql(), "commands" => commands.join(", "));
             let sql = self.layout.alter(place, commands);
-            self.client.execute_long(&sql, &format!("{what} of {}", place.sql())).await?;
+            self.client.execute_long(relation.oid, &sql, &format!("{what} of {}", place.sql())).await?;
         }
         Ok(!statements.is_empty())
     }
@@ -228,12 +255,8 @@ impl Tables {
     }
 
     /// Where the table goes; moves it there when its source was renamed.
-    async fn settle_place(
-        &self,
-        known: &mut Known,
-        relation: &Relation,
-        record: Option<&Record>,
-    ) -> Result<Place, SinkError> {
+    async fn settle_place(&self, relation: &Relation, record: Option<&Record>) -> Result<Place, SinkError> {
+        let known = &mut *self.known().await;
         let mut place = self.place(relation);
         self.ensure_database(known, &place.database).await?;
         let owner = known
@@ -264,6 +287,7 @@ impl Tables {
         if let Some(taken) = look(&self.client, &place, self.system()).await?.table {
             if taken.is_of(relation.oid) {
                 // A crash came between the renaming and the record.
+                self.note_place(known, relation, &place).await?;
                 return Ok(place);
             }
             return Err(SinkError::halt(format!(
@@ -284,7 +308,19 @@ impl Tables {
         }
         self.client.execute(&self.layout.rename(&before, &place), &what).await?;
         self.forget(&before);
+        self.note_place(known, relation, &place).await?;
         Ok(place)
+    }
+
+    /// Before another table asks for the place that is free now.
+    async fn note_place(
+        &self,
+        known: &mut Known,
+        relation: &Relation,
+        place: &Place,
+    ) -> Result<(), SinkError> {
+        let Some(record) = known.records.get(&relation.oid).cloned() else { return Ok(()) };
+        self.remember(known, relation.oid, record.at(place)).await
     }
 
     /// Another source table has the name of one that had this place: that one was renamed or dropped. Its table
@@ -297,6 +333,13 @@ impl Tables {
         oid: u32,
         mut owner: Record,
     ) -> Result<(), SinkError> {
+        let turn = self.turn(oid);
+        let Ok(_alone) = turn.try_lock() else {
+            return Err(SinkError::retry(format!(
+                "{} has to make room for another table of that name, and is being changed just now",
+                place.sql()
+            )));
+        };
         let aside = place.aside(oid);
         let what = format!("renaming {} to {}", place.sql(), aside.sql());
         let found = look(&self.client, place, self.system()).await?;

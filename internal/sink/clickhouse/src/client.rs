@@ -148,11 +148,12 @@ impl Client {
         self.within(self.timeout, what, query.execute()).await
     }
 
-    /// Runs a statement that takes as long as its table is large. The server is heard of meanwhile, so that no proxy
-    /// closes the connection as idle.
-    pub(crate) async fn execute_long(&self, sql: &str, what: &str) -> Result<(), SinkError> {
+    /// Runs a statement about the table of that oid at the source, which takes as long as the table is large. The server is
+    /// heard of meanwhile, so that no proxy closes the connection as idle.
+    pub(crate) async fn execute_long(&self, oid: u32, sql: &str, what: &str) -> Result<(), SinkError> {
         let query = self
             .statement(sql)
+            .with_setting("log_comment", self.mark_of_table(oid))
             .with_setting("send_progress_in_http_headers", "1")
             .with_setting("http_headers_progress_interval_ms", "1000");
         self.within(STATEMENT_TIMEOUT.max(self.timeout), what, query.execute()).await
@@ -235,11 +236,31 @@ impl Client {
         self.within(PING_TIMEOUT, "asked whether it is there", query.execute()).await
     }
 
+    /// What statements about a table are marked with that take long.
+    fn mark_of_table(&self, oid: u32) -> String {
+        format!("{}/{oid}", self.mark.get().map_or("replicator", String::as_str))
+    }
+
     /// Waits until the queries of this sink that run on the server now have ended: one that was given up here, or
     /// was sent by a process that has died, may still be at work there. Those that begin meanwhile are of other
-    /// lanes, and not waited for. Does without when the user may not look.
+    /// lanes, and not waited for, nor are statements that take long ([`Client::end_long`]). Does without when the user may not
+    /// look.
     pub(crate) async fn wait_for_own_queries(&self) -> Result<(), SinkError> {
-        let Some(mark) = self.mark.get() else { return Ok(()) };
+        match self.mark.get() {
+            Some(mark) => self.wait_for_queries(mark).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sees to it that no statement about a table that takes long is at work any more, whoever has sent it: an `ALTER TABLE`
+    /// is waited for, an `INSERT … SELECT` is ended.
+    pub(crate) async fn end_long(&self, oid: u32) -> Result<(), SinkError> {
+        let mark = self.mark_of_table(oid);
+        self.end_inserts(&mark).await?;
+        self.wait_for_queries(&mark).await
+    }
+
+    async fn wait_for_queries(&self, mark: &str) -> Result<(), SinkError> {
         let sql = format!(
             "SELECT query_id FROM system.processes WHERE Settings['log_comment'] = {}",
             crate::names::literal(mark)
@@ -279,16 +300,20 @@ impl Client {
             return ended;
         }
         let Some(mark) = self.mark.get() else { return Ok(()) };
+        self.end_inserts(mark).await?;
+        self.wait_for_own_queries().await
+    }
+
+    async fn end_inserts(&self, mark: &str) -> Result<(), SinkError> {
         let sql = format!(
             "KILL QUERY WHERE user = currentUser() AND query_kind = 'Insert' AND Settings['log_comment'] = {} ASYNC",
             crate::names::literal(mark)
         );
         match self.fetch(&sql, "RowBinary", "ending an earlier process' inserts").await {
             // Not allowed to: they are waited for.
-            Err(error) if error.kind() != replicator_sink::ErrorKind::Halt => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != replicator_sink::ErrorKind::Halt => Err(error),
+            _ => Ok(()),
         }
-        self.wait_for_own_queries().await
     }
 
     fn query(&self, sql: &str) -> Query {

@@ -3,7 +3,7 @@
 use crate::found::look;
 use crate::names::{Place, identifier};
 use crate::native::{COMMIT_TIME, VERSION};
-use crate::record::{Mark, Record};
+use crate::record::Mark;
 use crate::tables::{Sight, Tables};
 use replicator_sink::{SinkError, TableCopy};
 use replicator_types::{Lsn, Position};
@@ -16,17 +16,19 @@ impl Tables {
     /// A history is not emptied: that the table begins anew is one more row in it. It counts as empty, since it keeps
     /// all there is.
     pub(crate) async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError> {
-        let mut known = self.known().await;
         let relation = &copy.relation;
+        let turn = self.turn(relation.oid);
+        let _alone = turn.lock().await;
         let position = Position::copied(copy.snapshot, 0);
         let mark = Mark::of(relation, position);
         let emptied = copy.empty_first && self.layout.is_mirror();
         if emptied {
-            let place = known.records.get(&relation.oid).map_or_else(|| self.place(relation), Record::place);
+            let record = self.record(relation.oid).await;
+            let place = record.map_or_else(|| self.place(relation), |record| record.place());
             self.empty(&place).await?;
         }
         let sight = Sight { position, alone: true, is_copy: !copy.is_resumed, emptied };
-        let target = self.settle(&mut known, relation, mark, sight).await?;
+        let target = self.settle(relation, mark, sight).await?;
         if !copy.is_resumed && !self.layout.is_mirror() {
             self.note_beginning(&target.place, copy.snapshot).await?;
         }
@@ -37,11 +39,10 @@ impl Tables {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", target.sql);
         let rows: Vec<(u8,)> = self.client.rows(&sql, &format!("looking into {}", target.sql)).await?;
         let is_empty = rows.is_empty();
-        if let Some(record) = known.records.get(&relation.oid).filter(|_| is_empty) {
+        if let Some(mut record) = self.record(relation.oid).await.filter(|_| is_empty) {
             // What is older is in the copy, by whatever key it was told apart.
-            let mut record = record.clone();
             record.set_from(position);
-            self.remember(&mut known, relation.oid, record).await?;
+            self.remember(&mut *self.known().await, relation.oid, record).await?;
         }
         Ok(is_empty)
     }

@@ -57,7 +57,8 @@ pub(crate) struct Refused {
     pub(crate) wanted: Type,
 }
 
-/// Which existing column carries each column of the version: by the attribute number in its tag, else by name.
+/// Which existing column carries each column of the version: by the attribute number in its tag, and the type where there are
+/// several; else by name.
 pub(crate) fn carriers(relation: &Relation, existing: &Existing) -> Vec<Option<usize>> {
     let carries = |index: usize, test: &dyn Fn(&ExistingColumn) -> bool| {
         existing.columns.get(index).is_some_and(test).then_some(index)
@@ -71,7 +72,10 @@ pub(crate) fn carriers(relation: &Relation, existing: &Existing) -> Vec<Option<u
             let is_it = |there: &ExistingColumn| {
                 there.tag.is_some_and(|there| (there.oid, there.attnum) == (tag.oid, tag.attnum))
             };
-            (column.attnum != 0).then(|| indexes().find_map(|index| carries(index, &is_it))).flatten()
+            let is_of_type = |there: &ExistingColumn| there.tag == Some(tag);
+            let by_tag =
+                |test: &dyn Fn(&ExistingColumn) -> bool| indexes().find_map(|index| carries(index, test));
+            (column.attnum != 0).then(|| by_tag(&is_of_type).or_else(|| by_tag(&is_it))).flatten()
         })
         .collect();
     for (index, column) in relation.columns.iter().enumerate() {
@@ -317,6 +321,33 @@ pub(crate) fn statements(
         }
     }
     Ok(out)
+}
+
+/// Columns that a history lacks for rows of an earlier version than it was told of last: that came and went meanwhile, or
+/// were of a type that theirs has no room for now. These have their own, so that nothing is lost.
+pub(crate) fn former_columns(
+    relation: &Relation,
+    existing: &Existing,
+    layout: &Layout,
+    system: u64,
+) -> Vec<NewColumn> {
+    let mut taken: Vec<String> = existing.columns.iter().map(|column| column.name.clone()).collect();
+    let mut former = Vec::new();
+    for (column, carrier) in relation.columns.iter().zip(carriers(relation, existing)) {
+        let wanted = layout.column_type(&Column { not_null: false, ..column.clone() });
+        let there = carrier.and_then(|carrier| existing.columns.get(carrier));
+        // What is not known by number is known by no tag either, and would be added again and again.
+        if column.attnum == 0 || there.is_some_and(|there| is_compatible(column, &wanted, &there.of)) {
+            continue;
+        }
+        let tag = Tag::of(relation, column);
+        let numbered = retired_name(&column.name, tag);
+        let names = [column.name.clone(), numbered.clone(), format!("{numbered}_{}", tag.type_oid)];
+        let Some(name) = names.into_iter().find(|name| !taken.contains(name)) else { continue };
+        taken.push(name.clone());
+        former.push(NewColumn { name, of: wanted, default: None, comment: Some(tag.comment(system)) });
+    }
+    former
 }
 
 /// The name of a history's column whose own another has taken.

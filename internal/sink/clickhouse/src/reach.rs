@@ -4,6 +4,7 @@ use crate::client::number;
 use crate::found::look;
 use crate::names::identifier;
 use crate::native::VERSION;
+use crate::record::Record;
 use crate::tables::Tables;
 use replicator_sink::SinkError;
 use replicator_types::Lsn;
@@ -12,10 +13,9 @@ impl Tables {
     /// The greatest commit LSN of any row in the tables of this slot: by what is noted of them, not by what is published
     /// now. Reads one column of each.
     pub(crate) async fn reach(&self) -> Result<Lsn, SinkError> {
-        let known = self.known().await;
+        let places: Vec<_> = self.known().await.records.values().map(Record::place).collect();
         let mut reach = Lsn::default();
-        for record in known.records.values() {
-            let place = record.place();
+        for place in places {
             if look(&self.client, &place, self.system()).await?.table.is_none() {
                 continue;
             }

@@ -42,6 +42,7 @@ impl Tables {
         let what = format!("making {} anew", place.sql());
         info!(self.logger, "making a table anew, since what it is sorted by changes or its values have to be converted";
             "table" => place.sql(), "source" => relation.qualified_name());
+        self.client.end_long(relation.oid).await?;
         self.client.wait_for_own_queries().await?;
         self.client.execute(&self.layout.drop_table(&new), &what).await?;
         let rows: Vec<(u8,)> =
@@ -65,7 +66,7 @@ impl Tables {
         self.client.execute(&create, &what).await?;
         if !is_empty {
             let copy = self.copy(place, relation, existing, plan, &others);
-            self.client.execute_long(&copy, &what).await?;
+            self.client.execute_long(relation.oid, &copy, &what).await?;
         }
         self.client.execute(&self.layout.exchange(place, &new), &what).await?;
         self.client.execute(&self.layout.drop_table(&new), &what).await

@@ -95,7 +95,7 @@ impl Sink for ClickHouseSink {
     }
 
     /// A history is asked which versions it has, table by table.
-    fn takes_what_it_missed(&self) -> bool {
+    fn takes_late_changes(&self) -> bool {
         true
     }
 

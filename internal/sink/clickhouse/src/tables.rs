@@ -1,5 +1,6 @@
 //! The tables of the sink: made when first seen, compared when they are there already, altered when their source
-//! is. Shared by the lanes; one looks at a time.
+//! is. Shared by the lanes; one looks at a table at a time, however long a statement about that takes, and places are given
+//! to one table after the other.
 //!
 //! ```text
 //!   version newer than the record ──▶ place ▶ plan (`evolve.rs`) ▶ statements or rebuild ▶ view ▶ record
@@ -91,7 +92,9 @@ pub(crate) struct Tables {
     /// What is ready to be written to, by oid and version. Lanes look here first, so that one that waits for
     /// a statement about its table holds up no other.
     targets: RwLock<HashMap<(u32, u32), Arc<Target>>>,
-    /// Held while tables are made and changed.
+    /// By oid; each is held while its table is made and changed, and taken before `known`.
+    turns: std::sync::Mutex<HashMap<u32, Arc<Mutex<()>>>>,
+    /// Held for moments, and while a table gets its place.
     known: Mutex<Known>,
 }
 
@@ -129,13 +132,24 @@ impl Tables {
             naming: config.schema_naming,
             system: OnceLock::new(),
             targets: RwLock::default(),
+            turns: std::sync::Mutex::default(),
             known: Mutex::default(),
         }
     }
 
-    /// The right to make and change tables.
+    /// What is known, and the right to give places to tables.
     pub(crate) async fn known(&self) -> tokio::sync::MutexGuard<'_, Known> {
         self.known.lock().await
+    }
+
+    /// What whoever makes or changes the table locks meanwhile.
+    pub(crate) fn turn(&self, oid: u32) -> Arc<Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(oid).or_default())
+    }
+
+    pub(crate) async fn record(&self, oid: u32) -> Option<Record> {
+        self.known().await.records.get(&oid).cloned()
     }
 
     pub(crate) fn database(&self) -> &str {
@@ -176,9 +190,10 @@ impl Tables {
     /// Makes the table for `relation` where it is not there, and takes it over where it was not made by this sink
     /// for this slot. It is not altered otherwise: the stream may have to come a long way yet.
     pub(crate) async fn prepare(&self, relation: &Arc<Relation>) -> Result<(), SinkError> {
-        let mut known = self.known.lock().await;
+        let turn = self.turn(relation.oid);
+        let _alone = turn.lock().await;
         let sight = Sight { position: Position::ZERO, alone: false, is_copy: false, emptied: false };
-        self.settle_table(&mut known, relation, Mark::default(), sight).await.map(drop)
+        self.settle_table(relation, Mark::default(), sight).await.map(drop)
     }
 
     /// The table for `relation`, made or altered first where it has to be.
@@ -192,14 +207,15 @@ impl Tables {
         if let Some(target) = self.ready(relation) {
             return Ok(target);
         }
-        let mut known = self.known.lock().await;
+        let turn = self.turn(relation.oid);
+        let _alone = turn.lock().await;
         // Another lane may have been here first.
         if let Some(target) = self.ready(relation) {
             return Ok(target);
         }
         let sight = sight();
         let mark = Mark::of(relation, sight.position);
-        let target = Arc::new(self.settle(&mut known, relation, mark, sight).await?);
+        let target = Arc::new(self.settle(relation, mark, sight).await?);
         let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
         targets.insert((relation.oid, relation.version), Arc::clone(&target));
         Ok(target)
@@ -219,12 +235,19 @@ impl Tables {
 
     /// Makes a column take NULL, because one has come.
     pub(crate) async fn make_nullable(&self, target: &Target, column: usize) -> Result<(), SinkError> {
-        let _one_at_a_time = self.known.lock().await;
+        let turn = self.turn(target.relation.oid);
+        let _alone = turn.lock().await;
         let Some(column) = target.columns.get(column) else { return Ok(()) };
         warn!(self.logger, "a NULL came for a column without NULL; making the column Nullable";
             "table" => &target.sql, "column" => &column.name);
         let sql = self.layout.make_nullable(&target.place, &column.name, &column.exists);
-        self.client.execute_long(&sql, &format!("making {} of {} Nullable", column.name, target.sql)).await?;
+        self.client
+            .execute_long(
+                target.relation.oid,
+                &sql,
+                &format!("making {} of {} Nullable", column.name, target.sql),
+            )
+            .await?;
         self.forget(&target.place);
         Ok(())
     }
@@ -275,36 +298,35 @@ impl Tables {
         }
     }
 
+    /// For whoever has the table's turn.
     pub(crate) async fn settle(
         &self,
-        known: &mut Known,
         relation: &Arc<Relation>,
         mark: Mark,
         sight: Sight,
     ) -> Result<Target, SinkError> {
-        let (place, existing) = self.settle_table(known, relation, mark, sight).await?;
-        let record = known.records.get(&relation.oid);
-        let is_older = record.is_some_and(|record| mark < record.mark);
-        self.target_in(relation, place, &existing, record.and_then(Record::from), is_older)
+        let (place, existing) = self.settle_table(relation, mark, sight).await?;
+        let record = self.record(relation.oid).await;
+        let is_older = record.as_ref().is_some_and(|record| mark < record.mark);
+        self.target_in(relation, place, &existing, record.as_ref().and_then(Record::from), is_older)
     }
 
     /// Where the table is, and what it is, once it is as `relation` has it or as a newer version had it.
     async fn settle_table(
         &self,
-        known: &mut Known,
         relation: &Arc<Relation>,
         mark: Mark,
         sight: Sight,
     ) -> Result<(Place, Existing), SinkError> {
         self.check_names(relation)?;
-        let record = known.records.get(&relation.oid).cloned();
+        let record = self.record(relation.oid).await;
         match &record {
             Some(record) if mark <= record.mark => {
                 let mut place = record.place();
-                self.ensure_database(known, &place.database).await?;
+                self.ensure_database(&mut *self.known().await, &place.database).await?;
                 let mut found = look(&self.client, &place, self.system()).await?;
                 if found.table.is_none()
-                    && let Some(moved) = self.moved(known, relation, record).await?
+                    && let Some(moved) = self.moved(relation, record).await?
                 {
                     found = look(&self.client, &moved, self.system()).await?;
                     place = moved;
@@ -314,26 +336,25 @@ impl Tables {
                     self.make(&place, relation).await?;
                     found = look(&self.client, &place, self.system()).await?;
                 }
-                let existing = there(&mut found, &place)?;
+                let mut existing = there(&mut found, &place)?;
                 self.check_engine(&place, &existing)?;
+                if self.add_former_columns(relation, &place, &existing).await? {
+                    found = look(&self.client, &place, self.system()).await?;
+                    existing = there(&mut found, &place)?;
+                }
                 self.settle_view(&place, &existing, &found).await?;
                 Ok((place, existing))
             }
             // Where it is refused, only this table can't go on.
             _ => {
-                let advanced = self.advance(known, relation, record.as_ref(), mark, sight).await;
+                let advanced = self.advance(relation, record.as_ref(), mark, sight).await;
                 advanced.map_err(|error| error.of_table(relation.oid))
             }
         }
     }
 
     /// Where the table is that a run renamed which did not come to note it.
-    async fn moved(
-        &self,
-        known: &mut Known,
-        relation: &Relation,
-        record: &Record,
-    ) -> Result<Option<Place>, SinkError> {
+    async fn moved(&self, relation: &Relation, record: &Record) -> Result<Option<Place>, SinkError> {
         let Some(system) = self.system() else { return Ok(None) };
         let (before, now) = (record.place(), self.place(relation));
         let sql = format!(
@@ -348,7 +369,7 @@ impl Tables {
         let mut places = places.filter(|place| *place != before.rebuilt() && *place != now.rebuilt());
         let (Some(place), None) = (places.next(), places.next()) else { return Ok(None) };
         info!(self.logger, "a table was renamed before that was noted"; "table" => place.sql(), "was" => before.sql());
-        self.remember(known, relation.oid, record.clone().at(&place)).await?;
+        self.remember(&mut *self.known().await, relation.oid, record.clone().at(&place)).await?;
         Ok(Some(place))
     }
 

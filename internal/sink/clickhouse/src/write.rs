@@ -137,5 +137,5 @@ async fn truncate(client: &Client, target: &Target, position: Position) -> Resul
         "ALTER TABLE {} DELETE WHERE {version} <= toUInt128('{own}') SETTINGS mutations_sync = 2",
         target.sql
     );
-    client.execute_long(&sql, &what).await
+    client.execute_long(target.relation.oid, &sql, &what).await
 }

@@ -23,9 +23,9 @@
 //!   state.
 //! - A batch says on which way it comes ([`Phase`](replicator_types::Phase)); a lane of the stream gets `Stream` and
 //!   `CatchUp`, a copy lane gets `Copy`.
-//! - A sink is told of each version of a table before the version's first change: a sink that holds state by key mostly
-//!   by [`Sink::alter`], at a moment when nothing of the table is on its way while other tables go on; otherwise, and a log
-//!   always, by a change of kind [`Op::Schema`](replicator_types::Op::Schema), fenced. The sink follows the columns by attribute number (by name where that is 0), so that a renamed
+//! - A sink is told of each version of a table before the version's first change: mostly by [`Sink::alter`], at a moment
+//!   when nothing of the table is on its way while other tables go on; otherwise, and a log that does not take [late
+//!   changes](Sink::takes_late_changes) always, by a change of kind [`Op::Schema`](replicator_types::Op::Schema), fenced. The sink follows the columns by attribute number (by name where that is 0), so that a renamed
 //!   column keeps its values and one that was dropped and added anew does not. What it has made of a table it
 //!   keeps in its own [notes](Sink::notes) or beside the table, with the version's
 //!   [`since`](replicator_types::Relation::since): changes of older versions come again after a restart, and
@@ -101,9 +101,11 @@ pub trait Sink: Send + Sync {
     /// Whether it wants updates of the key split.
     fn key_changes(&self) -> KeyChanges;
 
-    /// Whether a log ([`KeyChanges::Whole`]) takes changes of a table that it was left out of behind later ones of other
-    /// tables, and tells those that it has from those that it has not. Without that, what it refuses of one table ends the run.
-    fn takes_what_it_missed(&self) -> bool {
+    /// Whether a log ([`KeyChanges::Whole`]) takes changes of a table behind later ones of other tables, and tells those that
+    /// it has from those that it has not. Then it waits for a table as sinks do that hold state by key, and follows changes
+    /// of its schema by [`Sink::alter`]; and it gets what it missed of a table that it was left out of. Without that it gets
+    /// everything as it comes, and what it refuses of one table ends the run.
+    fn takes_late_changes(&self) -> bool {
         false
     }
 

@@ -3,7 +3,6 @@
 use super::World;
 use crate::copies::Copy;
 use crate::copies::Note;
-use crate::plan::Kind;
 
 /// How far the source's commits were compared with the disks, by what was acknowledged.
 #[derive(Default)]
@@ -34,7 +33,7 @@ impl World {
         while let Some(effect) = source.effects.get(self.ledger.effects).filter(|effect| effect.end <= lsn) {
             // What is to be copied is in the copy.
             if self.notes.of(effect.table) != Note::Nothing {
-                let mut states = stores().filter(|(_, store)| store.kind != Kind::Log);
+                let mut states = stores().filter(|(_, store)| !store.kind.is_log());
                 if let Some((sink, _)) = states.find(|(_, store)| !store.has(effect)) {
                     return Err(format!("{lsn} is acknowledged, and sink {sink} has not {effect:?}"));
                 }
@@ -42,7 +41,7 @@ impl World {
             self.ledger.effects += 1;
         }
         while let Some((_, position)) = source.ends.get(self.ledger.lines).filter(|(end, _)| *end <= lsn) {
-            let mut logs = stores().filter(|(_, store)| store.kind == Kind::Log);
+            let mut logs = stores().filter(|(_, store)| store.kind.is_log());
             if let Some((sink, _)) = logs.find(|(_, store)| !store.has_line(position)) {
                 return Err(format!("{lsn} is acknowledged, and the log {sink} has not {position:?}"));
             }

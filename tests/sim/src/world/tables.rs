@@ -234,7 +234,7 @@ impl World {
         let pause_us = self.chance.pick(&[0, 0, 0, 100_000, 5_000_000]);
         let refused_until_us = if pause_us > 0 { self.now_us + pause_us } else { 0 };
         let sinks = self.stores.len();
-        // Logs are told with the stream.
+        // Logs that do not wait are told with the stream.
         let done = self.stores.iter().map(|store| if store.kind == Kind::Log { 2 } else { 0 }).collect();
         let mut copy = Copy::Altering(Altering { after, at, known, done, refused_until_us });
         // Mostly it is a matter of milliseconds, and what comes behind it is not read by then.

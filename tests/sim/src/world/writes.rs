@@ -101,7 +101,7 @@ impl World {
         let (sink, phase, all) = (write.sink, write.phase, write.steps.len());
         let lane = (write.shard, phase);
         let last = write.steps.last().map(|step| step.position);
-        if phase == Phase::Stream && self.stores[sink].kind != Kind::Log && self.is_altering_before(last) {
+        if phase == Phase::Stream && !self.stores[sink].kind.is_log() && self.is_altering_before(last) {
             self.reached.insert(reached::ALTERED_OVERTAKEN);
         }
         let Some(write) = self.process.as_ref().and_then(|process| process.writes.get(&number)) else {
