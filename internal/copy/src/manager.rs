@@ -519,7 +519,9 @@ impl Manager {
         // What was left out, and comes all the same, would come again and again.
         let is_written_down = self.left_out_now.contains(&(oid, sink));
         let comes_again = self.shared.left_out.is_left_out(oid, sink) && !is_written_down;
-        if !self.tables.contains_key(&oid) || comes_again || !self.shared.waits(sink) {
+        // Of one that is not published any more a log gets what has waited.
+        let is_known = self.tables.contains_key(&oid) || !self.shared.holds_state(sink);
+        if !is_known || comes_again || !self.shared.waits(sink) {
             return Err(text);
         }
         // A log gets changes while the table is copied: they were on their way when it refused a row of the copy.
@@ -716,6 +718,14 @@ impl Manager {
                 self.left(oid).await?;
             }
             self.look_at_storages(&tables).await?;
+        } else {
+            // Nobody waits for sinks to follow what is not published.
+            let gone = |oid: &u32| !tables.iter().any(|table| table.oid == *oid);
+            let gone: Vec<u32> = self.altering.keys().copied().filter(gone).collect();
+            for oid in gone {
+                self.stop_altering(oid);
+                let _ = self.shared.pipeline.send(Input::Forget(oid));
+            }
         }
         for (oid, sinks) in self.shared.left_out.reasons() {
             if tables.iter().any(|table| table.oid == oid) {

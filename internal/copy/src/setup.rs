@@ -167,7 +167,8 @@ impl Setup {
             if self.settings.snapshot != SnapshotMode::Never {
                 return Ok(Plan::Again { empty_first: true });
             }
-            let reason = "its key went while changes of it waited, and they could come twice";
+            let reason =
+                "changes of it waited when the process died, and without a key they could come twice";
             let left_out = self.left_out.entry(table.oid).or_default();
             left_out.extend(sinks.into_iter().map(|sink| (sink, reason.to_owned())));
             return Ok(Plan::None { from });

@@ -408,6 +408,19 @@ impl Dispatcher {
         self.tell(accounts, transaction, target, To::Waiters, NewChange::without_row(op, ordinal), now);
     }
 
+    /// Raises a fence in the logs that wait for the table.
+    pub(crate) fn drain_waiting_logs(
+        &mut self,
+        accounts: &mut Accounts,
+        transaction: &TransactionMeta,
+        target: &Target,
+        ordinal: u64,
+        now: Instant,
+    ) {
+        let change = NewChange::without_row(Op::Apart, ordinal);
+        self.tell(accounts, transaction, target, To::WaitingLogs, change, now);
+    }
+
     fn tell(
         &mut self,
         accounts: &mut Accounts,

@@ -328,6 +328,8 @@ impl Driver {
             for notice in self.pipeline.take_notices() {
                 self.tell(Event::Table(notice));
             }
+            // With what has waited of a table that is not published any more.
+            self.stop_if_passed();
             self.publish();
             if self.stopping && self.pipeline.is_drained() {
                 break Event::Drained;

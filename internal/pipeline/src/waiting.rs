@@ -51,8 +51,8 @@ pub(crate) struct Waiting {
     pub(crate) told: Option<Arc<Relation>>,
     /// Whether its changes follow by themselves: no copy brings what sinks have to be told.
     pub(crate) follows: bool,
-    /// Whether what was handed out last is in the copy, so that logs alone got it.
-    is_behind_copy: bool,
+    /// Whether what was handed out last is older than rows of the copy.
+    is_older: bool,
 }
 
 /// What waited.
@@ -62,7 +62,7 @@ pub(crate) struct Waited<'a> {
     pub(crate) ordinal: u64,
     /// Who gets it.
     pub(crate) to: To,
-    /// Whether it is the first that is not in the copy, behind some that are.
+    /// Whether it is the first that is newer than the copy's rows, behind some that are older.
     pub(crate) is_first_behind_copy: bool,
     pub(crate) what: What<'a>,
 }
@@ -100,7 +100,7 @@ impl Waiting {
             group: None,
             told: None,
             follows: false,
-            is_behind_copy: false,
+            is_older: false,
         }
     }
 
@@ -292,8 +292,8 @@ impl Waiting {
             if is_in_copy {
                 waited.to = To::WaitingLogs;
             }
-            waited.is_first_behind_copy =
-                std::mem::replace(&mut self.is_behind_copy, is_in_copy) && !is_in_copy;
+            let is_older = waited.transaction.commit_lsn < self.until();
+            waited.is_first_behind_copy = std::mem::replace(&mut self.is_older, is_older) && !is_older;
             if take(waited)?.is_break() {
                 return Ok(true);
             }

@@ -177,3 +177,37 @@ async fn an_update_that_leaves_a_large_value_alone_while_its_table_is_copied_has
         stop(&mut replicator, SOON);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_while_the_replicator_was_away_is_followed_in_a_history_by_no_column_too_many() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE t (id int PRIMARY KEY, n int, v text); INSERT INTO t SELECT n, n, 'v' FROM generate_series(1, 20) n",
+        );
+        let mut replicator = start(&world);
+        wait_for_copy(&replicator);
+        stop(&mut replicator, SOON);
+        world.source.sql(
+            "shop",
+            "UPDATE t SET v = 'w' WHERE id = 1; ALTER TABLE t ADD COLUMN d int DEFAULT 7, ALTER n TYPE bigint; ALTER TABLE t RENAME v TO w;
+             INSERT INTO t VALUES (101, 5000000000, 'w', 8); ALTER TABLE t DROP COLUMN w; INSERT INTO t VALUES (102, 6000000000, 9)",
+        );
+        for _ in 0..2 {
+            let mut replicator = start(&world);
+            world.assert_soon_equal("back", SOON, Sinks::All, |_, _| true).await;
+            history_arrives(&world, "t");
+            stop(&mut replicator, SOON);
+        }
+        let columns = world.clickhouse.query(&format!(
+            "SELECT groupArray(name) FROM (SELECT name FROM system.columns WHERE database = '{}' AND table = 't' \
+             AND NOT startsWith(name, '_') ORDER BY name)",
+            history_database(&world)
+        ));
+        assert_eq!(columns.trim(), "['d','id','n','w']");
+        let inserted = value_in_history(&world, "t", "(n, w, d)", "_op = 'insert' AND id = 101");
+        assert_eq!(inserted, "(5000000000,'w',8)");
+        assert_eq!(value_in_history(&world, "t", "(n, w, d)", "_op = 'update' AND id = 1"), "(1,'w',7)");
+    }
+}

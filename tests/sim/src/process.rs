@@ -31,6 +31,8 @@ pub(crate) struct Writing {
     pub(crate) steps: Vec<Step>,
     charge: Option<Charge>,
     transactions: Vec<TxnId>,
+    /// Of which it has rows.
+    tables: BTreeSet<u32>,
     bytes: usize,
     pub(crate) backoff: Backoff,
     /// Whether a request is under way that was not applied yet.
@@ -64,6 +66,8 @@ pub(crate) struct Process {
     /// Sink, position and lane of removals under a changed key.
     removals: BTreeMap<(usize, Position), u32>,
     handed_out: BTreeSet<(usize, Position)>,
+    /// By sink and table: batches with rows that are not durable.
+    under_way: BTreeMap<(usize, u32), usize>,
     /// By sabotage, a batch that is kept back.
     kept_back: Option<Output>,
     sabotage: Option<Sabotage>,
@@ -149,6 +153,7 @@ impl Process {
             last: BTreeMap::new(),
             removals: BTreeMap::new(),
             handed_out: BTreeSet::new(),
+            under_way: BTreeMap::new(),
             kept_back: None,
             sabotage: plan.sabotage,
         }
@@ -225,6 +230,9 @@ impl Process {
             };
             self.check(lane, batch, reached)?;
             self.out_bytes += batch.charged_bytes();
+            for table in tables_of(batch) {
+                *self.under_way.entry((lane.sink, table)).or_default() += 1;
+            }
             if is_fence {
                 note_fence(batch, reached);
                 if self.writes.values().any(|write| write.sink == lane.sink) {
@@ -309,6 +317,7 @@ impl Process {
                 _ => batch.phase(),
             },
             transactions: batch.transactions().iter().map(|transaction| transaction.id).collect(),
+            tables: tables_of(&batch),
             bytes: batch.charged_bytes(),
             batch: Some(batch),
             steps: Vec::new(),
@@ -344,6 +353,9 @@ impl Process {
     /// The write is durable: its lane may go on, and the driver is told.
     pub(crate) fn durable(&mut self, number: u32, reached: &mut Reached) {
         let Some(write) = self.writes.remove(&number) else { return };
+        for table in &write.tables {
+            *self.under_way.entry((write.sink, *table)).or_default() -= 1;
+        }
         let is_earlier = |(other, of): (&u32, &Writing)| {
             *other < number && of.sink == write.sink && of.shard == write.shard
         };
@@ -355,9 +367,20 @@ impl Process {
         self.turns[write.sink].durable(write.shard);
     }
 
+    /// Whether rows of that table are on their way to that sink.
+    pub(crate) fn is_under_way(&self, sink: usize, table: u32) -> bool {
+        self.under_way.get(&(sink, table)).is_some_and(|batches| *batches > 0)
+    }
+
     pub(crate) fn notices(&mut self) -> Vec<Notice> {
         self.pipeline.take_notices()
     }
+}
+
+/// The tables of which a batch has rows.
+fn tables_of(batch: &Batch) -> BTreeSet<u32> {
+    let rows = batch.changes().filter(|change| !matches!(change.op, Op::Schema | Op::Apart | Op::Message));
+    rows.map(|change| change.relation.oid).collect()
 }
 
 fn note_fence(batch: &Batch, reached: &mut Reached) {

@@ -133,8 +133,8 @@ impl Pipeline {
         }
         // Mostly no table waits, and none was caught up with in an earlier run.
         let mut to = To::All;
-        if !self.tables.waiting.is_empty()
-            && let Some(waiting) = self.tables.waiting.get_mut(&relation_oid)
+        if self.tables.waits()
+            && let Some(waiting) = self.tables.waiting_mut(relation_oid)
         {
             let is_kept;
             (to, is_kept) = waiting.takes(open.position(), self.dispatcher.has_waiting_logs(target));
@@ -182,7 +182,7 @@ impl Pipeline {
             let ordinal = open.ordinal + targets.len() as u64;
             let position = Position { ordinal, ..open.position() };
             let is_past = self.tables.standings.get(oid).is_some_and(|from| position < *from);
-            let (to, is_kept) = match self.tables.waiting.get(oid) {
+            let (to, is_kept) = match self.tables.waiting_mut(*oid) {
                 Some(waiting) => waiting.takes(position, self.dispatcher.has_waiting_logs(&target)),
                 None => (if is_past { To::Logs } else { To::All }, false),
             };
@@ -195,9 +195,7 @@ impl Pipeline {
                 if target.leaves_out {
                     self.left_out.passes(&mut self.accounts, target.relation.oid, &open.meta);
                 }
-                if let Some(waiting) = self.tables.waiting.get_mut(&target.relation.oid)
-                    && is_kept
-                {
+                if is_kept && let Some(waiting) = self.tables.waiting_mut(target.relation.oid) {
                     waiting.push_truncate(&open.meta, target, ordinal, flags)?;
                     waiting.hold_back(&mut self.accounts, open.meta.id);
                 }

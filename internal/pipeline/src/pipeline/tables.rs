@@ -160,10 +160,12 @@ pub(super) struct Tables {
     pub(super) shelf: Shelf,
     pub(super) standings: HashMap<u32, Position>,
     pub(super) waiting: HashMap<u32, Waiting>,
-    /// Not published any more: logs get what waited, one table after the other.
-    leaving: VecDeque<Waiting>,
-    /// What holds the watermark for one that has left, until all of it is durable.
-    left: HashMap<TxnId, Option<TxnId>>,
+    /// Not published any more: logs get what waited, and what comes still, one table after the other.
+    leaving: VecDeque<(u32, Waiting)>,
+    /// Of those, what is handed on and not durable: the table, and what holds the watermark for it.
+    left: HashMap<TxnId, (u32, Option<TxnId>)>,
+    /// The table that was handed on last.
+    handed_on: Option<u32>,
     /// Sinks may have changes up to here from an earlier run.
     reach: Lsn,
     /// Copied, and catching up; one after the other.
@@ -192,6 +194,7 @@ impl Tables {
             waiting: HashMap::new(),
             leaving: VecDeque::new(),
             left: HashMap::new(),
+            handed_on: None,
             reach: Lsn::ZERO,
             releasing: VecDeque::new(),
             groups: HashMap::new(),
@@ -202,6 +205,23 @@ impl Tables {
             to_hold: Vec::new(),
             catalogs: Vec::new(),
         }
+    }
+
+    /// The table, if it waits, or leaves and logs wait for it.
+    pub(super) fn waiting_mut(&mut self, oid: u32) -> Option<&mut Waiting> {
+        if self.leaving.is_empty() {
+            return self.waiting.get_mut(&oid);
+        }
+        let leaving = self.leaving.iter_mut().find(|(of, _)| *of == oid).map(|(_, waiting)| waiting);
+        self.waiting.get_mut(&oid).or(leaving)
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty() || !self.leaving.is_empty()
+    }
+
+    fn is_leaving(&self, oid: u32) -> bool {
+        self.leaving.iter().any(|(of, _)| *of == oid)
     }
 
     /// A table begins to wait. It does so until the stream has passed what an earlier run may have got to: a lane leaves
@@ -389,6 +409,10 @@ impl Pipeline {
     /// The first change of a table that is not known comes: the table waits for its copy. Its description alone means
     /// nothing, since the source also describes partitions whose changes it sends as their root's.
     pub(super) fn met_unknown(&mut self, oid: u32) {
+        // What comes while it leaves still is in the copy that it gets then.
+        if self.tables.is_leaving(oid) {
+            return;
+        }
         if self.tables.unknown.remove(&oid)
             && let Some(target) = self.targets.get(&oid)
         {
@@ -415,7 +439,7 @@ impl Pipeline {
     ) -> Result<(), PipelineError> {
         let Some(target) = self.targets.get(&oid) else { return Ok(()) };
         let mut to = To::All;
-        if let Some(waiting) = self.tables.waiting.get_mut(&oid) {
+        if let Some(waiting) = self.tables.waiting_mut(oid) {
             // What is told between transactions a copy brings, if there is to be one.
             let is_due = self.transaction.is_some() || waiting.follows || waiting.is_copied();
             let position = Position { commit_lsn: meta.commit_lsn, ordinal };
@@ -507,6 +531,10 @@ impl Pipeline {
     /// Makes a table wait: it is to be copied anew. [`Notice::Held`] tells when what came before is durable.
     pub fn hold(&mut self, oid: u32, now: Instant) {
         self.tables.unknown.remove(&oid);
+        if self.tables.is_leaving(oid) {
+            self.tables.to_hold.push((oid, self.passed));
+            return;
+        }
         match self.relations.told(oid).cloned() {
             Some(told) => self.hold_behind(oid, &told, self.held(oid), now),
             None => self.hold_table(oid, None, self.held(oid), now),
@@ -525,7 +553,8 @@ impl Pipeline {
 
     pub(super) fn hold_passed(&mut self, now: Instant) {
         let passed = self.passed;
-        let due = |(_, at): &(u32, Lsn)| *at <= passed;
+        let leaving: Vec<u32> = self.tables.leaving.iter().map(|(oid, _)| *oid).collect();
+        let due = |(oid, at): &(u32, Lsn)| *at <= passed && !leaving.contains(oid);
         let due: Vec<_> = self.tables.to_hold.extract_if(.., |of| due(of)).collect();
         due.into_iter().for_each(|(oid, _)| self.hold(oid, now));
     }
@@ -617,14 +646,15 @@ impl Pipeline {
         if waiting.has(|target| self.dispatcher.has_waiting_logs(target)) {
             // For whoever holds the table's state it is as if all of that were in a copy.
             waiting.copied_at(Lsn::MAX);
-            self.tables.leaving.push_back(waiting);
+            self.tables.leaving.push_back((oid, waiting));
         } else if let Some(hold) = waiting.hold {
             self.accounts.let_go(hold);
         }
     }
 
     /// Hands on some of what waited of a table that is not published any more.
-    fn leave_some(&mut self, mut waiting: Waiting, now: Instant) -> Result<(), PipelineError> {
+    fn leave_some(&mut self, oid: u32, mut waiting: Waiting, now: Instant) -> Result<(), PipelineError> {
+        self.hands_on(oid);
         let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
         let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
         let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
@@ -632,10 +662,10 @@ impl Pipeline {
             Ok::<_, PipelineError>(ControlFlow::Continue(()))
         })?;
         if more {
-            self.tables.leaving.push_front(waiting);
+            self.tables.leaving.push_front((oid, waiting));
         } else {
             self.dispatcher.cut_catch_up();
-            self.tables.left.insert(group, waiting.hold);
+            self.tables.left.insert(group, (oid, waiting.hold));
             self.accounts.seal_group(group);
         }
         self.dispatcher.settle_charges();
@@ -700,10 +730,12 @@ impl Pipeline {
 
     /// Hands on some of what the next copied table has to catch up with.
     pub fn release_some(&mut self, now: Instant) -> Result<(), PipelineError> {
-        if let Some(waiting) = self.tables.leaving.pop_front() {
-            return self.leave_some(waiting, now);
+        if let Some((oid, waiting)) = self.tables.leaving.pop_front() {
+            return self.leave_some(oid, waiting, now);
         }
         let Some(oid) = self.next_to_release() else { return Ok(()) };
+        self.hands_on(oid);
+        self.rejoin(oid, now);
         let Some(waiting) = self.tables.waiting.get_mut(&oid) else { return Ok(()) };
         let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
         let (until, mut is_doubtful) = (waiting.until(), waiting.is_doubtful);
@@ -755,6 +787,29 @@ impl Pipeline {
         Ok(())
     }
 
+    /// A batch of what waited is of one table, so that positions only grow in it.
+    fn hands_on(&mut self, oid: u32) {
+        if self.tables.handed_on.replace(oid) != Some(oid) {
+            self.dispatcher.cut_catch_up();
+        }
+    }
+
+    /// Of a table that was apart when the run began, logs get what came before that with the stream: they have it before what
+    /// waits is handed on, and before they follow a change of schema.
+    fn rejoin(&mut self, oid: u32, now: Instant) {
+        let Some(waiting) = self.tables.waiting.get_mut(&oid) else { return };
+        if waiting.group.is_some() || waiting.held.is_some() || waiting.from == Position::ZERO {
+            return;
+        }
+        let group = self.accounts.open_group();
+        waiting.group = Some(group);
+        waiting.held = Some(group);
+        let Some(target) = self.targets.get(&oid).cloned() else { return };
+        let Position { commit_lsn, ordinal } = self.next_position();
+        let meta = TransactionMeta { commit_lsn, ..self.meta_of_group(group) };
+        self.dispatcher.drain_waiting_logs(&mut self.accounts, &meta, &target, ordinal, now);
+    }
+
     /// Nothing waits any more: from the next change on the table is like any other.
     pub(super) fn caught_up(&mut self, oid: u32, group: TxnId) {
         self.tables.releasing.retain(|releasing| *releasing != oid);
@@ -776,7 +831,7 @@ impl Pipeline {
     pub fn take_notices(&mut self) -> Vec<Notice> {
         for group in self.accounts.take_finished() {
             self.notices.extend(self.tables.groups.remove(&group));
-            if let Some(Some(hold)) = self.tables.left.remove(&group) {
+            if let Some((_, Some(hold))) = self.tables.left.remove(&group) {
                 self.accounts.let_go(hold);
             }
         }
@@ -792,7 +847,9 @@ impl Pipeline {
 
     /// Whether a run could go on without a sink that refuses a change of that table.
     pub(crate) fn may_set_aside(&self, oid: u32) -> bool {
-        self.tables.standings.contains_key(&oid) || self.tables.waiting.contains_key(&oid)
+        let tables = &self.tables;
+        let has_left = || tables.is_leaving(oid) || tables.left.values().any(|(of, _)| *of == oid);
+        tables.standings.contains_key(&oid) || tables.waiting.contains_key(&oid) || has_left()
     }
 
     /// Bytes of changes that wait, of tables and of transactions in progress: in memory, in files.

@@ -24,6 +24,10 @@ impl Tables {
         mark: Mark,
         sight: Sight,
     ) -> Result<(Place, Existing), SinkError> {
+        if record.is_some() {
+            // What was sent before, and comes late, would change what is seen now.
+            self.client.end_long(relation.oid).await?;
+        }
         let place = self.settle_place(relation, record).await?;
         let mut found = look(&self.client, &place, self.system()).await?;
         if found.table.is_none() {
@@ -81,7 +85,7 @@ impl Tables {
             if plan.key_changes {
                 new.set_from(sight.position);
                 if let Some(record) = record {
-                    let mut before = record.clone();
+                    let mut before = record.clone().at(&place);
                     before.set_from(sight.position);
                     self.remember(&mut *self.known().await, relation.oid, before).await?;
                 }
@@ -125,7 +129,14 @@ impl Tables {
         else {
             return Ok(false);
         };
-        let former = former_columns(relation, existing, &self.layout, system);
+        let former = former_columns(relation, existing, &self.layout, self.type_changes, system).map_err(|name| {
+            SinkError::halt(format!(
+                "{}: changes of an earlier version of {relation} need a column {name}, and there is one of that name: \
+                 rename or drop it",
+                place.sql()
+            ))
+            .of_table(relation.oid)
+        })?;
         if former.is_empty() {
             return Ok(false);
         }
@@ -211,10 +222,6 @@ impl Tables {
         let drops = self.layout.is_mirror() && !plan.retired.is_empty();
         if drops && self.layout.views && found.view.is_some() {
             self.view_without(place, existing, plan).await?;
-        }
-        if !statements.is_empty() {
-            // What was sent before, and comes late, is not to meet columns that it does not mean.
-            self.client.end_long(relation.oid).await?;
         }
         for (what, commands) in &statements {
             info!(self.logger, "{}", what; "table" => place.sql(), "commands" => commands.join(", "));

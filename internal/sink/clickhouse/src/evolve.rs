@@ -57,8 +57,8 @@ pub(crate) struct Refused {
     pub(crate) wanted: Type,
 }
 
-/// Which existing column carries each column of the version: by the attribute number in its tag, and the type where there are
-/// several; else by name.
+/// Which existing column carries each column of the version: by the attribute number in its tag, else by name. Of several with
+/// one number it is the first: the others are for [former](former_columns) versions.
 pub(crate) fn carriers(relation: &Relation, existing: &Existing) -> Vec<Option<usize>> {
     let carries = |index: usize, test: &dyn Fn(&ExistingColumn) -> bool| {
         existing.columns.get(index).is_some_and(test).then_some(index)
@@ -72,10 +72,7 @@ pub(crate) fn carriers(relation: &Relation, existing: &Existing) -> Vec<Option<u
             let is_it = |there: &ExistingColumn| {
                 there.tag.is_some_and(|there| (there.oid, there.attnum) == (tag.oid, tag.attnum))
             };
-            let is_of_type = |there: &ExistingColumn| there.tag == Some(tag);
-            let by_tag =
-                |test: &dyn Fn(&ExistingColumn) -> bool| indexes().find_map(|index| carries(index, test));
-            (column.attnum != 0).then(|| by_tag(&is_of_type).or_else(|| by_tag(&is_it))).flatten()
+            (column.attnum != 0).then(|| indexes().find_map(|index| carries(index, &is_it))).flatten()
         })
         .collect();
     for (index, column) in relation.columns.iter().enumerate() {
@@ -323,31 +320,59 @@ pub(crate) fn statements(
     Ok(out)
 }
 
+/// The same for an earlier version: of several columns with one number the one that has room for its values.
+pub(crate) fn former_carriers(
+    relation: &Relation,
+    existing: &Existing,
+    layout: &Layout,
+) -> Vec<Option<usize>> {
+    let with_room = |(column, carrier): (&Column, Option<usize>)| {
+        let tag = Tag::of(relation, column);
+        let wanted = layout.column_type(column);
+        let has_room = |index: &usize| {
+            existing.columns.get(*index).is_some_and(|there| is_compatible(column, &wanted, &there.of))
+        };
+        let is_its = |index: &usize| {
+            let of = existing.columns.get(*index).and_then(|there| there.tag);
+            tag.attnum != 0 && of.is_some_and(|of| (of.oid, of.attnum) == (tag.oid, tag.attnum))
+        };
+        let other = || (0..existing.columns.len()).filter(is_its).find(has_room);
+        carrier.filter(has_room).or_else(other).or(carrier)
+    };
+    relation.columns.iter().zip(carriers(relation, existing)).map(with_room).collect()
+}
+
 /// Columns that a history lacks for rows of an earlier version than it was told of last: that came and went meanwhile, or
-/// were of a type that theirs has no room for now. These have their own, so that nothing is lost.
+/// were of a type that theirs has no room for now. These have their own, so that nothing is lost. An error is the name of a
+/// column that is in the way.
 pub(crate) fn former_columns(
     relation: &Relation,
     existing: &Existing,
     layout: &Layout,
+    policy: TypeChanges,
     system: u64,
-) -> Vec<NewColumn> {
+) -> Result<Vec<NewColumn>, String> {
     let mut taken: Vec<String> = existing.columns.iter().map(|column| column.name.clone()).collect();
     let mut former = Vec::new();
-    for (column, carrier) in relation.columns.iter().zip(carriers(relation, existing)) {
+    for (column, carrier) in relation.columns.iter().zip(former_carriers(relation, existing, layout)) {
         let wanted = layout.column_type(&Column { not_null: false, ..column.clone() });
         let there = carrier.and_then(|carrier| existing.columns.get(carrier));
         // What is not known by number is known by no tag either, and would be added again and again.
-        if column.attnum == 0 || there.is_some_and(|there| is_compatible(column, &wanted, &there.of)) {
+        let has_room =
+            |there: &ExistingColumn| policy == TypeChanges::Keep || is_compatible(column, &wanted, &there.of);
+        if column.attnum == 0 || there.is_some_and(has_room) {
             continue;
         }
         let tag = Tag::of(relation, column);
         let numbered = retired_name(&column.name, tag);
         let names = [column.name.clone(), numbered.clone(), format!("{numbered}_{}", tag.type_oid)];
-        let Some(name) = names.into_iter().find(|name| !taken.contains(name)) else { continue };
+        let Some(name) = names.into_iter().find(|name| !taken.contains(name)) else {
+            return Err(numbered);
+        };
         taken.push(name.clone());
         former.push(NewColumn { name, of: wanted, default: None, comment: Some(tag.comment(system)) });
     }
-    former
+    Ok(former)
 }
 
 /// The name of a history's column whose own another has taken.

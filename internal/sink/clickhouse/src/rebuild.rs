@@ -42,7 +42,6 @@ impl Tables {
         let what = format!("making {} anew", place.sql());
         info!(self.logger, "making a table anew, since what it is sorted by changes or its values have to be converted";
             "table" => place.sql(), "source" => relation.qualified_name());
-        self.client.end_long(relation.oid).await?;
         self.client.wait_for_own_queries().await?;
         self.client.execute(&self.layout.drop_table(&new), &what).await?;
         let rows: Vec<(u8,)> =

@@ -8,7 +8,7 @@
 //! ```
 
 use crate::client::Client;
-use crate::evolve::{carriers, key_differs};
+use crate::evolve::{carriers, former_carriers, key_differs};
 use crate::found::{Existing, Found, look};
 use crate::layout::Layout;
 use crate::names::{Place, identifier, identifiers, literal};
@@ -338,7 +338,9 @@ impl Tables {
                 }
                 let mut existing = there(&mut found, &place)?;
                 self.check_engine(&place, &existing)?;
-                if self.add_former_columns(relation, &place, &existing).await? {
+                // One that is no version of the stream's yet is not a former one.
+                let is_former = mark > Mark::default() && mark < record.mark;
+                if is_former && self.add_former_columns(relation, &place, &existing).await? {
                     found = look(&self.client, &place, self.system()).await?;
                     existing = there(&mut found, &place)?;
                 }
@@ -503,7 +505,11 @@ impl Tables {
         is_older: bool,
     ) -> Result<Target, SinkError> {
         let sql = place.sql();
-        let carriers = carriers(relation, existing);
+        let carriers = if is_older && !self.layout.is_mirror() {
+            former_carriers(relation, existing, &self.layout)
+        } else {
+            carriers(relation, existing)
+        };
         let mut columns = Vec::with_capacity(carriers.len());
         let mut key_fits = true;
         for (column, carrier) in relation.columns.iter().zip(&carriers) {

@@ -193,7 +193,7 @@ pub trait Sink: Send + Sync {
     /// writes down that the table begins anew. Called again after an error or a crash.
     ///
     /// Returns whether the table is empty now: if so, what changed before the snapshot need not be handed on, since
-    /// there is nothing left to delete. A log, which gets all changes as they come, says yes.
+    /// there is nothing left to delete. A log, which gets all changes anyway, says yes.
     async fn begin_copy(&self, copy: &TableCopy) -> Result<bool, SinkError>;
 
     /// Opens a lane for copied rows. Several run at once, beside the stream's; `number` tells them apart.

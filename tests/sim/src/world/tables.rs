@@ -78,6 +78,7 @@ impl World {
             Copy::Read { snapshot, rows, relation, sink } => {
                 let may_go_on = self.stores[sink].is_up && self.keep(sink, &relation);
                 if may_go_on {
+                    self.check_drained(sink, table, "copied");
                     let copied = self.stores[sink].copy(table, snapshot, &rows, &relation);
                     self.broken = copied.err().or(self.broken.take());
                 }
@@ -152,11 +153,21 @@ impl World {
             if self.now_us < altering.refused_until_us {
                 self.reached.insert(reached::ALTER_REFUSED);
             } else {
+                self.check_drained(sink, table, "altered");
                 self.stores[sink].alter(&altering.after, altering.at);
                 altering.done[sink] = 2;
             }
         }
         Copy::Altering(altering)
+    }
+
+    /// A sink makes its table anew, perhaps: what comes meanwhile could be lost.
+    fn check_drained(&mut self, sink: usize, table: u32, what: &str) {
+        let is_under_way = self.process.as_ref().is_some_and(|process| process.is_under_way(sink, table));
+        if is_under_way && self.stores[sink].kind != Kind::Log {
+            self.broken =
+                Some(format!("table {table} is {what} in sink {sink} while rows of it are on their way"));
+        }
     }
 
     /// What the pipeline has to tell of tables: as the manager takes it.
