@@ -45,7 +45,8 @@ pub(crate) const LOCKED: &str = "
 /// generated ones are among them. Those that are not come with `is_sent` false.
 ///
 /// Defaults have no columns in them, and need no table to be written as SQL. What generates a column has, and comes as NULL
-/// while the table is locked.
+/// while the table is locked. What a table's list of columns is needed for comes first: joins would carry it along with
+/// each of the columns.
 const COLUMNS: &str = "
 , domain AS (
     SELECT t.oid, t.typbasetype AS base, t.typtypmod AS modifier FROM pg_type t WHERE t.typtype = 'd'
@@ -54,6 +55,14 @@ const COLUMNS: &str = "
     FROM domain d JOIN pg_type t ON t.oid = d.base WHERE t.typtype = 'd'
 ), resolved AS (
     SELECT d.oid, d.base, d.modifier FROM domain d JOIN pg_type t ON t.oid = d.base WHERE t.typtype <> 'd'
+), attribute AS MATERIALIZED (
+    SELECT p.oid AS of, a.attnum, a.attname, a.attnotnull, a.atttypid, a.atttypmod, a.attisdropped, a.atthasdef,
+           a.attidentity, a.attgenerated, a.attcollation, a.xmin,
+           CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END AS missing_text,
+           a.attgenerated = '' OR p.generated AND (p.columns IS NULL OR a.attname = ANY (p.columns)) AS is_sent
+    FROM published p
+    LEFT JOIN pg_attribute a ON a.attrelid = p.oid AND a.attnum > 0
+        AND (a.attisdropped OR a.attgenerated <> '' OR p.columns IS NULL OR a.attname = ANY (p.columns))
 )
 SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS table_name,
        c.relreplident::text AS identity,
@@ -63,9 +72,7 @@ SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS ta
        CASE WHEN a.attgenerated <> '' AND c.oid NOT IN (SELECT l.oid FROM locked l)
             THEN pg_get_expr(f.adbin, f.adrelid) END AS generation_expression,
        a.attgenerated = 'v' AS is_virtual, a.attgenerated <> '' AS is_generated,
-       a.attgenerated = '' OR p.generated AND (p.columns IS NULL OR a.attname = ANY (p.columns)) AS is_sent,
-       CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END AS missing_text,
-       a.xmin::text::int8 AS written_by,
+       a.is_sent, a.missing_text, a.xmin::text::int8 AS written_by,
        format_type(a.atttypid, a.atttypmod) AS type_sql,
        b.oid AS base_oid, b.typtype::text AS base_sort,
        coalesce(d.modifier, a.atttypmod) AS base_modifier,
@@ -75,13 +82,11 @@ SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS ta
        coalesce(a.attnum = ANY ((pk.indkey::int2[])[0:pk.indnkeyatts - 1]), false) AS in_primary_key,
        coalesce(a.attnum = ANY ((ri.indkey::int2[])[0:ri.indnkeyatts - 1]), false) AS in_identity_index,
        coalesce(NOT l.collisdeterministic, false) AS nondeterministic
-FROM published p
-JOIN pg_class c ON c.oid = p.oid
+FROM attribute a
+JOIN pg_class c ON c.oid = a.of
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmediate AND pk.indisvalid
 LEFT JOIN pg_index ri ON ri.indrelid = c.oid AND ri.indisreplident AND ri.indisvalid
-LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-    AND (a.attisdropped OR a.attgenerated <> '' OR p.columns IS NULL OR a.attname = ANY (p.columns))
 LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
 LEFT JOIN resolved d ON d.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)
@@ -284,9 +289,10 @@ pub(crate) fn published_tables(server_version_num: u32) -> String {
     let (columns, qual, lists) = if has_lists {
         (
             format!(
-                "(SELECT array_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
+                "ARRAY(SELECT a.attname FROM pg_attribute a
                   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                    AND CASE WHEN m.prattrs IS NULL THEN {sent} ELSE a.attnum = ANY (m.prattrs) END)"
+                    AND CASE WHEN m.prattrs IS NULL THEN {sent} ELSE a.attnum = ANY (m.prattrs) END
+                  ORDER BY a.attnum)"
             ),
             "m.prqual",
             "LEFT JOIN pg_publication_rel m ON m.prrelid = c.oid AND m.prpubid = b.oid AND NOT b.puballtables
