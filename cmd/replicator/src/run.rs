@@ -504,7 +504,9 @@ async fn open_sinks(
         stream.tables = tables;
         // Before the tables are made, so that what is computed in them has its place there. If not, it comes later.
         let has_computed = |table: &&TableCatalog| {
-            !table.generated.is_empty() && sink_config.tables.matches(&table.schema, &table.name)
+            !table.generated.is_empty()
+                && table.knows_generated()
+                && sink_config.tables.matches(&table.schema, &table.name)
         };
         for table in prepared.tables.iter().filter(has_computed) {
             let _ = sink.follow_generated(table.oid, &table.generated, &table.dropped).await;

@@ -750,7 +750,8 @@ impl Manager {
             columns: table.generated.clone(),
             dropped: table.dropped.clone(),
         };
-        self.generated.tell(tables.iter().map(of).collect());
+        let known = tables.iter().filter(|table| table.knows_generated());
+        self.generated.tell(known.map(of).collect());
     }
 
     /// Whether the keys of a table's rows may be others, or be written in another way: what is under the old ones has to go.
@@ -786,8 +787,10 @@ impl Manager {
                     }
                     continue;
                 }
-                // For a moment it can't be told when they were: another look comes.
-                StorageChange::Rewritten if table.read_at == Lsn::ZERO => continue,
+                // For a moment it can't be told when they were, or whether rows came at all: another look comes.
+                StorageChange::Rewritten | StorageChange::CameOrWent if table.read_at == Lsn::ZERO => {
+                    continue;
+                }
                 StorageChange::CameOrWent => Rewrite::Anew,
                 StorageChange::Rewritten if self.may_have_other_keys(table) => Rewrite::Anew,
                 StorageChange::Rewritten => {

@@ -18,7 +18,7 @@ use crate::shared::Shared;
 use replicator_pipeline::{CopyLanes, CopyReport, Input, Rewrite, rewrite_of};
 use replicator_sink::TableCopy;
 use replicator_source::{CopyLimits, CopyTable, CopyWorker, Snapshot, SourceError};
-use replicator_types::{BatchBuilder, Budget, Lsn, Phase, Storage, StorageChange, TxnId};
+use replicator_types::{BatchBuilder, Budget, GeneratedColumn, Lsn, Phase, Storage, StorageChange, TxnId};
 use slog::{info, warn};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -210,8 +210,14 @@ impl<'a> Round<'a> {
                 return Ok(Result { again: plans.into_keys().collect(), ..Result::default() });
             }
         };
+        let mut again = Vec::new();
         for table in found {
-            if let Some(plan) = plans.remove(&table.relation.oid) {
+            let Some(plan) = plans.remove(&table.relation.oid) else { continue };
+            if table.is_locked {
+                warn!(shared.logger, "a table is locked by another session, and is copied under a later snapshot";
+                    "table" => table.relation.qualified_name());
+                again.push(table.relation.oid);
+            } else {
                 tables.push((table, plan));
             }
         }
@@ -244,7 +250,7 @@ impl<'a> Round<'a> {
             ending: JoinSet::new(),
             tables: BTreeMap::new(),
             ranges: HashMap::new(),
-            result: Result { gone: plans.into_keys().collect(), ..Result::default() },
+            result: Result { again, gone: plans.into_keys().collect(), ..Result::default() },
         };
         let outcome = round.copy().await;
         round.jobs.close();
@@ -434,7 +440,9 @@ impl<'a> Round<'a> {
         let is_over = |oid: &u32| {
             self.result.copied.contains(oid) || self.result.failed.iter().any(|failure| failure.oid == *oid)
         };
-        self.result.again = self.all.iter().copied().filter(|oid| !is_over(oid)).collect();
+        let again: Vec<u32> = self.all.iter().copied().filter(|oid| !is_over(oid)).collect();
+        self.result.again.retain(|oid| !self.all.contains(oid));
+        self.result.again.extend(again);
     }
 
     async fn durable(&mut self, job: TxnId) -> std::result::Result<(), String> {
@@ -483,8 +491,11 @@ fn ended_itself(error: &tokio::task::JoinError) -> String {
     format!("a task that asks the sinks ended: {error}")
 }
 
-/// With an error they come later, by the next look at the catalog.
+/// With an error, or while somebody has the table locked, they come later, by the next look at the catalog.
 async fn tell_computed(shared: &Shared, sinks: &[usize], computed: &generated::Table) {
+    if !computed.columns.iter().all(GeneratedColumn::is_known) {
+        return;
+    }
     for sink in sinks.iter().filter_map(|sink| shared.sink(*sink)) {
         let _ = generated::tell(sink.as_ref(), computed, &shared.logger).await;
     }

@@ -17,8 +17,11 @@ use replicator_types::{
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-/// From this version on a publication can list columns, and the catalog tells which it sends.
+/// From this version on a publication can list columns, filter rows and name schemas.
 const COLUMN_LISTS_SINCE: u32 = 150_000;
+
+/// From this version on publications may hold what nothing is known of here.
+const UNKNOWN_SINCE: u32 = 190_000;
 
 /// Types made by extensions and users have oids from here on (`FirstNormalObjectId`).
 pub(crate) const FIRST_USER_OID: u32 = 16_384;
@@ -27,8 +30,23 @@ pub(crate) const FIRST_USER_OID: u32 = 16_384;
 /// Before, they are never sent, whatever the catalog says.
 pub(crate) const GENERATED_COLUMNS_SINCE: u32 = 180_000;
 
-/// The query around a `published(oid, columns, generated)`: NULL columns are all, `generated` tells whether
+/// `locked(oid)`: the tables that a reader would have to wait for, since another session has them locked or is about to.
+/// Some functions open the table that they are asked about: for these they are not called, so that what is asked of all
+/// tables does not wait for one. Between the look and the call a lock may come; then `lock_timeout` ends it.
+pub(crate) const LOCKED: &str = "
+, locked AS MATERIALIZED (
+    SELECT l.relation AS oid FROM pg_locks l
+    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
+      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+      AND l.pid IS DISTINCT FROM pg_backend_pid()
+)";
+
+/// The query around a `published(oid, columns, generated)` and [`LOCKED`]: NULL columns are all, `generated` tells whether
 /// generated ones are among them. Those that are not come with `is_sent` false.
+///
+/// Defaults have no columns in them, and need no table to be written as SQL. What generates a column has, and comes as NULL
+/// while the table is locked. What a table's list of columns is needed for comes first: joins would carry it along with
+/// each of the columns.
 const COLUMNS: &str = "
 , domain AS (
     SELECT t.oid, t.typbasetype AS base, t.typtypmod AS modifier FROM pg_type t WHERE t.typtype = 'd'
@@ -37,17 +55,24 @@ const COLUMNS: &str = "
     FROM domain d JOIN pg_type t ON t.oid = d.base WHERE t.typtype = 'd'
 ), resolved AS (
     SELECT d.oid, d.base, d.modifier FROM domain d JOIN pg_type t ON t.oid = d.base WHERE t.typtype <> 'd'
+), attribute AS MATERIALIZED (
+    SELECT p.oid AS of, a.attnum, a.attname, a.attnotnull, a.atttypid, a.atttypmod, a.attisdropped, a.atthasdef,
+           a.attidentity, a.attgenerated, a.attcollation, a.xmin,
+           CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END AS missing_text,
+           a.attgenerated = '' OR p.generated AND (p.columns IS NULL OR a.attname = ANY (p.columns)) AS is_sent
+    FROM published p
+    LEFT JOIN pg_attribute a ON a.attrelid = p.oid AND a.attnum > 0
+        AND (a.attisdropped OR a.attgenerated <> '' OR p.columns IS NULL OR a.attname = ANY (p.columns))
 )
 SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS table_name,
        c.relreplident::text AS identity,
        a.attnum, a.attname::text AS column_name, a.attnotnull AS not_null, a.atttypid AS type_oid,
        a.attisdropped AS is_dropped, a.atthasdef OR a.attidentity <> '' AS has_default,
-       CASE WHEN a.attgenerated = '' THEN pg_get_expr(f.adbin, f.adrelid) END AS default_expression,
-       CASE WHEN a.attgenerated <> '' THEN pg_get_expr(f.adbin, f.adrelid) END AS generation_expression,
+       CASE WHEN a.attgenerated = '' THEN pg_get_expr(f.adbin, 0) END AS default_expression,
+       CASE WHEN a.attgenerated <> '' AND c.oid NOT IN (SELECT l.oid FROM locked l)
+            THEN pg_get_expr(f.adbin, f.adrelid) END AS generation_expression,
        a.attgenerated = 'v' AS is_virtual, a.attgenerated <> '' AS is_generated,
-       a.attgenerated = '' OR p.generated AND (p.columns IS NULL OR a.attname = ANY (p.columns)) AS is_sent,
-       CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END AS missing_text,
-       a.xmin::text::int8 AS written_by,
+       a.is_sent, a.missing_text, a.xmin::text::int8 AS written_by,
        format_type(a.atttypid, a.atttypmod) AS type_sql,
        b.oid AS base_oid, b.typtype::text AS base_sort,
        coalesce(d.modifier, a.atttypmod) AS base_modifier,
@@ -57,13 +82,11 @@ SELECT c.oid AS table_oid, n.nspname::text AS schema_name, c.relname::text AS ta
        coalesce(a.attnum = ANY ((pk.indkey::int2[])[0:pk.indnkeyatts - 1]), false) AS in_primary_key,
        coalesce(a.attnum = ANY ((ri.indkey::int2[])[0:ri.indnkeyatts - 1]), false) AS in_identity_index,
        coalesce(NOT l.collisdeterministic, false) AS nondeterministic
-FROM published p
-JOIN pg_class c ON c.oid = p.oid
+FROM attribute a
+JOIN pg_class c ON c.oid = a.of
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmediate AND pk.indisvalid
 LEFT JOIN pg_index ri ON ri.indrelid = c.oid AND ri.indisreplident AND ri.indisvalid
-LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-    AND (a.attisdropped OR a.attgenerated <> '' OR p.columns IS NULL OR a.attname = ANY (p.columns))
 LEFT JOIN pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum
 LEFT JOIN resolved d ON d.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)
@@ -156,11 +179,13 @@ pub(crate) fn memberships(server_version_num: u32) -> &'static str {
         JOIN pg_publication b ON b.oid = m.pnpubid AND b.pubname = $1)"
 }
 
-/// Asks for the size of none that was made as a partition: it takes a lock.
+/// Around [`TREE`], `memberships` and [`LOCKED`]. Asks for the size of none that was made as a partition: it takes a lock.
+/// NULL where somebody has it.
 const LEAVES: &str = "
 SELECT p.oid AS root, r.relkind = 'p' AS is_partitioned, t.oid, c.relfilenode AS file_node, t.joined_by,
        ARRAY(SELECT m.of FROM memberships m WHERE m.oid = p.oid ORDER BY m.of) AS memberships,
-       CASE WHEN t.born THEN true ELSE coalesce(pg_relation_size(c.oid), 0) = 0 END AS came_empty
+       CASE WHEN t.born THEN true
+            WHEN c.oid NOT IN (SELECT l.oid FROM locked l) THEN coalesce(pg_relation_size(c.oid), 0) = 0 END AS came_empty
 FROM published p
 JOIN pg_class r ON r.oid = p.oid
 LEFT JOIN tree t ON t.root = p.oid AND t.relkind = 'r'
@@ -211,13 +236,13 @@ fn doing(publication: &str) -> String {
 
 /// With the publication as parameter.
 fn published_query(server_version_num: u32) -> String {
-    format!("WITH RECURSIVE {}{COLUMNS}", published_tables(server_version_num))
+    format!("WITH RECURSIVE {}{LOCKED}{COLUMNS}", published_tables(server_version_num))
 }
 
 /// With the publication as parameter.
 fn leaves_query(server_version_num: u32) -> String {
     let published = published_tables(server_version_num);
-    format!("WITH RECURSIVE {published}{TREE}{}{LEAVES}", memberships(server_version_num))
+    format!("WITH RECURSIVE {published}{TREE}{}{LOCKED}{LEAVES}", memberships(server_version_num))
 }
 
 /// With the publication as parameter.
@@ -226,18 +251,95 @@ fn types_query(server_version_num: u32) -> String {
     format!("WITH RECURSIVE {published}{}{}", value_types(), value_types::NUMBERS)
 }
 
-/// `published(oid, columns, generated)` of the publication that is the first parameter. Materialized: the view puts the
-/// names of a table's columns together by a subquery, which would be run for each of the columns.
+/// `published(oid, columns, generated, qual)` of the publication that is the first parameter: what the view
+/// `pg_publication_tables` tells of it. The view opens each of the tables, and so waits for everybody who has one locked.
+///
+/// - Without `publish_via_partition_root` a partitioned table stands for its leaves, of whatever sort and schema; with it,
+///   a table below another that is published is part of that one.
+/// - Lists of columns and filters are those of the table itself, and hold for none that is published with its schema.
+///
+/// Materialized: the names of a table's columns are put together by a subquery, which would be run for each of the columns.
+///
+/// Source: `pg_get_publication_tables` of
+/// <https://github.com/postgres/postgres/blob/REL_18_STABLE/src/backend/catalog/pg_publication.c>. Version 14 lists what
+/// lies below a published table as well, and streams it as that table's all the same.
 pub(crate) fn published_tables(server_version_num: u32) -> String {
-    let columns = if server_version_num >= COLUMN_LISTS_SINCE { "t.attnames" } else { "NULL::name[]" };
+    if server_version_num >= UNKNOWN_SINCE {
+        return published_by_view();
+    }
+    let publishable =
+        format!("c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= {FIRST_USER_OID}");
+    let has_lists = server_version_num >= COLUMN_LISTS_SINCE;
     let generated = server_version_num >= GENERATED_COLUMNS_SINCE;
+    let by_schema = if has_lists {
+        format!(
+            "UNION
+                SELECT c.oid, c.relkind FROM publication b JOIN pg_publication_namespace m ON m.pnpubid = b.oid
+                JOIN pg_class c ON c.relnamespace = m.pnnspid
+                WHERE NOT b.puballtables AND {publishable}"
+        )
+    } else {
+        String::new()
+    };
+    let sent = if generated {
+        "a.attgenerated = '' OR a.attgenerated = 's' AND b.pubgencols = 's'"
+    } else {
+        "a.attgenerated = ''"
+    };
+    let (columns, qual, lists) = if has_lists {
+        (
+            format!(
+                "ARRAY(SELECT a.attname FROM pg_attribute a
+                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                    AND CASE WHEN m.prattrs IS NULL THEN {sent} ELSE a.attnum = ANY (m.prattrs) END
+                  ORDER BY a.attnum)"
+            ),
+            "m.prqual",
+            "LEFT JOIN pg_publication_rel m ON m.prrelid = c.oid AND m.prpubid = b.oid AND NOT b.puballtables
+                AND NOT EXISTS (SELECT FROM pg_publication_namespace n
+                                WHERE n.pnpubid = b.oid AND n.pnnspid = c.relnamespace)",
+        )
+    } else {
+        ("NULL::name[]".to_owned(), "NULL::pg_node_tree", "")
+    };
     format!(
-        "published AS MATERIALIZED (
-            SELECT c.oid, {columns} AS columns, {generated} AS generated FROM pg_publication_tables t
-            JOIN pg_namespace n ON n.nspname = t.schemaname
-            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-            WHERE t.pubname = $1)"
+        "publication AS MATERIALIZED (
+            SELECT b.* FROM pg_publication b WHERE b.pubname = $1
+        ), member AS (
+            SELECT c.oid, c.relkind FROM publication b JOIN pg_class c ON {publishable}
+            WHERE b.puballtables AND CASE WHEN b.pubviaroot THEN NOT c.relispartition ELSE c.relkind = 'r' END
+          UNION
+            SELECT c.oid, c.relkind FROM publication b JOIN pg_publication_rel m ON m.prpubid = b.oid
+            JOIN pg_class c ON c.oid = m.prrelid
+            WHERE NOT b.puballtables
+          {by_schema}
+        ), part AS (
+            SELECT m.oid, m.relkind, false AS is_below FROM member m
+          UNION
+            SELECT c.oid, c.relkind, true
+            FROM part t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+            JOIN pg_class c ON c.oid = i.inhrelid
+            WHERE t.relkind = 'p'
+        ), published AS MATERIALIZED (
+            SELECT c.oid, {columns} AS columns, {generated} AS generated, {qual} AS qual
+            FROM (SELECT t.oid, bool_or(t.is_below) AS is_below FROM part t GROUP BY t.oid) t
+            JOIN pg_class c ON c.oid = t.oid
+            JOIN publication b ON CASE WHEN b.pubviaroot THEN NOT t.is_below ELSE c.relkind <> 'p' END
+            {lists}
+        )"
     )
+}
+
+fn published_by_view() -> String {
+    "published AS MATERIALIZED (
+        SELECT c.oid, t.attnames AS columns, true AS generated,
+               (SELECT m.prqual FROM pg_publication_rel m JOIN pg_publication b ON b.oid = m.prpubid
+                WHERE b.pubname = $1 AND m.prrelid = c.oid AND t.rowfilter IS NOT NULL) AS qual
+        FROM pg_publication_tables t
+        JOIN pg_namespace n ON n.nspname = t.schemaname
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+        WHERE t.pubname = $1)"
+        .to_owned()
 }
 
 /// Tables by oid; those that do not exist are left out. With all their columns, generated ones too: a
@@ -246,7 +348,7 @@ pub(crate) async fn by_oid(sql: &Sql, oids: &[u32]) -> Result<Vec<TableCatalog>,
     let query = format!(
         "WITH RECURSIVE published AS (
             SELECT o.oid, NULL::name[] AS columns, true AS generated
-            FROM unnest($1::oid[]) AS o(oid)){COLUMNS}"
+            FROM unnest($1::oid[]) AS o(oid)){LOCKED}{COLUMNS}"
     );
     tables(sql, "reading the tables of the stream", &query, &[(&oids, Type::OID_ARRAY)]).await
 }
@@ -259,7 +361,7 @@ pub(crate) async fn candidates(sql: &Sql) -> Result<Vec<TableCatalog>, SourceErr
             SELECT c.oid, NULL::name[] AS columns, false AS generated
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
-              AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'){COLUMNS}"
+              AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'){LOCKED}{COLUMNS}"
     );
     tables(sql, "reading the tables of the database", &query, &[]).await
 }
@@ -346,11 +448,16 @@ fn add_leaves(tables: &mut [TableCatalog], rows: &[Row], doing: &str) -> Result<
         table.storage.is_partitioned = column(row, "is_partitioned", doing)?;
         table.storage.memberships = Some(column(row, "memberships", doing)?);
         if let Some(oid) = column(row, "oid", doing)? {
+            let came_empty: Option<bool> = column(row, "came_empty", doing)?;
+            if came_empty.is_none() {
+                // Whether rows came with it is for another look.
+                table.read_at = Lsn::ZERO;
+            }
             table.storage.leaves.push(Leaf {
                 oid,
                 file_node: column(row, "file_node", doing)?,
                 joined_by: column::<i64>(row, "joined_by", doing)?.unsigned_abs(),
-                came_empty: column(row, "came_empty", doing)?,
+                came_empty: came_empty.unwrap_or(false),
             });
         }
     }

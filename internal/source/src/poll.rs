@@ -7,7 +7,7 @@ use crate::SourceError;
 use crate::catalog::{self, ReadAt, TREE, memberships, published_tables};
 use crate::sql::{Sql, column};
 use crate::value_types::{self, value_types};
-use replicator_types::TableCatalog;
+use replicator_types::{Lsn, TableCatalog};
 use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 
@@ -51,6 +51,11 @@ FROM (
     SELECT format('m %s %s', m.oid, m.of) FROM memberships m
   UNION ALL";
 
+/// Whether nobody had it locked, as far as that kept anything from being read.
+fn is_read(table: &TableCatalog) -> bool {
+    table.read_at > Lsn::ZERO && table.knows_generated()
+}
+
 impl Poll {
     /// The published tables as they are now.
     pub(crate) async fn tables(
@@ -71,11 +76,16 @@ impl Poll {
             );
             let row = sql.row(&doing, &query, &[(&publication, Type::TEXT)]).await?;
             let fingerprint: String = column(&row, "fingerprint", &doing)?;
-            if let Some(known) = known.as_mut().filter(|known| known.fingerprint == fingerprint) {
-                for table in &mut known.tables {
+            if let Some(same) = known.as_mut().filter(|known| known.fingerprint == fingerprint) {
+                // What was locked when it was read stays what it is, and is read again the next time.
+                for table in same.tables.iter_mut().filter(|table| table.read_at > Lsn::ZERO) {
                     table.read_at = table.read_at.max(read_at.of(table.oid));
                 }
-                return Ok(known.tables.clone());
+                let tables = same.tables.clone();
+                if !tables.iter().all(is_read) {
+                    *known = None;
+                }
+                return Ok(tables);
             }
             // Before the tables: what changes in between is seen by the next round, which goes by it.
             let tables = catalog::published(sql, publication, server_version_num).await?;

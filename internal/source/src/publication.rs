@@ -5,10 +5,11 @@
 //! Sources: <https://www.postgresql.org/docs/current/sql-createpublication.html>,
 //! <https://www.postgresql.org/docs/current/logical-replication-publication.html>.
 
+use crate::SourceError;
+use crate::catalog::{self, TREE};
 use crate::command::{quote_identifier, quote_literal};
 use crate::server::Server;
 use crate::sql::{Sql, column};
-use crate::{SourceError, catalog};
 use replicator_config::TablePatterns;
 use replicator_types::{ReplicaIdentity, TableCatalog};
 use tokio_postgres::types::Type;
@@ -281,15 +282,19 @@ fn identity_finding(table: &TableCatalog) -> Option<IdentityFinding> {
 }
 
 /// Partitions whose replica identity is not their root's, which is the one that the stream tells.
-pub(crate) async fn partitions_of_other_identity(sql: &Sql, name: &str) -> Result<Vec<String>, SourceError> {
+pub(crate) async fn partitions_of_other_identity(
+    sql: &Sql,
+    name: &str,
+    server_version_num: u32,
+) -> Result<Vec<String>, SourceError> {
     let doing = format!("looking at the partitions of publication {name}");
-    let query = "
-        SELECT format('%I.%I', n.nspname, l.relname) AS leaf, format('%I.%I', t.schemaname, t.tablename) AS root
-        FROM pg_publication_tables t
-        JOIN pg_namespace s ON s.nspname = t.schemaname
-        JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.tablename AND c.relkind = 'p'
-        CROSS JOIN LATERAL pg_partition_tree(c.oid) p
-        JOIN pg_class l ON l.oid = p.relid JOIN pg_namespace n ON n.oid = l.relnamespace
+    let published = catalog::published_tables(server_version_num);
+    let query = format!(
+        "WITH RECURSIVE {published}{TREE}
+        SELECT format('%I.%I', n.nspname, l.relname) AS leaf, format('%I.%I', s.nspname, c.relname) AS root
+        FROM tree t
+        JOIN pg_class c ON c.oid = t.root JOIN pg_namespace s ON s.oid = c.relnamespace
+        JOIN pg_class l ON l.oid = t.oid JOIN pg_namespace n ON n.oid = l.relnamespace
         CROSS JOIN LATERAL (
             SELECT array_agg(a.attname::text ORDER BY a.attname) FILTER (WHERE i.indrelid = l.oid)
                    IS DISTINCT FROM array_agg(a.attname::text ORDER BY a.attname) FILTER (WHERE i.indrelid = c.oid) AS differ
@@ -297,9 +302,10 @@ pub(crate) async fn partitions_of_other_identity(sql: &Sql, name: &str) -> Resul
                 AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
             WHERE i.indrelid IN (l.oid, c.oid)
               AND CASE l.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary END) columns
-        WHERE t.pubname = $1 AND p.isleaf AND (l.relreplident <> c.relreplident OR columns.differ)
-        ORDER BY 1 LIMIT 100";
-    let rows = sql.rows(&doing, query, &[(&name, Type::TEXT)]).await?;
+        WHERE t.oid <> t.root AND l.relkind <> 'p' AND (l.relreplident <> c.relreplident OR columns.differ)
+        ORDER BY 1 LIMIT 100"
+    );
+    let rows = sql.rows(&doing, &query, &[(&name, Type::TEXT)]).await?;
     rows.iter()
         .map(|row| {
             let leaf: &str = column(row, "leaf", &doing)?;
@@ -313,17 +319,22 @@ pub(crate) async fn partitions_of_other_identity(sql: &Sql, name: &str) -> Resul
 }
 
 /// Partitioned tables whose partitions are published each on its own.
-pub(crate) async fn apart_from_their_roots(sql: &Sql, name: &str) -> Result<Vec<String>, SourceError> {
+pub(crate) async fn apart_from_their_roots(
+    sql: &Sql,
+    name: &str,
+    server_version_num: u32,
+) -> Result<Vec<String>, SourceError> {
     let doing = format!("looking at the partitions of publication {name}");
-    let query = "
+    let published = catalog::published_tables(server_version_num);
+    let query = format!(
+        "WITH RECURSIVE {published}
         SELECT format('%I.%I', n.nspname, r.relname) AS root, count(*) AS partitions, quote_ident($1) AS publication
-        FROM pg_publication_tables t
-        JOIN pg_namespace s ON s.nspname = t.schemaname
-        JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.tablename AND c.relispartition
+        FROM published p
+        JOIN pg_class c ON c.oid = p.oid AND c.relispartition
         JOIN pg_class r ON r.oid = pg_partition_root(c.oid) JOIN pg_namespace n ON n.oid = r.relnamespace
-        WHERE t.pubname = $1
-        GROUP BY 1 ORDER BY 1 LIMIT 100";
-    let rows = sql.rows(&doing, query, &[(&name, Type::TEXT)]).await?;
+        GROUP BY 1 ORDER BY 1 LIMIT 100"
+    );
+    let rows = sql.rows(&doing, &query, &[(&name, Type::TEXT)]).await?;
     rows.iter()
         .map(|row| {
             let (root, partitions): (&str, i64) =
@@ -340,17 +351,17 @@ pub(crate) async fn apart_from_their_roots(sql: &Sql, name: &str) -> Result<Vec<
 /// Tables and partitions that the role can't copy. The stream needs no right to read them, `COPY` does.
 pub(crate) async fn unreadable(sql: &Sql, tables: &[TableCatalog]) -> Result<Vec<String>, SourceError> {
     let doing = "looking whether the tables can be read";
-    let oids = tables.iter().map(|table| table.oid.to_string()).collect::<Vec<_>>().join(",");
-    let query = "
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let query = format!(
+        "WITH RECURSIVE published AS (SELECT o.oid FROM unnest($1::oid[]) AS o(oid)){TREE}
         SELECT current_user::text AS role, format('%I.%I', n.nspname, c.relname) AS name, quote_ident(n.nspname) AS schema
-        FROM (SELECT DISTINCT coalesce(p.relid, t.oid) AS oid
-              FROM unnest(('{' || $1 || '}')::oid[]) t (oid)
-              LEFT JOIN LATERAL pg_partition_tree(t.oid) p ON p.isleaf) x
+        FROM (SELECT DISTINCT t.oid FROM tree t WHERE t.relkind <> 'p') x
         JOIN pg_class c ON c.oid = x.oid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE NOT (has_schema_privilege(n.oid, 'USAGE')
                    AND (has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT')))
-        ORDER BY 2 LIMIT 100";
-    let rows = sql.rows(doing, query, &[(&oids, Type::TEXT)]).await?;
+        ORDER BY 2 LIMIT 100"
+    );
+    let rows = sql.rows(doing, &query, &[(&oids, Type::OID_ARRAY)]).await?;
     rows.iter()
         .map(|row| {
             let (role, name): (&str, &str) = (column(row, "role", doing)?, column(row, "name", doing)?);

@@ -208,7 +208,7 @@ impl Source {
         let tables = catalog::published(&self.sql, &self.config.publication, server.version_num).await?;
         publication.verify(&self.config.publication, &tables)?;
         if publication.publishes_updates_or_deletes {
-            self.tell_identities(&tables).await?;
+            self.tell_identities(&tables, &server).await?;
         }
         let stream_options = self.choose_stream_options(slot.two_phase, &tables);
         let identity = SlotIdentity { system_identifier: system.identifier, slot: self.config.slot.clone() };
@@ -304,14 +304,15 @@ impl Source {
         Ok(PreparedSlot { confirmed_flush, is_new: false, two_phase: slot.two_phase })
     }
 
-    async fn tell_identities(&self, tables: &[TableCatalog]) -> Result<(), SourceError> {
+    async fn tell_identities(&self, tables: &[TableCatalog], server: &Server) -> Result<(), SourceError> {
+        let version = server.version_num;
         for finding in identity_findings(tables) {
             match finding {
                 IdentityFinding::Wrong(text) => error!(self.log, "{}", text),
                 IdentityFinding::InsertOnly(text) => warn!(self.log, "{}", text),
             }
         }
-        for text in partitions_of_other_identity(&self.sql, &self.config.publication).await? {
+        for text in partitions_of_other_identity(&self.sql, &self.config.publication, version).await? {
             warn!(self.log, "{}", text);
         }
         Ok(())

@@ -7,6 +7,7 @@ use replicator_source::{CopyLimits, CopyTable, CopyWorker, ErrorKind, Snapshot, 
 use replicator_types::{Batch, BatchBuilder, Budget, Lsn, Op, Phase, Position, Tuple, TxnId, Value};
 use std::collections::HashSet;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 use support::{Streaming, assert_says, config, plain, source};
 
 const VERSIONS: [PgVersion; 2] = [PgVersion::V15, PgVersion::V18];
@@ -586,15 +587,24 @@ async fn a_range_left_in_the_middle_or_dropped_while_it_waits_does_not_spoil_the
 
 #[tokio::test]
 async fn a_locked_table_is_busy_and_not_waited_for_for_ever() {
-    let postgres = server(PgVersion::V15, "CREATE TABLE t (id int PRIMARY KEY)");
-    postgres.sql("postgres", "CREATE PUBLICATION replicator FOR TABLE t");
+    let postgres = server(PgVersion::V15, "CREATE TABLE other (id int); CREATE TABLE t (id int PRIMARY KEY)");
+    postgres.sql("postgres", "CREATE PUBLICATION replicator FOR TABLE t WHERE (id > 0), other");
     let (_source, snapshot) = taken(&postgres).await;
     let tables = snapshot.tables().await.expect("tables");
+    let tables = [table(&tables, "t").clone()];
     let client = postgres.client("postgres").await;
     client.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await.expect("locked");
     let mut worker = snapshot.worker();
     let error = worker.begin(&tables[0], 0, 0..0, None).await.expect_err("it is locked");
     assert!(error.is_busy() && !error.is_stale_snapshot(), "{error}");
+    let began = Instant::now();
+    let of_locked = snapshot.tables().await.expect("tables");
+    assert!(began.elapsed() < Duration::from_secs(8), "what there is to copy is known at once");
+    assert!(table(&of_locked, "t").is_locked && !table(&of_locked, "other").is_locked);
+    let error = worker.begin(&of_locked[1], 0, 0..0, None).await.expect_err("how large it is is not known");
+    assert!(error.is_busy() && !error.is_stale_snapshot(), "{error}");
+    worker.begin(&of_locked[0], 0, 0..0, None).await.expect("the other is free");
+    worker.release().await;
     client.batch_execute("COMMIT").await.expect("unlocked");
     worker.begin(&tables[0], 0, 0..0, None).await.expect("it is free");
 }

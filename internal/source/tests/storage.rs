@@ -180,7 +180,7 @@ async fn a_change_of_schema_that_is_in_the_wal_and_not_visible_yet_lies_behind_w
         }
         let committed: Lsn =
             postgres.sql("postgres", "SELECT pg_current_wal_flush_lsn()").parse().expect("a position");
-        // Asking for a publication's tables waits for their locks, with the snapshot from before.
+        // Asking for a publication's tables does not wait for it.
         let let_go = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             postgres.sql("postgres", "ALTER SYSTEM RESET synchronous_standby_names");

@@ -40,10 +40,18 @@ pub struct TableCatalog {
 pub struct GeneratedColumn {
     /// As if it were sent.
     pub column: Column,
-    /// The expression as SQL; what is not of `pg_catalog` has its schema's name.
+    /// The expression as SQL; what is not of `pg_catalog` has its schema's name. Empty while it is not known, since
+    /// somebody has the table locked.
     pub expression: String,
     /// Whether it is computed when it is read (`VIRTUAL`), rather than when the row is written.
     pub is_virtual: bool,
+}
+
+impl GeneratedColumn {
+    /// See [`GeneratedColumn::expression`].
+    pub fn is_known(&self) -> bool {
+        !self.expression.is_empty()
+    }
 }
 
 /// What tells that rows were changed, or came and went, without a change in the stream: `ALTER TABLE` that computes
@@ -159,6 +167,11 @@ impl TableCatalog {
             ReplicaIdentity::Index => &self.identity_index,
             ReplicaIdentity::Nothing => &[],
         }
+    }
+
+    /// Whether it can be told for now what its generated columns hold. If not, sinks hear of them after a later look.
+    pub fn knows_generated(&self) -> bool {
+        self.generated.iter().all(GeneratedColumn::is_known)
     }
 
     /// Whether a part of the key is computed, and not among the columns that are there: without it the rest tells no rows

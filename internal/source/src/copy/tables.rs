@@ -1,16 +1,14 @@
 //! What there is to copy: the published tables as the snapshot has them, and the parts their rows lie in.
 
 use super::snapshot::Shared;
+use crate::SourceError;
+use crate::catalog::{self, LOCKED};
 use crate::sql::column;
-use crate::{SourceError, catalog};
 use replicator_types::{GeneratedColumn, Relation, Storage};
 use slog::warn;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_postgres::types::Type;
-
-/// From this version on a publication can have row filters.
-const ROW_FILTERS_SINCE: u32 = 150_000;
 
 /// A published table that can be copied.
 #[derive(Clone, Debug)]
@@ -26,6 +24,9 @@ pub struct CopyTable {
     pub bytes: u64,
     /// The publication's row filter, as SQL.
     pub row_filter: Option<String>,
+    /// Whether somebody had it, or a part of it, locked so that its size or its row filter could not be read: it can't be
+    /// copied as it is here, and the others need not wait for that.
+    pub is_locked: bool,
     /// Where its rows lay under the snapshot, as [`TableCatalog::storage`](replicator_types::TableCatalog::storage)
     /// tells for now.
     pub storage: Storage,
@@ -49,10 +50,15 @@ pub struct CopyPart {
     pub file_node: u32,
 }
 
-// `tree` goes by `pg_inherits` rather than `pg_partition_tree`, which would see the tree as it is now.
+// Around a `published(oid, columns, generated, qual)` and `LOCKED`, which keeps the functions from what is locked: sizes
+// and filters of that are NULL. `tree` goes by `pg_inherits` rather than `pg_partition_tree`, which would see the tree as it is now.
 const PARTS: &str = "
-, tree AS (
-    SELECT p.oid AS root, p.oid, p.relkind FROM published p
+, filters AS MATERIALIZED (
+    SELECT p.oid, p.qual IS NOT NULL AS is_filtered,
+           CASE WHEN p.oid NOT IN (SELECT l.oid FROM locked l) THEN pg_get_expr(p.qual, p.oid) END AS filter
+    FROM published p
+), tree AS (
+    SELECT p.oid AS root, p.oid, c.relkind FROM published p JOIN pg_class c ON c.oid = p.oid
   UNION ALL
     SELECT t.root, c.oid, c.relkind
     FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending JOIN pg_class c ON c.oid = i.inhrelid
@@ -60,11 +66,13 @@ const PARTS: &str = "
 )
 SELECT t.root, t.oid, t.relkind::text AS sort, format('%I.%I', n.nspname, c.relname) AS sql_name,
        c.relfilenode AS file_node, c.reltuples::float8 AS tuples, c.relpages AS pages,
-       coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int8 AS blocks,
-       CASE WHEN c.relkind = 'f' THEN 0 ELSE coalesce(pg_table_size(c.oid), 0) END AS bytes,
-       p.filter
+       CASE WHEN c.oid NOT IN (SELECT l.oid FROM locked l)
+            THEN coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int8 END AS blocks,
+       CASE WHEN c.relkind <> 'f' AND c.oid NOT IN (SELECT l.oid FROM locked l)
+            THEN coalesce(pg_table_size(c.oid), 0) ELSE 0 END AS bytes,
+       p.filter, p.is_filtered
 FROM tree t
-JOIN published p ON p.oid = t.root
+JOIN filters p ON p.oid = t.root
 JOIN pg_class c ON c.oid = t.oid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE t.relkind <> 'p'
@@ -88,19 +96,13 @@ pub(super) async fn read(shared: &Shared, publication: &str) -> Result<Vec<CopyT
                 rows_estimate: 0,
                 bytes: 0,
                 row_filter: None,
+                is_locked: false,
             }
         })
         .collect();
     let by_oid: HashMap<u32, usize> =
         tables.iter().enumerate().map(|(index, table)| (table.relation.oid, index)).collect();
-    let filter = if version >= ROW_FILTERS_SINCE { "t.rowfilter" } else { "NULL::text" };
-    let query = format!(
-        "WITH RECURSIVE published AS (
-            SELECT c.oid, c.relkind, {filter} AS filter FROM pg_publication_tables t
-            JOIN pg_namespace n ON n.nspname = t.schemaname
-            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-            WHERE t.pubname = $1){PARTS}"
-    );
+    let query = format!("WITH RECURSIVE {}{LOCKED}{PARTS}", catalog::published_tables(version));
     let rows = shared.leader.query_typed(&query, &[(&publication, Type::TEXT)]).await;
     for row in rows.map_err(|error| SourceError::of_sql(&doing, &error))? {
         let root: u32 = column(&row, "root", &doing)?;
@@ -112,15 +114,17 @@ pub(super) async fn read(shared: &Shared, publication: &str) -> Result<Vec<CopyT
                 "partition" => sql_name, "table" => table.relation.qualified_name());
             continue;
         }
-        let blocks: i64 = column(&row, "blocks", &doing)?;
-        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let blocks: Option<i64> = column(&row, "blocks", &doing)?;
+        table.row_filter = column(&row, "filter", &doing)?;
+        table.is_locked |=
+            blocks.is_none() || table.row_filter.is_none() && column::<bool>(&row, "is_filtered", &doing)?;
+        let blocks = u32::try_from(blocks.unwrap_or(0)).unwrap_or(u32::MAX);
         let bytes: i64 = column(&row, "bytes", &doing)?;
         let (tuples, pages): (f64, i32) = (column(&row, "tuples", &doing)?, column(&row, "pages", &doing)?);
         if tuples > 0.0 && pages > 0 {
             table.rows_estimate += (tuples * f64::from(blocks) / f64::from(pages)) as u64;
         }
         table.bytes += bytes.unsigned_abs();
-        table.row_filter = column(&row, "filter", &doing)?;
         let (oid, file_node) = (column(&row, "oid", &doing)?, column(&row, "file_node", &doing)?);
         table.parts.push(CopyPart { oid, sql_name, blocks, file_node });
     }

@@ -81,6 +81,12 @@ impl CopyWorker {
         blocks: Range<u32>,
         changed_since: Option<u64>,
     ) -> Result<(), SourceError> {
+        if table.is_locked {
+            return Err(SourceError::busy(format!(
+                "copying table {}: {LOCKED_BY}",
+                table.relation.qualified_name()
+            )));
+        }
         let number = part;
         let part = table.parts.get(number).ok_or_else(|| {
             SourceError::halt(format!("table {} has no part {number} to copy", table.relation))
@@ -369,16 +375,16 @@ fn altered(part: &CopyPart) -> SourceError {
     ))
 }
 
+const LOCKED_BY: &str = "a session has it locked, and `SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle' ORDER \
+    BY xact_start` shows the oldest";
+
 /// Of a statement about the table that was not run.
 fn refused(doing: &str, part: &CopyPart, error: CommandError) -> SourceError {
     let CommandError::Server(error) = error else { return error.into_source_error(doing) };
     match error.code.as_str() {
         // No such table, schema or column: dropped or renamed; or something else has the name now.
         "42P01" | "3F000" | "42703" | "42809" => altered(part),
-        "55P03" => SourceError::busy(format!(
-            "{doing}: {error}; a session has it locked, and `SELECT pid, query FROM pg_stat_activity WHERE state <> \
-             'idle' ORDER BY xact_start` shows the oldest"
-        )),
+        "55P03" => SourceError::busy(format!("{doing}: {error}; {LOCKED_BY}")),
         "42501" => of_right(doing, part, &error),
         _ => SourceError::of_server(doing, &error),
     }

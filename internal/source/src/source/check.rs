@@ -49,11 +49,12 @@ impl Source {
             let unreadable = unreadable(&self.sql, &tables).await.map_err(at("source tables"))?;
             items.extend(unreadable.into_iter().map(|text| CheckItem::fail("source table", text)));
         }
-        let partitions = partitions_of_other_identity(&self.sql, &self.config.publication)
+        let name = &self.config.publication;
+        let partitions = partitions_of_other_identity(&self.sql, name, server.version_num)
             .await
             .map_err(at("source tables"))?;
         let apart =
-            apart_from_their_roots(&self.sql, &self.config.publication).await.map_err(at("source tables"))?;
+            apart_from_their_roots(&self.sql, name, server.version_num).await.map_err(at("source tables"))?;
         let warnings = partitions.iter().chain(&apart);
         items.extend(warnings.map(|text| CheckItem::ok("source table", format!("warning: {text}"))));
         Ok(())
