@@ -526,6 +526,12 @@ async fn begin(
         }
         // The rows were computed anew in between: what is to follow the copy may be older than that.
         Plan::Resume(_) | Plan::Again { .. } if has_changed => (None, true),
+        // Beside what has it copied over, other values were computed anew, perhaps: changes from before that are not to follow.
+        Plan::Over { storage: None, .. }
+            if shared.storages.are_known_written(oid, &sinks, &table.storage) =>
+        {
+            (None, true)
+        }
         Plan::Over { storage, shape, .. } => {
             let is_another = shape.is_some_and(|then| !then.is_same_shape(&table.relation));
             let has_changed = |then: &Storage| table.storage.change_since(then) != StorageChange::None;

@@ -59,6 +59,14 @@ impl Storages {
         of_sinks.into_iter().any(|(_, before)| attnums.iter().any(|attnum| is_written(before, attnum)))
     }
 
+    /// Whether any attribute that was there when one of the sinks was told was written since, and is there still.
+    pub(crate) fn are_known_written(&self, oid: u32, sinks: &[usize], now: &Storage) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_sinks = known.get(&oid).into_iter().flatten().filter(|(sink, _)| sinks.contains(sink));
+        let is_written = |(attnum, xid): &(i16, u32)| now.written_by(*attnum).is_some_and(|now| now != *xid);
+        of_sinks.into_iter().any(|(_, before)| before.attributes.iter().any(is_written))
+    }
+
     /// What has become of a table, for the sinks that take it.
     pub(crate) fn compare(&self, oid: u32, sinks: &[usize], now: &Storage) -> Verdict {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -241,7 +241,6 @@ pub fn key_text_is_identity(columns: &[Column], nondeterministic: &[String]) -> 
                     | oid::OID
                     | oid::TEXT
                     | oid::VARCHAR
-                    | oid::BPCHAR
                     | oid::DATE
                     | oid::TIME
                     | oid::TIMESTAMP
@@ -253,7 +252,10 @@ pub fn key_text_is_identity(columns: &[Column], nondeterministic: &[String]) -> 
             ),
             ColumnKind::Array { .. } | ColumnKind::Other => false,
         };
-        by_type && !nondeterministic.contains(&column.name)
+        // Blanks at the end do not count, and only a length has all of them there.
+        let is_padded = column.base_type_oid == oid::BPCHAR && column.type_modifier >= 0;
+        (by_type || is_padded && column.kind == ColumnKind::Scalar)
+            && !nondeterministic.contains(&column.name)
     })
 }
 

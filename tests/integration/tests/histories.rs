@@ -184,15 +184,15 @@ async fn what_changed_while_the_replicator_was_away_is_followed_in_a_history_by_
         let world = World::start(version);
         world.source.sql(
             "shop",
-            "CREATE TABLE t (id int PRIMARY KEY, n int, v text); INSERT INTO t SELECT n, n, 'v' FROM generate_series(1, 20) n",
+            "CREATE TABLE t (id int PRIMARY KEY, n numeric(5,2), v text); INSERT INTO t SELECT n, n, 'v' FROM generate_series(1, 20) n",
         );
         let mut replicator = start(&world);
         wait_for_copy(&replicator);
         stop(&mut replicator, SOON);
         world.source.sql(
             "shop",
-            "UPDATE t SET v = 'w' WHERE id = 1; ALTER TABLE t ADD COLUMN d int DEFAULT 7, ALTER n TYPE bigint; ALTER TABLE t RENAME v TO w;
-             INSERT INTO t VALUES (101, 5000000000, 'w', 8); ALTER TABLE t DROP COLUMN w; INSERT INTO t VALUES (102, 6000000000, 9)",
+            "UPDATE t SET v = 'w' WHERE id = 1; ALTER TABLE t ADD COLUMN d int DEFAULT 7, ALTER n TYPE numeric(20,2); ALTER TABLE t RENAME v TO w;
+             INSERT INTO t VALUES (101, 5000000000.25, 'w', 8); ALTER TABLE t DROP COLUMN w; INSERT INTO t VALUES (102, 6000000000, 9)",
         );
         for _ in 0..2 {
             let mut replicator = start(&world);
@@ -207,7 +207,7 @@ async fn what_changed_while_the_replicator_was_away_is_followed_in_a_history_by_
         ));
         assert_eq!(columns.trim(), "['d','id','n','w']");
         let inserted = value_in_history(&world, "t", "(n, w, d)", "_op = 'insert' AND id = 101");
-        assert_eq!(inserted, "(5000000000,'w',8)");
+        assert_eq!(inserted, "(5000000000.25,'w',8)");
         assert_eq!(value_in_history(&world, "t", "(n, w, d)", "_op = 'update' AND id = 1"), "(1,'w',7)");
     }
 }

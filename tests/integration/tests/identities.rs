@@ -1,7 +1,8 @@
 //! By what rows are told apart: each way, into all three sinks.
 
 use replicator_harness::{Config, PgVersion, Replicator, Rows, assert_same_rows, source_columns};
-use replicator_integration::{Described, Table, World, assert_archive_folds_to, drain, stream};
+use replicator_integration::{Described, Sinks, Table, World, assert_archive_folds_to, drain, stop, stream};
+use std::time::Duration;
 
 /// A value of 20 kB that does not compress: stored out of line, and not sent when an update leaves it alone.
 const BIG: &str = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 640))";
@@ -214,5 +215,35 @@ async fn a_truncate_empties_its_tables_in_its_place_and_ids_begin_again() {
             .collect();
         let expected = [("parents", true, true), ("children", true, true), ("children", false, false)];
         assert_eq!(truncates, expected.map(|(table, cascade, restart)| (table.to_owned(), cascade, restart)));
+    }
+}
+
+/// To Postgres they are one key, and to whoever compares texts they are two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_key_gets_blanks_at_its_end_and_loses_them_stays() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE blanks (k bpchar PRIMARY KEY, v int); CREATE TABLE pairs (c char(3), k bpchar, v int, PRIMARY KEY (c, k));
+             INSERT INTO blanks SELECT 'a' || n, n FROM generate_series(1, 20) n;
+             INSERT INTO pairs SELECT n, 'a' || n, n FROM generate_series(1, 20) n",
+        );
+        let config = world.config().set_sink("copy", "shards", 4);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(Duration::from_secs(60));
+        for table in ["blanks", "pairs"] {
+            for _ in 0..5 {
+                world.source.sql(
+                    "shop",
+                    &format!(
+                        "BEGIN; UPDATE {table} SET k = k || '  '; UPDATE {table} SET k = rtrim(k); COMMIT;
+                         BEGIN; UPDATE {table} SET k = k || ' ' WHERE v % 2 = 0; UPDATE {table} SET v = v + 20 WHERE v % 4 = 0; COMMIT"
+                    ),
+                );
+            }
+        }
+        world.assert_soon_equal("blanks", Duration::from_secs(60), Sinks::Databases, |_, _| true).await;
+        stop(&mut replicator, Duration::from_secs(60));
     }
 }

@@ -592,3 +592,45 @@ async fn with_keep_or_string_a_column_whose_new_type_does_not_fit_has_the_new_va
         .await;
     }
 }
+
+/// By the time that anybody looks, the new column's default has left no trace: only that the other was written tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_changed_between_an_added_column_and_values_computed_anew_has_these() {
+    const TABLES: u32 = 6;
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        for table in 0..TABLES {
+            world.source.sql(
+                "shop",
+                &format!("CREATE TABLE t{table} (id int PRIMARY KEY, a int, v text); INSERT INTO t{table} SELECT n, n, 'v' FROM generate_series(1, 3) n"),
+            );
+        }
+        let config = world.config().set("source.catalog_interval_ms", 500);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
+        for table in 0..TABLES {
+            let statements = [
+                format!("ALTER TABLE t{table} ADD COLUMN z int DEFAULT 5"),
+                format!(
+                    "UPDATE t{table} SET a = 7 WHERE id = 1; INSERT INTO t{table} (id, a, v) VALUES (4, 8, 'w')"
+                ),
+                format!(
+                    "ALTER TABLE t{table} ALTER a TYPE int USING a * 10, ALTER v TYPE text USING v || '!'"
+                ),
+            ];
+            let together = table % 2 == 0;
+            if together {
+                world.source.sql("shop", &format!("BEGIN; {}; COMMIT", statements.join("; ")));
+            } else {
+                statements.iter().for_each(|statement| drop(world.source.sql("shop", statement)));
+            }
+        }
+        world.assert_soon_equal("computed anew", SOON, Sinks::Databases, |_, _| true).await;
+        // What came before is not handed on late either.
+        world.source.sql("shop", "UPDATE t0 SET a = a + 1; UPDATE t1 SET a = a + 1");
+        std::thread::sleep(Duration::from_secs(1));
+        world.assert_soon_equal("afterwards", SOON, Sinks::Databases, |_, _| true).await;
+        stop(&mut replicator, SOON);
+    }
+}

@@ -194,10 +194,20 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// The columns, and their types in the target.
+    /// The columns that the target can have, and their types there.
     fn all(&self) -> impl Iterator<Item = (&GeneratedColumn, &str)> {
-        let columns = self.columns.iter().enumerate();
+        let columns = self.columns.iter().enumerate().filter(|(index, _)| !self.becomes_text(*index));
         columns.map(|(index, wanted)| (wanted, self.types.sql(index, &wanted.column)))
+    }
+
+    /// Columns whose expression would be computed as a text, which may be another value than the text of what it is.
+    fn as_texts(&self) -> impl Iterator<Item = &GeneratedColumn> {
+        let columns = self.columns.iter().enumerate().filter(|(index, _)| self.becomes_text(*index));
+        columns.map(|(_, wanted)| wanted)
+    }
+
+    fn becomes_text(&self, index: usize) -> bool {
+        self.types.stand_in(index).is_some_and(|stand_in| stand_in.starts_with(TEXT))
     }
 
     fn column(&self, attnum: i16) -> Option<&GeneratedColumn> {
@@ -285,6 +295,10 @@ async fn change(
         !is_taken(name) && kept.iter().all(|known| known.attnum != *attnum)
     };
     let missing: Vec<_> = wanted.all().filter(is_missing).collect();
+    for generated in wanted.as_texts() {
+        let reason = format!("the target has nothing of type {} but its text", generated.column.type_sql);
+        refused.push(Refusal { attnum: generated.column.attnum, reason });
+    }
     let begun = Instant::now();
     // Together they write the table anew once.
     let are_added = missing.len() > 1 && table.add(&missing).await?.is_ok();
@@ -341,6 +355,9 @@ pub(crate) async fn create(
     let types = Types::look_up(hand.client, &alone(hand.relation.oid, columns)).await?;
     let is_virtual_known = check::server_version(hand.client).await.map_err(failed)? >= VIRTUAL_SINCE;
     let wanted = Wanted { columns, dropped: &[], types: &types };
+    if wanted.as_texts().next().is_some() {
+        return Ok(None);
+    }
     let computed = wanted
         .all()
         .map(|(wanted, type_sql)| (wanted.column.attnum, definition(wanted, type_sql, is_virtual_known)));

@@ -135,17 +135,24 @@ impl Target {
                     self.same_key()
                 )
             }
+            // Without a join of the two, which the session's settings would have done by nested loops: rows that are wanted
+            // are found by a hashed subplan, and counted among those that are there.
             Query::DeleteSame => {
                 let (staged, there) = (self.whole_row("s"), self.whole_row("r"));
                 format!(
-                    "WITH wanted AS MATERIALIZED ( \
-                       SELECT {staged} AS row, pg_catalog.count(*) AS times FROM {} AS s GROUP BY 1) \
+                    "WITH wanted AS MATERIALIZED (SELECT {staged} AS row FROM {} AS s) \
                      DELETE FROM {table} AS t USING ( \
                        SELECT n.part, n.place FROM ( \
-                         SELECT a.part, a.place, a.row, pg_catalog.row_number() OVER (PARTITION BY a.row) AS number \
-                         FROM (SELECT r.tableoid AS part, r.ctid AS place, {there} AS row FROM {table} AS r) AS a \
-                         WHERE a.row IN (SELECT w.row FROM wanted AS w)) AS n \
-                       JOIN wanted AS w ON w.row = n.row WHERE n.number <= w.times) AS that \
+                         SELECT a.part, a.place, \
+                                pg_catalog.row_number() OVER (PARTITION BY a.row, a.place IS NULL) AS number, \
+                                pg_catalog.count(*) FILTER (WHERE a.place IS NULL) OVER (PARTITION BY a.row) AS times \
+                         FROM (SELECT o.part, o.place, o.row \
+                               FROM (SELECT r.tableoid AS part, r.ctid AS place, {there} AS row FROM {table} AS r \
+                                     OFFSET 0) AS o \
+                               WHERE (o.row IN (SELECT w.row FROM wanted AS w)) IS TRUE \
+                               UNION ALL SELECT NULL::pg_catalog.oid, NULL::pg_catalog.tid, w.row FROM wanted AS w) AS a) \
+                         AS n \
+                       WHERE n.place IS NOT NULL AND n.number <= n.times) AS that \
                      WHERE {IS_THAT_ROW}",
                     self.stage(Stage::Rows)
                 )
