@@ -256,6 +256,12 @@ impl Planner<'_> {
             ))
             .of_table(change.relation.oid));
         }
+        if change.op == Op::Update && !change.key_changed && change.unresolved && !target.has_room_for_mask()
+        {
+            self.close()?;
+            self.plan.steps.push(Step::MoveRow(Arc::clone(target), index));
+            return Ok(());
+        }
         let is_catch_up = self.batch.phase() == Phase::CatchUp;
         if change.op == Op::Update && change.key_changed && change.unresolved {
             self.close()?;

@@ -4,7 +4,8 @@
 //!   find the row by, and there may be several like it: exactly one of them is touched (a multiset loses one).
 //!   Each reads the table until it meets the row, so many at once go another way, see `multiset`.
 //! - An update that changes the key of a row and leaves columns that only the target has: set what is known
-//!   where the old key is.
+//!   where the old key is. So it goes with any update that leaves some in a table of as many columns as there can be:
+//!   what tells which would be one more.
 
 use crate::failure::Failure;
 use crate::plan::bad_value;
@@ -99,15 +100,15 @@ pub(crate) async fn keyless(
     execute(session, &statement, &texts, target, change).await
 }
 
-/// Applies an update that moves a row to another key. Returns how many rows it found, 0 or 1.
+/// Applies an update of one row, which it moves to another key if that is another. Returns how many rows it found, 0 or 1.
 pub(crate) async fn move_row(
     session: &mut Session,
     target: &Target,
     change: &Change<'_>,
 ) -> Result<u64, Failure> {
     match change.old_key_values() {
-        Some(key) => update(session, target, change, key).await,
-        None => Ok(0),
+        Some(key) if change.key_changed => update(session, target, change, key).await,
+        _ => update(session, target, change, change.key_values()).await,
     }
 }
 

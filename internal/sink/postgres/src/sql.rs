@@ -74,6 +74,13 @@ impl Target {
         format!("pg_temp.replicator_{}_{of}", self.id)
     }
 
+    /// Whether [`Stage::Partials`] can have a column more than the table: `MaxHeapAttributeNumber` of
+    /// `src/include/access/htup_details.h`.
+    pub(crate) fn has_room_for_mask(&self) -> bool {
+        const COLUMNS_MAX: usize = 1600;
+        self.columns.len() < COLUMNS_MAX
+    }
+
     /// Makes a staging table. Not ON COMMIT DELETE ROWS: that empties every such table of the session at every
     /// commit, at half a millisecond each.
     pub(crate) fn create_stage(&self, stage: Stage) -> String {
