@@ -723,7 +723,10 @@ impl Manager {
             let gone = |oid: &u32| !tables.iter().any(|table| table.oid == *oid);
             let gone: Vec<u32> = self.altering.keys().copied().filter(gone).collect();
             for oid in gone {
+                warn!(self.shared.logger, "a table is not published any more, and sinks need not follow it; what waited of it is \
+                    in no sink that holds its rows"; "table" => self.name(oid));
                 self.stop_altering(oid);
+                self.tables.remove(&oid);
                 let _ = self.shared.pipeline.send(Input::Forget(oid));
             }
         }

@@ -528,7 +528,7 @@ async fn begin(
         Plan::Resume(_) | Plan::Again { .. } if has_changed => (None, true),
         // Beside what has it copied over, other values were computed anew, perhaps: changes from before that are not to follow.
         Plan::Over { storage: None, .. }
-            if shared.storages.are_known_written(oid, &sinks, &table.storage) =>
+            if shared.storages.may_be_more_than_added(oid, &sinks, &table.storage, &table.relation) =>
         {
             (None, true)
         }

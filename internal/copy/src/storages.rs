@@ -4,7 +4,7 @@
 //! partitions came or went. Each sink keeps it, so that none misses what happened while it was away.
 
 use replicator_sink::{Sink, SinkError};
-use replicator_types::{Leaf, Storage, StorageChange};
+use replicator_types::{Leaf, Relation, Storage, StorageChange};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,12 +59,32 @@ impl Storages {
         of_sinks.into_iter().any(|(_, before)| attnums.iter().any(|attnum| is_written(before, attnum)))
     }
 
-    /// Whether any attribute that was there when one of the sinks was told was written since, and is there still.
-    pub(crate) fn are_known_written(&self, oid: u32, sinks: &[usize], now: &Storage) -> bool {
+    /// Of a table to which a column was added that had its rows written anew: whether they may have been changed in another
+    /// way besides, since one of the sinks was told. By what it is published, or how values of its types are written; by a
+    /// column that was there before and was written; by a new one that has a constant, which writes no rows anew. Below a
+    /// root, whose columns tell less, by any file that is another.
+    pub(crate) fn may_be_more_than_added(
+        &self,
+        oid: u32,
+        sinks: &[usize],
+        now: &Storage,
+        relation: &Relation,
+    ) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let of_sinks = known.get(&oid).into_iter().flatten().filter(|(sink, _)| sinks.contains(sink));
         let is_written = |(attnum, xid): &(i16, u32)| now.written_by(*attnum).is_some_and(|now| now != *xid);
-        of_sinks.into_iter().any(|(_, before)| before.attributes.iter().any(is_written))
+        let is_constant = |before: &Storage| {
+            relation.columns.iter().any(|column| {
+                let is_new = before.written_by(column.attnum).is_none();
+                is_new && column.default_sql.is_some() && column.missing_text.is_none()
+            })
+        };
+        of_sinks.into_iter().any(|(_, before)| {
+            let but_for_files = Storage { leaves: before.leaves.clone(), ..now.clone() };
+            before.attributes.iter().any(is_written)
+                || but_for_files.change_since(before) != StorageChange::None
+                || if now.is_partitioned { !has_same_files(before, now) } else { is_constant(before) }
+        })
     }
 
     /// What has become of a table, for the sinks that take it.
@@ -84,6 +104,17 @@ impl Storages {
         }
         verdict
     }
+}
+
+/// Whether the rows lie in the same partitions and files.
+fn has_same_files(before: &Storage, now: &Storage) -> bool {
+    let files = |of: &Storage| {
+        let mut files: Vec<_> =
+            of.leaves.iter().map(|leaf| (leaf.oid, leaf.file_node, leaf.joined_by)).collect();
+        files.sort_unstable();
+        files
+    };
+    files(before) == files(now)
 }
 
 /// The note of it.

@@ -51,8 +51,12 @@ pub(crate) struct Waiting {
     pub(crate) told: Option<Arc<Relation>>,
     /// Whether its changes follow by themselves: no copy brings what sinks have to be told.
     pub(crate) follows: bool,
-    /// Whether what was handed out last is older than rows of the copy.
-    is_older: bool,
+    /// Where copied rows stand.
+    marks: Vec<Lsn>,
+    /// Of what was handed out last.
+    handed_out: Lsn,
+    /// Whether the table is not published any more: only logs get what waits.
+    pub(crate) leaves: bool,
 }
 
 /// What waited.
@@ -100,13 +104,16 @@ impl Waiting {
             group: None,
             told: None,
             follows: false,
-            is_older: false,
+            marks: Vec::new(),
+            handed_out: Lsn::ZERO,
+            leaves: false,
         }
     }
 
     /// The copy stands at this snapshot, and makes right what was in doubt before. Returns whether what comes behind it is.
     pub(crate) fn copied_at(&mut self, snapshot: Lsn) -> bool {
         self.snapshot = Some(snapshot);
+        self.marks.push(snapshot);
         self.is_doubtful = self.guessed_at.is_some_and(|at| at.commit_lsn >= snapshot);
         self.is_doubtful
     }
@@ -148,6 +155,7 @@ impl Waiting {
     /// Copied rows are as new as this snapshot, if not newer.
     pub(crate) fn copied_until(&mut self, snapshot: Lsn) {
         self.until = self.until.max(snapshot);
+        self.marks.push(snapshot);
     }
 
     /// What the stream has to have passed before anything is handed on.
@@ -177,7 +185,7 @@ impl Waiting {
     }
 
     fn is_copied_before(&self, commit_lsn: Lsn) -> bool {
-        self.snapshot.is_some_and(|snapshot| commit_lsn < snapshot)
+        self.leaves || self.snapshot.is_some_and(|snapshot| commit_lsn < snapshot)
     }
 
     pub(crate) fn push_row(
@@ -292,8 +300,9 @@ impl Waiting {
             if is_in_copy {
                 waited.to = To::WaitingLogs;
             }
-            let is_older = waited.transaction.commit_lsn < self.until();
-            waited.is_first_behind_copy = std::mem::replace(&mut self.is_older, is_older) && !is_older;
+            let commit_lsn = waited.transaction.commit_lsn;
+            let before = std::mem::replace(&mut self.handed_out, commit_lsn);
+            waited.is_first_behind_copy = self.marks.iter().any(|mark| before < *mark && *mark <= commit_lsn);
             if take(waited)?.is_break() {
                 return Ok(true);
             }

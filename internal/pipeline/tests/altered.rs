@@ -217,7 +217,7 @@ fn of_a_table_that_is_not_published_any_more_a_history_gets_what_has_waited() {
         run.pipeline.release_some(Instant::now()).unwrap();
     }
     let of_t = ["~ insert t 10+0 1,NULL", "~| schema t 20+0 k,v,w", "~ insert t 20+0 2,NULL,w"];
-    assert_eq!(run.lines(HISTORY), of_t);
+    assert_eq!(run.lines(HISTORY), of_t, "each version before its changes");
     assert!(run.lines(STATE).is_empty());
     assert_eq!((run.watermark(), run.pipeline.waiting()), (8, 1), "that is not durable");
     run.durable();
@@ -339,4 +339,27 @@ fn what_was_made_before_a_table_was_apart_goes_to_logs_alone_when_it_comes_again
     assert_eq!(run.told(), ["altered t from 2 columns to 3", "to alter t to 3 columns at 20+1"]);
     run.release(T);
     assert_eq!(run.lines(STATE), ["~ insert t 20+1 3,NULL,w"]);
+}
+
+#[test]
+fn what_a_history_was_handed_before_its_table_left_the_publication_is_not_acknowledged_before_it_is_durable()
+{
+    let mut run = begun_with_history(Standing::Live { from: Position::ZERO });
+    run.feed(wide_t(Wire::new().begin(20)).insert(T, &[Some("2"), None, Some("w")]).commit(20));
+    run.feed(t(Wire::new().begin(30)).insert(T, &[Some("3"), None]).commit(30));
+    run.durable();
+    run.release(T);
+    assert_eq!(run.lines(HISTORY), ["~ insert t 20+0 2,NULL,w"], "and the next version is to be followed");
+    let handed = std::mem::take(&mut run.handed);
+    run.pipeline.forget(T);
+    while run.pipeline.is_releasing() {
+        run.pipeline.release_some(Instant::now()).unwrap();
+    }
+    assert_eq!(run.lines(HISTORY), ["~| schema t 30+0 k,v", "~ insert t 30+0 3,NULL"]);
+    run.durable();
+    assert!(run.told().iter().all(|told| told.starts_with("altered") || told.starts_with("to alter t to 3")));
+    assert_eq!(run.watermark(), 18, "before what is not durable");
+    handed.into_iter().for_each(|handed| run.pipeline.durable(handed.transactions));
+    run.told();
+    assert_eq!((run.watermark(), run.pipeline.waiting()), (38, 0));
 }

@@ -13,7 +13,7 @@ mod world;
 pub use archive_state::{Described, assert_archive_folds_to, described_events, fold};
 pub use evolution::Evolution;
 pub use history::{changes_in_history, history_database, history_is_as_archive, with_history};
-pub use progress::{stop, stream, wait_for_copy, wait_for_stream};
+pub use progress::{stop, stream, wait_for_copy, wait_for_stream, wait_until_caught_up};
 pub use published::{Published, Sinks, published};
 pub use supervisor::Supervisor;
 pub use world::{Table, World, drain, resync};

@@ -19,6 +19,19 @@ pub fn wait_for_copy(replicator: &Replicator) {
     });
 }
 
+/// Waits until what was copied has also caught up with the stream: from then on it is not copied again behind a crash.
+///
+/// # Panics
+/// When that takes minutes.
+pub fn wait_until_caught_up(replicator: &Replicator) {
+    wait_for_copy(replicator);
+    eventually_blocking(SOON, "catching up", || {
+        let said = replicator.stderr();
+        let times = |what: &str| said.matches(what).count();
+        if times("table caught up with the stream") >= times("table copied") { Ok(()) } else { Err(said) }
+    });
+}
+
 /// Has the process stop in order.
 ///
 /// # Panics

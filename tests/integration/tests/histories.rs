@@ -3,7 +3,7 @@
 
 use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
 use replicator_integration::{
-    Sinks, World, history_database, history_is_as_archive, stop, wait_for_copy, with_history,
+    Sinks, World, history_database, history_is_as_archive, stop, wait_until_caught_up, with_history,
 };
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn a_change_of_schema_that_takes_a_history_long_holds_up_only_its_table_th
              INSERT INTO other SELECT n, n FROM generate_series(1, 100) n",
         );
         let mut replicator = start(&world);
-        wait_for_copy(&replicator);
+        wait_until_caught_up(&replicator);
         world.source.sql(
             "shop",
             "UPDATE altered SET v = 'w' WHERE id < 10; UPDATE rewritten SET n = 0 WHERE id < 10",
@@ -113,7 +113,7 @@ async fn changes_from_before_a_copy_keep_in_a_history_what_the_table_has_no_room
              CREATE PUBLICATION replicator FOR TABLE t, other",
         );
         let mut replicator = start(&world);
-        wait_for_copy(&replicator);
+        wait_until_caught_up(&replicator);
         world.source.sql("shop", "ALTER PUBLICATION replicator DROP TABLE t");
         replicator.wait_for_line("not published any more", SOON);
         stop(&mut replicator, SOON);
@@ -152,7 +152,7 @@ async fn an_update_that_leaves_a_large_value_alone_while_its_table_is_copied_has
              CREATE TABLE other (id int PRIMARY KEY); CREATE PUBLICATION replicator FOR TABLE other",
         );
         let mut replicator = start(&world);
-        wait_for_copy(&replicator);
+        wait_until_caught_up(&replicator);
         // The copy waits for a lock in another sink.
         world.target.sql("copy", "CREATE TABLE t (id int PRIMARY KEY, n int, big text)");
         let mut reader = world.target.client("copy").await;
@@ -187,7 +187,7 @@ async fn what_changed_while_the_replicator_was_away_is_followed_in_a_history_by_
             "CREATE TABLE t (id int PRIMARY KEY, n numeric(5,2), v text); INSERT INTO t SELECT n, n, 'v' FROM generate_series(1, 20) n",
         );
         let mut replicator = start(&world);
-        wait_for_copy(&replicator);
+        wait_until_caught_up(&replicator);
         stop(&mut replicator, SOON);
         world.source.sql(
             "shop",

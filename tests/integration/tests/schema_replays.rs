@@ -1,7 +1,7 @@
 //! Changes of a table's schema that are met again, or late: within a transaction, in a replay, after an absence.
 
-use replicator_harness::{PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Evolution, Sinks, Supervisor, World, stop};
+use replicator_harness::{PgVersion, Replicator};
+use replicator_integration::{Evolution, Sinks, Supervisor, World, stop, wait_until_caught_up};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -155,11 +155,7 @@ async fn behind_a_crash_changes_of_schema_are_met_again_in_the_stream_and_nothin
         let mut replicator = Replicator::spawn(&config, &[]);
         replicator.wait_until_ready(SOON);
         world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
-        // Before that is noted, the copy goes on behind a crash.
-        eventually_blocking(SOON, "the end of the copy", || {
-            let said = replicator.stderr();
-            if said.contains("table caught up with the stream") { Ok(()) } else { Err(said) }
-        });
+        wait_until_caught_up(&replicator);
         let copied = |replicator: &Replicator| replicator.metrics().sum("replicator_copy_rows_total", &[]);
         assert_eq!(copied(&replicator), Some(20.0), "the rows that were there");
         // At once, so that the kill falls where it falls; and all at once, while nobody reads.

@@ -2,7 +2,7 @@
 //! waits, also across `kill -9`, and nothing of it is lost.
 
 use replicator_harness::{Config, PgVersion, Replicator, eventually_blocking};
-use replicator_integration::{Sinks, World, resync, stop, wait_for_copy};
+use replicator_integration::{Sinks, World, resync, stop, wait_for_copy, wait_until_caught_up};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -244,7 +244,7 @@ async fn a_table_without_a_key_waits_alone_too_and_is_copied_only_if_the_process
             );
         };
         let mut replicator = begin();
-        wait_for_copy(&replicator);
+        wait_until_caught_up(&replicator);
         change(1);
         world.assert_soon_equal("before", SOON, Sinks::WithoutClickHouse, |_, _| true).await;
         let mut reader = world.target.client("copy").await;

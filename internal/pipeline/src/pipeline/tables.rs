@@ -636,18 +636,28 @@ impl Pipeline {
         self.forget_left_out(oid);
         self.tables.standings.remove(&oid);
         self.tables.to_hold.retain(|(of, _)| *of != oid);
-        self.tables.groups.retain(|_, pending| !pending.is_about_what_waits_of(oid));
-        let Some(mut waiting) = self.tables.waiting.remove(&oid) else { return };
+        let waiting = self.tables.waiting.remove(&oid);
+        // What was handed on before, and is perhaps not durable.
+        let before: Vec<TxnId> =
+            self.tables.groups.extract_if(|_, of| of.is_about_what_waits_of(oid)).map(|(id, _)| id).collect();
+        let Some(mut waiting) = waiting else { return };
         self.tables.releasing.retain(|releasing| *releasing != oid);
-        if let Some(group) = waiting.group.take() {
+        if waiting.has(|target| self.dispatcher.has_waiting_logs(target)) {
+            for group in before {
+                if let Some(hold) = waiting.hold {
+                    self.accounts.hold(hold);
+                    self.tables.left.insert(group, (oid, Some(hold)));
+                }
+            }
+            waiting.leaves = true;
+            self.tables.leaving.push_back((oid, waiting));
+            return;
+        }
+        if let Some(group) = waiting.group {
             self.dispatcher.cut_catch_up();
             self.accounts.seal_group(group);
         }
-        if waiting.has(|target| self.dispatcher.has_waiting_logs(target)) {
-            // For whoever holds the table's state it is as if all of that were in a copy.
-            waiting.copied_at(Lsn::MAX);
-            self.tables.leaving.push_back((oid, waiting));
-        } else if let Some(hold) = waiting.hold {
+        if let Some(hold) = waiting.hold {
             self.accounts.let_go(hold);
         }
     }
@@ -656,6 +666,12 @@ impl Pipeline {
     fn leave_some(&mut self, oid: u32, mut waiting: Waiting, now: Instant) -> Result<(), PipelineError> {
         self.hands_on(oid);
         let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
+        if let Some(told) = waiting.told.take() {
+            // Whether sinks have followed that nobody knows any more.
+            let (target, meta) = (self.dispatcher.target(&told), self.meta_of_group(group));
+            let meta = TransactionMeta { commit_lsn: told.since, ..meta };
+            self.dispatcher.schema(&mut self.accounts, &meta, &target, To::WaitingLogs, 0, now);
+        }
         let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
         let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
             hand_on(dispatcher, accounts, &waited, now)?;
@@ -842,7 +858,9 @@ impl Pipeline {
     /// they may make tables wait.
     pub fn waiting(&self) -> usize {
         let tables = &self.tables;
-        tables.waiting.len() + tables.holds.len() + tables.requests + tables.leaving.len() + tables.left.len()
+        let to_be_held = tables.to_hold.iter().filter(|(_, at)| *at <= self.passed).count();
+        let left = tables.leaving.len() + tables.left.len() + to_be_held;
+        tables.waiting.len() + tables.holds.len() + tables.requests + left
     }
 
     /// Whether a run could go on without a sink that refuses a change of that table.

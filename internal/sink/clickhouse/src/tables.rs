@@ -324,6 +324,10 @@ impl Tables {
             Some(record) if mark <= record.mark => {
                 let mut place = record.place();
                 self.ensure_database(&mut *self.known().await, &place.database).await?;
+                if !self.layout.is_mirror() && mark > Mark::default() {
+                    // What an earlier process sent, and comes late, would change what is seen now.
+                    self.client.end_long(relation.oid).await?;
+                }
                 let mut found = look(&self.client, &place, self.system()).await?;
                 if found.table.is_none()
                     && let Some(moved) = self.moved(relation, record).await?

@@ -17,7 +17,8 @@ pub(crate) const SERVER_VERSION_MIN: i32 = 120_000;
 /// - nothing found by a path that somebody else sets,
 /// - `Ok` means on disk,
 /// - a batch may take as long as it takes,
-/// - plans whose cost is a batch's and not a table's: rows are reached by the index over the key.
+/// - plans whose cost is a batch's and not a table's: rows are reached by the index over the key,
+/// - room for a batch's rows in a hash table.
 const SETTINGS: &str = "
     SELECT pg_catalog.set_config(s.name, v.value, false)
       FROM (VALUES ('client_encoding', 'UTF8'), ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'),
@@ -29,7 +30,7 @@ const SETTINGS: &str = "
                    ('default_transaction_isolation', 'read committed'),
                    ('default_transaction_read_only', 'off'),
                    ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_seqscan', 'off'),
-                   ('jit', 'off')) AS v(name, value)
+                   ('work_mem', '64MB'), ('jit', 'off')) AS v(name, value)
       JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = v.name";
 
 /// Makes sessions in the target.
