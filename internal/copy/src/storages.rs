@@ -60,9 +60,9 @@ impl Storages {
     }
 
     /// Of a table to which a column was added that had its rows written anew: whether they may have been changed in another
-    /// way besides, since one of the sinks was told. By what it is published, or how values of its types are written; by a
-    /// column that was there before and was written; by a new one that has a constant, which writes no rows anew. Below a
-    /// root, whose columns tell less, by any file that is another.
+    /// way besides, since one of the sinks was told. By what it is published, or how values of its types are written. And if
+    /// its file is another: by a column that was there before and was written, or by a new one that has a constant, which
+    /// writes no rows anew; below a root, whose columns tell less, in any case.
     pub(crate) fn may_be_more_than_added(
         &self,
         oid: u32,
@@ -81,9 +81,10 @@ impl Storages {
         };
         of_sinks.into_iter().any(|(_, before)| {
             let but_for_files = Storage { leaves: before.leaves.clone(), ..now.clone() };
-            before.attributes.iter().any(is_written)
-                || but_for_files.change_since(before) != StorageChange::None
-                || if now.is_partitioned { !has_same_files(before, now) } else { is_constant(before) }
+            let is_added_alone =
+                || !now.is_partitioned && !before.attributes.iter().any(is_written) && !is_constant(before);
+            but_for_files.change_since(before) != StorageChange::None
+                || !has_same_files(before, now) && !is_added_alone()
         })
     }
 

@@ -52,6 +52,7 @@ async fn rows_from_before_the_stream_arrive_in_every_sink_while_it_goes_on() {
                  CREATE TABLE nothing (id int PRIMARY KEY, v text);
                  CREATE TABLE wide (id int PRIMARY KEY, {});
                  ALTER TABLE wide ALTER c1598 SET STORAGE EXTERNAL;
+                 CREATE TABLE wide_full (LIKE wide INCLUDING ALL); ALTER TABLE wide_full REPLICA IDENTITY FULL;
                  INSERT INTO wide (id, c1, c1598, c1599) SELECT n, n, {BIG} || n, -n FROM generate_series(1, 20) n;
                  CREATE TABLE parts (id int, region text, v text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
                  CREATE TABLE parts_a PARTITION OF parts FOR VALUES IN ('a');
@@ -82,6 +83,7 @@ async fn rows_from_before_the_stream_arrive_in_every_sink_while_it_goes_on() {
                      INSERT INTO log VALUES ({r}, 'same');
                      INSERT INTO nothing VALUES ({r}, 'v');
                      UPDATE wide SET c1 = {r}, c800 = {r}, c1599 = NULL WHERE id % 7 = {r} % 7;
+                     INSERT INTO wide_full (id, c1, c1598) VALUES ({r}, {r}, {BIG}); UPDATE wide_full SET c2 = {r} WHERE id % 3 = {r} % 3;
                      UPDATE parts SET v = 'w' || {r} WHERE id % 11 = {r} % 11;"
                 ),
             );
@@ -95,6 +97,7 @@ async fn rows_from_before_the_stream_arrive_in_every_sink_while_it_goes_on() {
                 Table { name: "log", key: &[] },
                 Table { name: "nothing", key: &["id"] },
                 Table { name: "wide", key: &["id"] },
+                Table { name: "wide_full", key: &["id"] },
                 Table { name: "busy", key: &["id"] },
                 Table { name: "parts", key: &["id", "region"] },
             ])

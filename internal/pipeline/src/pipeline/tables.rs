@@ -441,7 +441,8 @@ impl Pipeline {
         let mut to = To::All;
         if let Some(waiting) = self.tables.waiting_mut(oid) {
             // What is told between transactions a copy brings, if there is to be one.
-            let is_due = self.transaction.is_some() || waiting.follows || waiting.is_copied();
+            let is_brought = !waiting.follows && !waiting.leaves && !waiting.is_copied();
+            let is_due = self.transaction.is_some() || !is_brought;
             let position = Position { commit_lsn: meta.commit_lsn, ordinal };
             (to, _) = waiting.takes(position, false);
             if is_due && position >= waiting.from {
@@ -674,6 +675,9 @@ impl Pipeline {
         }
         let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
         let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
+            if waited.is_first_behind_copy {
+                dispatcher.cut_catch_up();
+            }
             hand_on(dispatcher, accounts, &waited, now)?;
             Ok::<_, PipelineError>(ControlFlow::Continue(()))
         })?;

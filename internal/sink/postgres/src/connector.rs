@@ -18,9 +18,10 @@ pub(crate) const SERVER_VERSION_MIN: i32 = 120_000;
 /// - `Ok` means on disk,
 /// - a batch may take as long as it takes,
 /// - plans whose cost is a batch's and not a table's: rows are reached by the index over the key,
-/// - room for a batch's rows in a hash table.
+/// - room for a batch's rows in a hash table, at least.
 const SETTINGS: &str = "
-    SELECT pg_catalog.set_config(s.name, v.value, false)
+    SELECT pg_catalog.set_config(s.name, CASE s.name WHEN 'work_mem' THEN
+               CASE WHEN s.setting::pg_catalog.int8 > 65536 THEN s.setting ELSE v.value END ELSE v.value END, false)
       FROM (VALUES ('client_encoding', 'UTF8'), ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'),
                    ('timezone', 'UTC'), ('lc_monetary', 'C'), ('bytea_output', 'hex'), ('extra_float_digits', '3'),
                    ('xmloption', 'content'), ('standard_conforming_strings', 'on'),

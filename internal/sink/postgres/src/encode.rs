@@ -151,7 +151,7 @@ fn keyed_in<W: RowWriter>(
             Outcome::Insert(row) | Outcome::Upsert(row) => {
                 folded_row(&mut upserts, batch, fold, target, key, row)?;
             }
-            Outcome::Trimmed(at) if is_catch_up => {
+            Outcome::Trimmed(at) if is_catch_up || !target.has_room_for_mask() => {
                 folded_row(&mut upserts, batch, fold, target, key, Row::Change(at))?;
             }
             Outcome::Trimmed(at) => {

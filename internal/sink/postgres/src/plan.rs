@@ -256,8 +256,8 @@ impl Planner<'_> {
             ))
             .of_table(change.relation.oid));
         }
-        if change.op == Op::Update && !change.key_changed && change.unresolved && !target.has_room_for_mask()
-        {
+        let is_partial = change.op == Op::Update && !change.key_changed && change.unresolved;
+        if is_partial && change.relation.has_key() && !target.has_room_for_mask() {
             self.close()?;
             self.plan.steps.push(Step::MoveRow(Arc::clone(target), index));
             return Ok(());
