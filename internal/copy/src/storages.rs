@@ -50,13 +50,17 @@ impl Storages {
         of_table.extend(sinks.iter().map(|sink| (*sink, storage.clone())));
     }
 
+    /// Whether that holds of what any of these sinks was told of the table.
+    fn any_known(&self, oid: u32, sinks: &[usize], test: impl Fn(&Storage) -> bool) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&oid).into_iter().flatten().any(|(sink, before)| sinks.contains(sink) && test(before))
+    }
+
     /// Whether any of these attributes was written since one of the sinks was told.
     pub(crate) fn are_written(&self, oid: u32, sinks: &[usize], now: &Storage, attnums: &[i16]) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_sinks = known.get(&oid).into_iter().flatten().filter(|(sink, _)| sinks.contains(sink));
         let is_written =
             |before: &Storage, attnum: &i16| before.written_by(*attnum) != now.written_by(*attnum);
-        of_sinks.into_iter().any(|(_, before)| attnums.iter().any(|attnum| is_written(before, attnum)))
+        self.any_known(oid, sinks, |before| attnums.iter().any(|attnum| is_written(before, attnum)))
     }
 
     /// Of a table to which a column was added that had its rows written anew: whether they may have been changed in another
@@ -70,8 +74,6 @@ impl Storages {
         now: &Storage,
         relation: &Relation,
     ) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_sinks = known.get(&oid).into_iter().flatten().filter(|(sink, _)| sinks.contains(sink));
         let is_written = |(attnum, xid): &(i16, u32)| now.written_by(*attnum).is_some_and(|now| now != *xid);
         let is_constant = |before: &Storage| {
             relation.columns.iter().any(|column| {
@@ -79,12 +81,12 @@ impl Storages {
                 is_new && column.default_sql.is_some() && column.missing_text.is_none()
             })
         };
-        of_sinks.into_iter().any(|(_, before)| {
+        self.any_known(oid, sinks, |before| {
             let but_for_files = Storage { leaves: before.leaves.clone(), ..now.clone() };
             let is_added_alone =
                 || !now.is_partitioned && !before.attributes.iter().any(is_written) && !is_constant(before);
             but_for_files.change_since(before) != StorageChange::None
-                || !has_same_files(before, now) && !is_added_alone()
+                || files(before) != files(now) && !is_added_alone()
         })
     }
 
@@ -107,15 +109,9 @@ impl Storages {
     }
 }
 
-/// Whether the rows lie in the same partitions and files.
-fn has_same_files(before: &Storage, now: &Storage) -> bool {
-    let files = |of: &Storage| {
-        let mut files: Vec<_> =
-            of.leaves.iter().map(|leaf| (leaf.oid, leaf.file_node, leaf.joined_by)).collect();
-        files.sort_unstable();
-        files
-    };
-    files(before) == files(now)
+/// Where the rows lie, in the order of the partitions' oids: `pg_class.oid`, `relfilenode`, `Leaf::joined_by`.
+fn files(of: &Storage) -> Vec<(u32, u32, u64)> {
+    of.leaves.iter().map(|leaf| (leaf.oid, leaf.file_node, leaf.joined_by)).collect()
 }
 
 /// The note of it.
@@ -128,7 +124,7 @@ pub(crate) fn note(oid: u32, storage: &Storage) -> Result<(String, String), Stri
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct StorageNote {
     is_partitioned: bool,
-    /// `pg_class.oid`, `relfilenode`, `Leaf::joined_by`.
+    /// See [`files`].
     leaves: Vec<(u32, u32, u64)>,
     /// Attribute number, transaction.
     attributes: Vec<(i16, u32)>,
@@ -147,7 +143,7 @@ impl StorageNote {
     fn of(storage: &Storage) -> Self {
         Self {
             is_partitioned: storage.is_partitioned,
-            leaves: storage.leaves.iter().map(|leaf| (leaf.oid, leaf.file_node, leaf.joined_by)).collect(),
+            leaves: files(storage),
             attributes: storage.attributes.clone(),
             unsent: storage.unsent.clone(),
             types: storage.types.clone(),

@@ -367,16 +367,9 @@ impl Dispatcher {
         target.sinks.iter().any(|&sink| self.holds_state(sink))
     }
 
-    /// Whether logs wait where the table does.
-    pub(crate) fn has_waiting_logs(&self, target: &Target) -> bool {
-        let is_one =
-            |sink: &usize| self.routes.get(*sink).is_some_and(|route| To::WaitingLogs.includes(route));
-        target.sinks.iter().any(is_one)
-    }
-
-    /// Whether any of the table's sinks waits where it does.
-    pub(crate) fn is_waited_for(&self, target: &Target) -> bool {
-        target.sinks.iter().any(|&sink| self.routes.get(sink).is_some_and(Route::waits))
+    /// Whether any of the table's sinks is among those.
+    pub(crate) fn goes_to(&self, target: &Target, to: To) -> bool {
+        target.sinks.iter().any(|&sink| self.routes.get(sink).is_some_and(|route| to.includes(route)))
     }
 
     /// Tells the sinks of a table, behind a fence, what it looks like from here on.

@@ -14,6 +14,7 @@
 
 mod changes;
 mod error;
+mod leaving;
 mod left_out;
 mod replay;
 mod tables;

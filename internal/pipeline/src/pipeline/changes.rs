@@ -137,7 +137,7 @@ impl Pipeline {
             && let Some(waiting) = self.tables.waiting_mut(relation_oid)
         {
             let is_kept;
-            (to, is_kept) = waiting.takes(open.position(), self.dispatcher.has_waiting_logs(target));
+            (to, is_kept) = waiting.takes(open.position(), self.dispatcher.goes_to(target, To::WaitingLogs));
             if is_kept {
                 waiting.push_row(&open.meta, target, open.ordinal, &change)?;
                 waiting.hold_back(&mut self.accounts, open.meta.id);
@@ -183,7 +183,7 @@ impl Pipeline {
             let position = Position { ordinal, ..open.position() };
             let is_past = self.tables.standings.get(oid).is_some_and(|from| position < *from);
             let (to, is_kept) = match self.tables.waiting_mut(*oid) {
-                Some(waiting) => waiting.takes(position, self.dispatcher.has_waiting_logs(&target)),
+                Some(waiting) => waiting.takes(position, self.dispatcher.goes_to(&target, To::WaitingLogs)),
                 None => (if is_past { To::Logs } else { To::All }, false),
             };
             kept.push(is_kept);

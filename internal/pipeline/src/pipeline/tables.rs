@@ -138,7 +138,7 @@ pub enum Doubt {
 
 impl Notice {
     /// Whether it says that a table goes on waiting.
-    fn is_about_what_waits_of(&self, oid: u32) -> bool {
+    pub(super) fn is_about_what_waits_of(&self, oid: u32) -> bool {
         match self {
             Self::Held { oid: of, .. } => *of == oid,
             Self::ToAlter { after, .. } => after.oid == oid,
@@ -161,9 +161,9 @@ pub(super) struct Tables {
     pub(super) standings: HashMap<u32, Position>,
     pub(super) waiting: HashMap<u32, Waiting>,
     /// Not published any more: logs get what waited, and what comes still, one table after the other.
-    leaving: VecDeque<(u32, Waiting)>,
+    pub(super) leaving: VecDeque<(u32, Waiting)>,
     /// Of those, what is handed on and not durable: the table, and what holds the watermark for it.
-    left: HashMap<TxnId, (u32, Option<TxnId>)>,
+    pub(super) left: HashMap<TxnId, (u32, Option<TxnId>)>,
     /// The table that was handed on last.
     handed_on: Option<u32>,
     /// Sinks may have changes up to here from an earlier run.
@@ -403,7 +403,7 @@ impl Pipeline {
     fn may_wait(&mut self, before: &Relation, after: &Arc<Relation>) -> bool {
         let target = self.dispatcher.target(after);
         let comes_once = after.has_key() && before.has_key() || !self.dispatcher.is_state_kept_of(&target);
-        (comes_once || self.tables.unknown_wait) && self.dispatcher.is_waited_for(&target)
+        (comes_once || self.tables.unknown_wait) && self.dispatcher.goes_to(&target, To::Waiters)
     }
 
     /// The first change of a table that is not known comes: the table waits for its copy. Its description alone means
@@ -631,67 +631,6 @@ impl Pipeline {
         self.take_back_waiting(oid);
     }
 
-    /// The table is not published any more. What waits of it is of no use but to logs, and holds nothing back when they have
-    /// it; if it comes again, it is a new one.
-    pub fn forget(&mut self, oid: u32) {
-        self.forget_left_out(oid);
-        self.tables.standings.remove(&oid);
-        self.tables.to_hold.retain(|(of, _)| *of != oid);
-        let waiting = self.tables.waiting.remove(&oid);
-        // What was handed on before, and is perhaps not durable.
-        let before: Vec<TxnId> =
-            self.tables.groups.extract_if(|_, of| of.is_about_what_waits_of(oid)).map(|(id, _)| id).collect();
-        let Some(mut waiting) = waiting else { return };
-        self.tables.releasing.retain(|releasing| *releasing != oid);
-        if waiting.has(|target| self.dispatcher.has_waiting_logs(target)) {
-            for group in before {
-                if let Some(hold) = waiting.hold {
-                    self.accounts.hold(hold);
-                    self.tables.left.insert(group, (oid, Some(hold)));
-                }
-            }
-            waiting.leaves = true;
-            self.tables.leaving.push_back((oid, waiting));
-            return;
-        }
-        if let Some(group) = waiting.group {
-            self.dispatcher.cut_catch_up();
-            self.accounts.seal_group(group);
-        }
-        if let Some(hold) = waiting.hold {
-            self.accounts.let_go(hold);
-        }
-    }
-
-    /// Hands on some of what waited of a table that is not published any more.
-    fn leave_some(&mut self, oid: u32, mut waiting: Waiting, now: Instant) -> Result<(), PipelineError> {
-        self.hands_on(oid);
-        let group = *waiting.group.get_or_insert_with(|| self.accounts.open_group());
-        if let Some(told) = waiting.told.take() {
-            // Whether sinks have followed that nobody knows any more.
-            let (target, meta) = (self.dispatcher.target(&told), self.meta_of_group(group));
-            let meta = TransactionMeta { commit_lsn: told.since, ..meta };
-            self.dispatcher.schema(&mut self.accounts, &meta, &target, To::WaitingLogs, 0, now);
-        }
-        let (dispatcher, accounts) = (&mut self.dispatcher, &mut self.accounts);
-        let more = waiting.hand_out(group, STEP_BYTES, |waited: Waited<'_>| {
-            if waited.is_first_behind_copy {
-                dispatcher.cut_catch_up();
-            }
-            hand_on(dispatcher, accounts, &waited, now)?;
-            Ok::<_, PipelineError>(ControlFlow::Continue(()))
-        })?;
-        if more {
-            self.tables.leaving.push_front((oid, waiting));
-        } else {
-            self.dispatcher.cut_catch_up();
-            self.tables.left.insert(group, (oid, waiting.hold));
-            self.accounts.seal_group(group);
-        }
-        self.dispatcher.settle_charges();
-        Ok(())
-    }
-
     pub(super) fn meta_of_group(&self, group: TxnId) -> TransactionMeta {
         TransactionMeta {
             id: group,
@@ -808,7 +747,7 @@ impl Pipeline {
     }
 
     /// A batch of what waited is of one table, so that positions only grow in it.
-    fn hands_on(&mut self, oid: u32) {
+    pub(super) fn hands_on(&mut self, oid: u32) {
         if self.tables.handed_on.replace(oid) != Some(oid) {
             self.dispatcher.cut_catch_up();
         }
@@ -886,7 +825,7 @@ impl Pipeline {
 }
 
 /// Hands what waited to those who get it, as it is.
-fn hand_on(
+pub(super) fn hand_on(
     dispatcher: &mut Dispatcher,
     accounts: &mut Accounts,
     waited: &Waited<'_>,

@@ -55,7 +55,7 @@ pub(crate) enum Progress {
 pub(crate) enum Step {
     Tables(Vec<Table>),
     Truncate(Truncate),
-    /// The update at this index of the batch.
+    /// The update at this index of the batch, whether it changes the key or not.
     MoveRow(Arc<Target>, u32),
     /// The same, where the row may be at its new key already.
     MoveRowIfNotMoved(Arc<Target>, u32),
@@ -256,19 +256,13 @@ impl Planner<'_> {
             ))
             .of_table(change.relation.oid));
         }
-        let is_partial = change.op == Op::Update && !change.key_changed && change.unresolved;
-        if is_partial && change.relation.has_key() && !target.has_room_for_mask() {
-            self.close()?;
-            self.plan.steps.push(Step::MoveRow(Arc::clone(target), index));
-            return Ok(());
-        }
-        let is_catch_up = self.batch.phase() == Phase::CatchUp;
-        if change.op == Op::Update && change.key_changed && change.unresolved {
+        let has_no_stage = || change.relation.has_key() && !target.has_room_for_mask();
+        if change.op == Op::Update && change.unresolved && (change.key_changed || has_no_stage()) {
             self.close()?;
             let target = Arc::clone(target);
-            self.plan.steps.push(match is_catch_up {
-                true => Step::MoveRowIfNotMoved(target, index),
-                false => Step::MoveRow(target, index),
+            self.plan.steps.push(match self.batch.phase() {
+                Phase::CatchUp if change.key_changed => Step::MoveRowIfNotMoved(target, index),
+                _ => Step::MoveRow(target, index),
             });
             return Ok(());
         }
