@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
 use replicator_source::{Term, Timelines};
 use replicator_types::{Batch, CheckItem, GeneratedColumn, Lsn, Position, Relation};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -255,6 +256,20 @@ struct FencedWrite {
 impl Write for FencedWrite {
     fn held_bytes(&self) -> usize {
         self.write.held_bytes()
+    }
+
+    fn is_full(&self) -> bool {
+        self.write.is_full()
+    }
+
+    fn join(&mut self, next: Box<dyn Write>) -> Result<(), Box<dyn Write>> {
+        if !(&*next as &dyn Any).is::<Self>() {
+            return Err(next);
+        }
+        let next = (next as Box<dyn Any>).downcast::<Self>();
+        let Ok(next) = next else { unreachable!("it is one") };
+        let Self { write, gate } = *next;
+        self.write.join(write).map_err(|write| Box::new(Self { write, gate }) as Box<dyn Write>)
     }
 
     async fn send(&mut self) -> Result<(), SinkError> {

@@ -530,7 +530,7 @@ mod defaults {
                 workers: 2,
                 range_bytes: ByteSize(64 << 20),
                 batch_rows_max: 200_000,
-                batch_bytes_max: ByteSize(16 << 20),
+                batch_bytes_max: ByteSize(8 << 20),
                 bytes_max: ByteSize(128 << 20),
             }
         }

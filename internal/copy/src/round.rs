@@ -647,6 +647,9 @@ impl Worker {
             if self.said.send(said).is_err() {
                 break;
             }
+            if self.jobs.len() == 0 {
+                self.lanes.hurry(self.number);
+            }
         }
         self.worker.release().await;
     }
@@ -657,6 +660,7 @@ impl Worker {
         let mut builder = BatchBuilder::of_phase(self.budget.clone(), Phase::Copy { fresh: job.fresh });
         loop {
             while self.budget.is_full() {
+                self.lanes.hurry(self.number);
                 tokio::time::sleep(BUDGET_POLL).await;
             }
             let Some(batch) = self.worker.next_batch(&mut builder, &transaction, &self.limits).await? else {

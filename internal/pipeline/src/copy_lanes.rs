@@ -101,4 +101,11 @@ impl CopyLanes {
             }
         }
     }
+
+    /// Says that the worker has nothing to send soon: what waits in its lanes for more goes without.
+    pub fn hurry(&self, worker: usize) {
+        for lane in self.lanes.get(worker).into_iter().flatten() {
+            lane.hurry(0);
+        }
+    }
 }

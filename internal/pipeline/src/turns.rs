@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - a lane takes its batches in the order in which they were handed out, each once;
-//! - it has at most `in_flight_max` in flight, and a batch that has to be alone is;
+//! - it has at most `in_flight_max` writes in flight, and a batch that has to be alone is; what gathers is not in flight;
 //! - nothing of a sink is in flight beside a fenced batch, nor taken between what comes before it and what comes behind.
 //!
 //! No I/O, no clock, no threads: the lanes' threads ask it under a lock, the simulation asks it under its scheduler.
@@ -30,6 +30,10 @@ struct Lane {
     queue: VecDeque<Item>,
     in_flight: usize,
     in_flight_max: usize,
+    /// Writes that are prepared and wait for others to join them, or for room.
+    gathered: usize,
+    /// Nothing is to come soon: what gathers is not to wait.
+    hurried: bool,
     /// What is in flight has to be alone.
     alone: bool,
     /// It has failed for good.
@@ -64,6 +68,8 @@ impl Turns {
             queue: VecDeque::new(),
             in_flight: 0,
             in_flight_max: in_flight_max.max(1),
+            gathered: 0,
+            hurried: false,
             alone: false,
             failed: false,
         };
@@ -90,6 +96,7 @@ impl Turns {
     /// Queues a batch for one lane.
     pub fn push_batch(&mut self, shard: usize, batch: Arc<Batch>) {
         if let Some(lane) = self.lanes.get_mut(shard) {
+            lane.hurried = false;
             lane.queue.push_back(Item::Batch { batch, alone: None });
         }
     }
@@ -98,7 +105,9 @@ impl Turns {
     /// prepared when nothing of the lane is in flight.
     pub fn take(&mut self, shard: usize, needs_drain: impl FnOnce(&Batch) -> bool) -> Option<Arc<Batch>> {
         let lane = self.lanes.get_mut(shard)?;
-        if lane.failed || lane.alone || lane.in_flight >= lane.in_flight_max {
+        // Beside what gathers it may be prepared to join it.
+        let has_room = lane.in_flight < lane.in_flight_max || lane.gathered > 0;
+        if lane.failed || lane.alone || !has_room {
             return None;
         }
         let (alone, fence) = match lane.queue.front_mut()? {
@@ -108,7 +117,7 @@ impl Turns {
             Item::Fence { number, here: Here::Batch(_) } => (true, Some(*number)),
             Item::Fence { .. } => return None,
         };
-        if alone && lane.in_flight > 0 || fence.is_some_and(|number| !self.is_reached(number)) {
+        if alone && lane.has_any() || fence.is_some_and(|number| !self.is_reached(number)) {
             return None;
         }
         let lane = self.lanes.get_mut(shard)?;
@@ -128,7 +137,7 @@ impl Turns {
     /// Whether every lane has come to the fence, and nothing is in flight.
     fn is_reached(&self, fence: u64) -> bool {
         let is_at_it = |lane: &Lane| {
-            lane.in_flight == 0
+            !lane.has_any()
                 && matches!(lane.queue.front(), Some(Item::Fence { number, .. }) if *number == fence)
         };
         self.lanes.iter().all(is_at_it)
@@ -147,6 +156,42 @@ impl Turns {
         }
     }
 
+    /// The batch taken last is prepared, and its write waits.
+    pub fn gather(&mut self, shard: usize) {
+        let Some(lane) = self.lanes.get_mut(shard) else { return };
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        lane.gathered += 1;
+    }
+
+    /// One of the writes that wait has joined another.
+    pub fn joined(&mut self, shard: usize) {
+        let Some(lane) = self.lanes.get_mut(shard) else { return };
+        lane.gathered = lane.gathered.saturating_sub(1);
+    }
+
+    /// Whether the write that has waited longest may be sent now; if so, it is in flight.
+    pub fn send(&mut self, shard: usize) -> bool {
+        let Some(lane) = self.lanes.get_mut(shard) else { return false };
+        if lane.failed || lane.gathered == 0 || lane.in_flight >= lane.in_flight_max {
+            return false;
+        }
+        lane.gathered -= 1;
+        lane.in_flight += 1;
+        true
+    }
+
+    /// Nothing is to come for the lane soon.
+    pub fn hurry(&mut self, shard: usize) {
+        if let Some(lane) = self.lanes.get_mut(shard) {
+            lane.hurried = true;
+        }
+    }
+
+    /// Whether what gathers is not to wait for more: nothing is to come soon, or what is queued waits for it.
+    pub fn is_hurried(&self, shard: usize) -> bool {
+        self.lanes.get(shard).is_some_and(|lane| lane.hurried || !lane.queue.is_empty())
+    }
+
     /// The lane has failed for good: it takes nothing more, and what it had in flight stays so.
     pub fn failed(&mut self, shard: usize) {
         if let Some(lane) = self.lanes.get_mut(shard) {
@@ -156,7 +201,14 @@ impl Turns {
 
     /// Whether nothing is to be expected of the lane: it has nothing queued and nothing in flight, or has failed.
     pub fn is_idle(&self, shard: usize) -> bool {
-        self.lanes.get(shard).is_none_or(|lane| lane.failed || (lane.queue.is_empty() && lane.in_flight == 0))
+        self.lanes.get(shard).is_none_or(|lane| lane.failed || (lane.queue.is_empty() && !lane.has_any()))
+    }
+}
+
+impl Lane {
+    /// Whether anything is neither queued nor durable.
+    fn has_any(&self) -> bool {
+        self.in_flight + self.gathered > 0
     }
 }
 
@@ -220,5 +272,52 @@ mod tests {
         assert_eq!([next(&mut turns), next(&mut turns)], [Some(3), None]);
         turns.durable(0);
         assert_eq!([next(&mut turns), next(&mut turns)], [Some(4), Some(5)]);
+    }
+
+    #[test]
+    fn what_gathers_is_joined_however_much_is_in_flight_and_is_sent_when_there_is_room() {
+        let mut turns = Turns::new([1]);
+        (1..=6).for_each(|number| turns.push(Output::Batch(lane(0), batch(number, false))));
+        assert_eq!(take(&mut turns, 0), Some(1));
+        turns.gather(0);
+        assert!(turns.send(0));
+        assert_eq!((take(&mut turns, 0), turns.send(0)), (None, false), "one is in flight, and none gathers");
+        turns.durable(0);
+        assert_eq!(take(&mut turns, 0), Some(2));
+        turns.gather(0);
+        assert!(turns.send(0));
+        turns.durable(0);
+        // One is in flight and one gathers: others join that.
+        assert_eq!(take(&mut turns, 0), Some(3));
+        turns.gather(0);
+        assert_eq!(take(&mut turns, 0), Some(4));
+        turns.gather(0);
+        turns.joined(0);
+        assert!(turns.send(0) && !turns.send(0), "they are one write");
+        assert_eq!(take(&mut turns, 0), None);
+        turns.durable(0);
+        // What has to be alone waits for what gathers.
+        assert_eq!(take(&mut turns, 0), Some(5));
+        turns.gather(0);
+        assert!(turns.take(0, |_| true).is_none() && turns.is_hurried(0) && !turns.is_idle(0));
+        assert!(turns.send(0));
+        assert!(turns.take(0, |_| true).is_none());
+        turns.durable(0);
+        assert!(turns.take(0, |_| true).is_some());
+        turns.durable(0);
+        turns.push(Output::Batch(lane(0), batch(7, false)));
+        assert_eq!(take(&mut turns, 0), Some(7));
+        turns.gather(0);
+        assert!(!turns.is_hurried(0));
+        turns.hurry(0);
+        assert!(turns.is_hurried(0));
+        turns.push(Output::Batch(lane(0), batch(8, false)));
+        assert_eq!(take(&mut turns, 0), Some(8));
+        assert!(!turns.is_hurried(0), "something has come");
+        turns.gather(0);
+        turns.joined(0);
+        assert!(turns.send(0));
+        turns.durable(0);
+        assert!(turns.is_idle(0));
     }
 }

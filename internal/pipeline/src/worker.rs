@@ -1,6 +1,11 @@
 //! A lane's driver: a thread that takes its batches when it is its turn ([`Turns`]), has the lane prepare them, and sends
 //! the writes, several at once where the lane allows; each again until it is durable.
 //!
+//! ```text
+//!   take ─▶ prepare ─▶ full: send
+//!                  └─▶ not full: gathers ◀─join─ the next ones ─▶ send: full, or nothing has come for a moment
+//! ```
+//!
 //! The thread does the lane's computing (encoding), so that a lane never takes a turn from the tasks that
 //! read the source or answer its keepalives; what waits on sockets runs on the runtime.
 
@@ -29,15 +34,40 @@ impl Desk {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the lane's turn. `None` when its queue is closed, and all of it durable.
-    fn take(&self, shard: usize, lane: &dyn Lane) -> Option<Arc<Batch>> {
+    /// Waits for the lane's turn. `gathers`: the lane has a write that others may join until then.
+    fn next(&self, shard: usize, lane: &dyn Lane, gathers: Option<Instant>) -> Next {
         let mut turns = self.lock();
         loop {
             if let Some(batch) = turns.0.take(shard, |batch| lane.needs_drain(batch)) {
-                return Some(batch);
+                return Next::Prepare(batch);
+            }
+            let left = gathers.map(|until| until.saturating_duration_since(Instant::now()));
+            let is_due = left.is_some_and(|left| left.is_zero()) || turns.1 || turns.0.is_hurried(shard);
+            if is_due && turns.0.send(shard) {
+                return Next::Send;
             }
             if turns.1 && turns.0.is_idle(shard) {
-                return None;
+                return Next::End;
+            }
+            turns = match left.filter(|_| !is_due) {
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(turns, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Waits until the lane's write that gathers may be sent. False when the lane has failed for good.
+    fn wait_to_send(&self, shard: usize) -> bool {
+        let mut turns = self.lock();
+        loop {
+            if turns.0.send(shard) {
+                return true;
+            }
+            if turns.0.is_idle(shard) {
+                return false;
             }
             turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
         }
@@ -47,6 +77,16 @@ impl Desk {
         change(&mut self.lock());
         self.changed.notify_all();
     }
+}
+
+/// What a lane does next.
+enum Next {
+    /// Prepares a batch.
+    Prepare(Arc<Batch>),
+    /// Sends what has gathered.
+    Send,
+    /// Its queue is closed, and all of it durable.
+    End,
 }
 
 /// The threads of one sink's lanes. They end when this is dropped and what they had is durable.
@@ -74,6 +114,11 @@ impl Workers {
     pub(crate) fn push_batch(&self, shard: usize, batch: Arc<Batch>) {
         self.0.change(|turns| turns.0.push_batch(shard, batch));
     }
+
+    /// Says that nothing is to come for one lane soon.
+    pub(crate) fn hurry(&self, shard: usize) {
+        self.0.change(|turns| turns.0.hurry(shard));
+    }
 }
 
 impl Drop for Workers {
@@ -99,6 +144,9 @@ pub(crate) enum LaneReport {
     /// The lane has stopped; a person is needed. `table` is the one that it is the matter with, if it is one alone.
     Failed { lane: LaneId, text: String, table: Option<u32> },
 }
+
+/// How long a write that is not full waits for the next, where nobody says that none is to come.
+const GATHER_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many attempts fail before a sink counts as down. One lost connection is not an outage.
 const ATTEMPTS_UNTIL_DOWN: u32 = 2;
@@ -136,23 +184,56 @@ impl Drop for Watch<'_> {
 /// Runs until the queue is closed and what was in it is durable, or until the lane fails for good.
 fn run(context: &LaneContext, mut lane: Box<dyn Lane>, desk: &Arc<Desk>, shard: usize) {
     let mut watch = Watch { context, orderly: false };
-    while let Some(batch) = desk.take(shard, lane.as_ref()) {
-        if !submit(context, lane.as_mut(), desk, shard, batch) {
-            break;
+    let mut gathered: Option<(Delivery, Instant)> = None;
+    loop {
+        match desk.next(shard, lane.as_ref(), gathered.as_ref().map(|(_, until)| *until)) {
+            Next::Prepare(batch) => {
+                let Some(prepared) = prepare(context, lane.as_mut(), desk, shard, batch) else { break };
+                if gathered.is_none() && prepared.write.is_full() {
+                    prepared.spawn();
+                    continue;
+                }
+                desk.change(|turns| turns.0.gather(shard));
+                let write = match gathered.take() {
+                    None => prepared,
+                    Some((mut before, _)) => match before.join(prepared) {
+                        Ok(()) => {
+                            desk.change(|turns| turns.0.joined(shard));
+                            before
+                        }
+                        Err(next) => {
+                            if !desk.wait_to_send(shard) {
+                                break;
+                            }
+                            before.spawn();
+                            *next
+                        }
+                    },
+                };
+                if !write.write.is_full() {
+                    gathered = Some((write, Instant::now() + GATHER_PAUSE));
+                } else if desk.wait_to_send(shard) {
+                    write.spawn();
+                } else {
+                    break;
+                }
+            }
+            Next::Send => gathered.take().into_iter().for_each(|(write, _)| write.spawn()),
+            Next::End => break,
         }
     }
     watch.orderly = true;
 }
 
-/// Prepares a batch and lets its write go. False when the lane failed for good: the batch stays in flight then, and
-/// nothing passes it, which is right, since the process is about to stop.
-fn submit(
+/// Prepares a batch. None when the lane failed for good: the batch stays in flight then, and nothing passes it, which is
+/// right, since the process is about to stop.
+fn prepare(
     context: &LaneContext,
     lane: &mut dyn Lane,
     desk: &Arc<Desk>,
     shard: usize,
     batch: Arc<Batch>,
-) -> bool {
+) -> Option<Delivery> {
     let cut = Instant::now();
     let rows = batch.len();
     context.metrics.batch_size.record(rows as f64);
@@ -168,14 +249,14 @@ fn submit(
                 Some(pause) => std::thread::sleep(pause),
                 None => {
                     desk.change(|turns| turns.0.failed(shard));
-                    return false;
+                    return None;
                 }
             },
         }
     };
     attempts.succeeded();
-    let held = Held::of(batch, write.held_bytes());
-    let delivery = Delivery {
+    let held = vec![Held::of(batch, write.held_bytes())];
+    Some(Delivery {
         context: context.clone(),
         write,
         held,
@@ -186,9 +267,7 @@ fn submit(
         rows,
         cut,
         oldest_commit_time_us,
-    };
-    context.runtime.spawn(delivery.run());
-    true
+    })
 }
 
 /// Memory that a write keeps until it is durable.
@@ -211,10 +290,11 @@ impl Held {
     }
 }
 
+/// A write, of a batch or of several that have joined.
 struct Delivery {
     context: LaneContext,
     write: Box<dyn Write>,
-    held: Held,
+    held: Vec<Held>,
     desk: Arc<Desk>,
     shard: usize,
     transactions: Vec<TxnId>,
@@ -225,6 +305,24 @@ struct Delivery {
 }
 
 impl Delivery {
+    /// Takes up the next one, if the two can be sent as one.
+    fn join(&mut self, mut next: Self) -> Result<(), Box<Self>> {
+        if let Err(write) = self.write.join(next.write) {
+            next.write = write;
+            return Err(Box::new(next));
+        }
+        self.held.append(&mut next.held);
+        self.transactions.append(&mut next.transactions);
+        self.bytes += next.bytes;
+        self.rows += next.rows;
+        Ok(())
+    }
+
+    fn spawn(self) {
+        let runtime = self.context.runtime.clone();
+        runtime.spawn(self.run());
+    }
+
     async fn run(self) {
         let context = self.context.clone();
         let mut watch = Watch { context: &context, orderly: false };

@@ -1,7 +1,7 @@
 //! The initial copy, end to end: rows from before the stream, in every sink, through crashes and beside writers.
 
 use replicator_harness::{PgVersion, Proxy, Replicator, eventually_blocking};
-use replicator_integration::{Supervisor, Table, World, drain, resync};
+use replicator_integration::{Supervisor, Table, World, drain, resync, wait_for_copy};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -268,7 +268,12 @@ async fn rows_that_exchange_their_keys_while_a_copy_is_interrupted_keep_their_la
              INSERT INTO swapped SELECT n, {BIG} || n FROM generate_series(1, {ROWS}) n;"
         ),
     );
-    let config = world.config().set("copy.range_bytes", "8KiB").set("copy.batch_rows_max", 50);
+    let config = world
+        .config()
+        .set("copy.range_bytes", "8KiB")
+        .set("copy.batch_rows_max", 50)
+        .set("copy.batch_bytes_max", "1MiB")
+        .set("copy.bytes_max", "8MiB");
     let mut replicator = Replicator::spawn(&config, &[]);
     let sql = format!("SELECT count() FROM {}.swapped", world.clickhouse.database());
     eventually_blocking(SOON, "a part of the rows", || {
@@ -407,6 +412,31 @@ async fn a_table_in_error_does_not_hold_up_the_others() {
             .assert_equal(&[Table { name: "a", key: &["id"] }, Table { name: "forbidden", key: &["id"] }])
             .await;
     }
+}
+
+/// Each makes a part in ClickHouse, which it then has to merge.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_batches_of_copied_rows_go_to_clickhouse_in_few_writes() {
+    let world = World::start(PgVersion::V17);
+    world.source.sql(
+        "shop",
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT n, n FROM generate_series(1, 20000) n",
+    );
+    let config = replicator_harness::Config::new(&world.source.url("shop"))
+        .set("source.tables", vec!["public.*"])
+        .set("copy.workers", 1)
+        .set("copy.batch_rows_max", 500)
+        .clickhouse("analytics", &world.clickhouse);
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    let metrics = replicator.metrics();
+    let count = |name: &str| metrics.get(&format!("replicator_{name}_count"), &[("sink", "analytics")]);
+    let (batches, writes) = (count("batch_size"), count("sink_latency_seconds"));
+    assert!(batches >= 40.0 && writes <= batches / 4.0, "{batches} batches, {writes} writes");
+    drop(replicator);
+    drain(&world.config());
+    world.assert_equal(&[Table { name: "a", key: &["id"] }]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

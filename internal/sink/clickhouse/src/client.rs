@@ -4,6 +4,7 @@
 //! the middle of an answer. This adds what it lacks: TLS with a chosen set of authorities (the crate's own
 //! connector panics without any), requests that can be repeated, timeouts, and errors that say what to do.
 
+use crate::compress::Body;
 use crate::errors::{Failure, explain};
 use bytes::Bytes;
 use clickhouse::{Compression, query::Query};
@@ -187,12 +188,12 @@ impl Client {
             .collect()
     }
 
-    /// Inserts `body`, a compressed Native block. `Ok` means that the server has the rows in a part, or has
+    /// Inserts `body`, compressed Native blocks. `Ok` means that the server has the rows in a part, or has
     /// had them before under the same `token`.
     pub(crate) async fn insert(
         &self,
         sql: &str,
-        body: Bytes,
+        body: &Body,
         rows: Rows,
         token: &str,
         what: &str,
@@ -201,9 +202,9 @@ impl Client {
             let mut frames = crate::compress::FrameWriter::default();
             frames.write(sql.as_bytes());
             frames.write(b"\n");
-            ("", Some(frames.finish().bytes))
+            ("", frames.finish().pieces)
         } else {
-            (sql, None)
+            (sql, Vec::new())
         };
         let mut insert = self
             .inner
@@ -222,8 +223,8 @@ impl Client {
             // A table that somebody partitioned finely is still written to.
             .with_setting("max_partitions_per_insert_block", "0");
         let sent = async {
-            for piece in prefix.into_iter().chain([body]) {
-                insert.send(piece).await?;
+            for piece in prefix.iter().chain(&body.pieces) {
+                insert.send(piece.clone()).await?;
             }
             insert.end().await
         };

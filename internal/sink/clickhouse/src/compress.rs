@@ -28,6 +28,7 @@ const METHOD_LZ4: u8 = 0x82;
 pub(crate) struct FrameWriter {
     gathered: Vec<u8>,
     frames: Vec<u8>,
+    raw_bytes: usize,
     digest: u128,
     /// What the last body came to, so that the next does not grow step by step.
     last_bytes: usize,
@@ -37,9 +38,25 @@ pub(crate) struct FrameWriter {
 #[derive(Debug, Clone)]
 pub(crate) struct Body {
     /// The frames.
-    pub(crate) bytes: Bytes,
+    pub(crate) pieces: Vec<Bytes>,
+    /// Bytes before they were compressed.
+    pub(crate) raw_bytes: usize,
     /// Digest of the content: of all frames' checksums.
     pub(crate) digest: u128,
+}
+
+impl Body {
+    /// Bytes of it.
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
+    /// Has `next` follow it.
+    pub(crate) fn join(&mut self, next: Self) {
+        self.pieces.extend(next.pieces);
+        self.raw_bytes += next.raw_bytes;
+        self.digest = self.digest.rotate_left(1) ^ next.digest;
+    }
 }
 
 impl FrameWriter {
@@ -63,6 +80,7 @@ impl FrameWriter {
     pub(crate) fn emptied(mut self) -> Self {
         self.gathered.clear();
         self.frames.clear();
+        self.raw_bytes = 0;
         self.digest = 0;
         self
     }
@@ -71,9 +89,10 @@ impl FrameWriter {
     pub(crate) fn finish(&mut self) -> Body {
         self.flush();
         self.last_bytes = self.frames.len();
-        let bytes = Bytes::from(std::mem::take(&mut self.frames));
+        let pieces = vec![Bytes::from(std::mem::take(&mut self.frames))];
+        let raw_bytes = std::mem::take(&mut self.raw_bytes);
         let digest = std::mem::take(&mut self.digest);
-        Body { bytes, digest }
+        Body { pieces, raw_bytes, digest }
     }
 
     fn flush(&mut self) {
@@ -108,6 +127,7 @@ impl FrameWriter {
         let (_, frame) = self.frames.split_at(header);
         let checksum = cityhash_rs::cityhash_102_128(frame).rotate_left(64);
         self.frames[start..header].copy_from_slice(&checksum.to_le_bytes());
+        self.raw_bytes += raw.len();
         self.digest = self.digest.rotate_left(1) ^ checksum;
     }
 }
@@ -150,7 +170,7 @@ mod tests {
                     expected.extend_from_slice(&piece);
                 }
                 let body = writer.finish();
-                prop_assert!(decompress(&body.bytes) == expected);
+                prop_assert!(decompress(&body.pieces.concat()) == expected);
             }
         }
     }

@@ -51,6 +51,15 @@ pub(crate) struct Insert {
     pub(crate) last: Position,
 }
 
+impl Insert {
+    /// Has the rows of `next` follow, which are of the same table.
+    pub(crate) fn join(&mut self, next: Self) {
+        self.rows += next.rows;
+        self.last = next.last;
+        self.body.join(next.body);
+    }
+}
+
 /// Values that were changed to fit, for one column.
 #[derive(Debug)]
 pub(crate) struct Adjusted {

@@ -111,7 +111,7 @@ impl Notes {
         let sql = format!("INSERT INTO {} ({names}) FORMAT Native", self.place.sql());
         // Not the digest alone: the same text may be kept, replaced and kept again.
         let token = format!("{key}/{sequence}/{:032x}", body.digest);
-        self.client.insert(&sql, body.bytes, Rows::Any, &token, &format!("keeping the note {key}")).await
+        self.client.insert(&sql, &body, Rows::Any, &token, &format!("keeping the note {key}")).await
     }
 
     /// The last sequence; makes the table where it is not there.

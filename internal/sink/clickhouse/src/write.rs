@@ -9,7 +9,16 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use replicator_sink::{ErrorKind, SinkError, Write};
 use replicator_types::Position;
+use std::any::Any;
 use std::sync::Arc;
+
+/// Copied rows go in inserts of about so many: each makes a part, and of every few parts the server makes one, which is as
+/// much work again. It cuts an insert into parts at 1,048,449 rows (`min_insert_block_size_rows`).
+const COPIED_ROWS: usize = 800_000;
+/// Bytes of rows in an insert; the server cuts at 256 MiB (`min_insert_block_size_bytes`).
+const COPIED_RAW_BYTES: usize = 192 << 20;
+/// The same, compressed, as they are kept until they are durable.
+const COPIED_BYTES: usize = 16 << 20;
 
 /// Inserts of one write that run side by side, when a batch is of several tables.
 const INSERTS_AT_ONCE: usize = 4;
@@ -21,26 +30,49 @@ pub(crate) struct ClickHouseWrite {
     scope: Arc<str>,
     rows: Rows,
     steps: Vec<(Step, bool)>,
-    held_bytes: usize,
 }
 
 impl ClickHouseWrite {
     pub(crate) fn new(client: Arc<Client>, scope: Arc<str>, rows: Rows, steps: Vec<Step>) -> Self {
-        let held_bytes = steps
-            .iter()
-            .map(|step| match step {
-                Step::Insert(insert) => insert.body.bytes.len(),
-                Step::Truncate(..) => 0,
-            })
-            .sum();
-        Self { client, scope, rows, steps: steps.into_iter().map(|step| (step, false)).collect(), held_bytes }
+        Self { client, scope, rows, steps: steps.into_iter().map(|step| (step, false)).collect() }
     }
 }
 
 #[async_trait]
 impl Write for ClickHouseWrite {
     fn held_bytes(&self) -> usize {
-        self.held_bytes
+        let held = |(step, _): &(Step, bool)| match step {
+            Step::Insert(insert) => insert.body.len(),
+            Step::Truncate(..) => 0,
+        };
+        self.steps.iter().map(held).sum()
+    }
+
+    fn is_full(&self) -> bool {
+        self.copied().is_none_or(|insert| {
+            insert.rows >= COPIED_ROWS
+                || insert.body.raw_bytes >= COPIED_RAW_BYTES
+                || insert.body.len() >= COPIED_BYTES
+        })
+    }
+
+    fn join(&mut self, next: Box<dyn Write>) -> Result<(), Box<dyn Write>> {
+        let goes_with = |next: &Self| match (self.copied(), next.copied()) {
+            (Some(insert), Some(next)) => Arc::ptr_eq(&insert.target, &next.target),
+            _ => false,
+        };
+        if !(&*next as &dyn Any).downcast_ref().is_some_and(goes_with) {
+            return Err(next);
+        }
+        let next = (next as Box<dyn Any>).downcast::<Self>().map(|next| next.steps);
+        let inserts = next.into_iter().flatten().filter_map(|(step, _)| match step {
+            Step::Insert(insert) => Some(insert),
+            Step::Truncate(..) => None,
+        });
+        if let Some((Step::Insert(insert), _)) = self.steps.first_mut() {
+            inserts.for_each(|next| insert.join(next));
+        }
+        Ok(())
     }
 
     async fn send(&mut self) -> Result<(), SinkError> {
@@ -63,6 +95,16 @@ impl Write for ClickHouseWrite {
     }
 }
 
+impl ClickHouseWrite {
+    /// The one insert of a batch of copied rows.
+    fn copied(&self) -> Option<&Insert> {
+        match self.steps.as_slice() {
+            [(Step::Insert(insert), false)] if self.rows == Rows::Distinct => Some(insert),
+            _ => None,
+        }
+    }
+}
+
 /// Sends those that are not done, some at once. Of several failures the gravest is told, after the others
 /// have had their chance.
 async fn send_inserts(
@@ -82,9 +124,7 @@ async fn send_inserts(
             let Some((insert, done)) = waiting.next() else { break };
             running.push(async move {
                 let (token, what) = insert_parts(insert, scope);
-                let sent = client
-                    .insert(&insert.target.insert, insert.body.bytes.clone(), rows, &token, &what)
-                    .await;
+                let sent = client.insert(&insert.target.insert, &insert.body, rows, &token, &what).await;
                 *done = sent.is_ok();
                 sent.map_err(|error| match error.kind() {
                     ErrorKind::Reject => error.of_table(insert.target.relation.oid),

@@ -16,6 +16,8 @@
 //!   crash of the destination and of this process. Not "accepted", not "queued".
 //! - Up to [`Lane::in_flight_max`] writes of a lane run at once and end in any order. A lane that cannot
 //!   bear that says 1.
+//! - A write that is not [full](Write::is_full) waits a moment for those behind it to [join](Write::join) it; both are
+//!   durable, or fail, together.
 //! - A batch for which [`Lane::needs_drain`] is true, and any fenced one, is prepared only when no write of
 //!   the lane is in flight, and nothing is prepared after it until it is durable.
 //! - After a restart the stream begins again at or before the last acknowledged transaction's end: changes
@@ -41,6 +43,7 @@ pub use error::{ErrorKind, SinkError};
 
 use async_trait::async_trait;
 use replicator_types::{Batch, CheckItem, GeneratedColumn, Lsn, Position, Relation, SlotIdentity};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -223,12 +226,25 @@ pub trait Lane: Send {
     async fn prepare(&mut self, batch: Arc<Batch>) -> Result<Box<dyn Write>, SinkError>;
 }
 
-/// A batch on its way to durability.
+/// A batch, or several, on the way to durability.
 #[async_trait]
-pub trait Write: Send {
+pub trait Write: Any + Send {
     /// Bytes it holds in memory, counted against the process' budget until it is durable. The batch's own
     /// bytes are given back as soon as the write is prepared, unless the write keeps the batch alive.
     fn held_bytes(&self) -> usize;
+
+    /// Whether it is large enough to be sent. One that is not waits a moment for the lane's next.
+    fn is_full(&self) -> bool {
+        true
+    }
+
+    /// Takes up the lane's next write, neither having been sent: both are durable with one [`Write::send`].
+    ///
+    /// # Errors
+    /// The next write, where the two are better sent one by one.
+    fn join(&mut self, next: Box<dyn Write>) -> Result<(), Box<dyn Write>> {
+        Err(next)
+    }
 
     /// Sends it. `Ok` means durable. May be called again after any error.
     async fn send(&mut self) -> Result<(), SinkError>;

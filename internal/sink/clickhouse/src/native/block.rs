@@ -192,8 +192,8 @@ mod tests {
         block.push_row(key.into_iter(), mark(0, 0)).unwrap();
         block.push_partial(key.into_iter(), |index| index == 0, mark(1, 1)).unwrap();
         let body = block.body(&mut FrameWriter::default());
-        let raw_bytes = u32::from_le_bytes(body.bytes[21..25].try_into().unwrap()) as usize;
-        let raw = lz4_flex::block::decompress(&body.bytes[25..], raw_bytes).unwrap();
+        let raw_bytes = u32::from_le_bytes(body.pieces[0][21..25].try_into().unwrap()) as usize;
+        let raw = lz4_flex::block::decompress(&body.pieces[0][25..], raw_bytes).unwrap();
         let mut expected =
             b"\x05\x02\x01k\x05Int16\x07\0\x07\0\x01v\x10Nullable(String)\0\x01\x01x\0".to_vec();
         expected.extend_from_slice(b"\x08_version\x07UInt128");

@@ -207,3 +207,42 @@ async fn older_values_that_a_table_made_anew_for_its_copy_has_no_room_for_are_le
     write(&mut lane, caught_up(&[insert(&after, (1000, 0), &[T("2"), T("8")])])).await;
     assert_eq!(fixture.query("SELECT id, at FROM {db}.t_current ORDER BY id"), "1\t7\n2\t8");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_copied_rows_that_have_joined_make_one_part_and_only_once() {
+    let fixture = Fixture::new();
+    let (orders, log) = (orders(), Arc::new(table("log", vec![column("n", oid::INT4)])));
+    let (sink, stream) = fixture.run(&[&orders, &log]).await;
+    sink.begin_copy(&copy_of(&orders, 1000, false)).await.unwrap();
+    sink.begin_copy(&copy_of(&log, 1000, false)).await.unwrap();
+    let mut copy = sink.open_copy_lane(0, &stream).await.unwrap();
+    let of_log = |first: u64| copied(&log, 1000, first, &[vec![T("7")], vec![T("7")]]);
+    let of_orders = |first: u64, id| copied(&orders, 1000, first, &rows(&[id], "copied"));
+
+    let mut write = copy.prepare(Arc::new(of_log(0))).await.unwrap();
+    let held = write.held_bytes();
+    for first in [2, 4] {
+        let next = copy.prepare(Arc::new(of_log(first))).await.unwrap();
+        assert!(!write.is_full() && write.join(next).is_ok());
+    }
+    assert!(write.held_bytes() > 2 * held, "{held}");
+    let of_another = copy.prepare(Arc::new(of_orders(0, "1"))).await.unwrap();
+    let mut of_another = write.join(of_another).expect_err("it is another table's");
+    let mut lane = sink.open_lane(0, &stream).await.unwrap();
+    let streamed = Arc::new(batch(&[insert(&orders, (1008, 0), &[T("9"), T("new"), N])]));
+    let streamed = lane.prepare(streamed).await.unwrap();
+    assert!(streamed.is_full(), "changes of the stream do not wait");
+    let mut streamed = of_another.join(streamed).expect_err("it is the stream's");
+    assert!(of_another.join(copy.prepare(Arc::new(of_orders(1, "2"))).await.unwrap()).is_ok());
+    // As after an answer that was lost.
+    for _ in 0..2 {
+        for write in [&mut write, &mut of_another, &mut streamed] {
+            write.send().await.unwrap();
+        }
+    }
+    assert_eq!(
+        fixture.query("SELECT count(), sum(n), uniqExact(_part), uniqExact(_version) FROM {db}.log"),
+        "6\t42\t1\t6"
+    );
+    assert_eq!(fixture.query(ROWS), "1\tcopied\tlong\n2\tcopied\tlong\n9\tnew\t\\N");
+}
