@@ -1,7 +1,7 @@
 //! The initial copy, end to end: rows from before the stream, in every sink, through crashes and beside writers.
 
 use replicator_harness::{PgVersion, Proxy, Replicator, eventually_blocking};
-use replicator_integration::{Supervisor, Table, World, drain, resync, wait_for_copy};
+use replicator_integration::{Supervisor, Table, World, drain, resync, wait_for_copy, wait_until_caught_up};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -476,27 +476,55 @@ async fn a_sink_that_is_added_later_is_filled() {
     world.assert_equal(&[Table { name: "a", key: &["id"] }]).await;
 }
 
+/// Begins a transaction that adds a row and changes one, and gives its session.
+async fn begin(world: &World, id: u32) -> (tokio_postgres::Client, i32) {
+    let client = world.source.client("shop").await;
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+    let changes =
+        format!("BEGIN; INSERT INTO a VALUES ({id}, 'in flight'); UPDATE a SET v = 'new' WHERE id = -{id}");
+    client.batch_execute(&changes).await.unwrap();
+    (client, row.get(0))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_in_flight_while_the_snapshot_is_taken_is_not_lost() {
     for version in [PgVersion::V15, PgVersion::V18] {
         let world = World::start(version);
-        world
-            .source
-            .sql("shop", "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'old')");
+        let table = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT -n, 'old' FROM generate_series(1, 9) n";
+        world.source.sql("shop", table);
         let config = world.config();
-        // A slot is made while no transaction is open, the copy's snapshot while one is.
+        // A slot is made while no transaction is open, the copy's snapshot while some are.
         drain(&config.clone().set("source.snapshot", "never"));
-        let open = world.source.client("shop").await;
-        open.batch_execute(
-            "BEGIN; INSERT INTO a VALUES (2, 'in flight'); UPDATE a SET v = 'new' WHERE id = 1",
-        )
-        .await
-        .unwrap();
+        let wait_for = |pid: i32| {
+            eventually_blocking(SOON, "that the slot's creation waits", || {
+                let waiting = "SELECT count(*) FROM pg_locks w JOIN pg_locks h USING (transactionid) \
+                    WHERE NOT w.granted AND h.granted AND h.pid = ";
+                let waiting = world.source.sql("shop", &format!("{waiting}{pid}"));
+                if waiting == "1" { Ok(()) } else { Err(waiting) }
+            });
+        };
+        // It waits for the first, and then for the second, which was begun meanwhile. The third, begun while it does that, is in
+        // flight at the snapshot, and has changed rows before it.
+        let (first, pid) = begin(&world, 1).await;
         let mut replicator = Replicator::spawn(&config, &[]);
         replicator.wait_until_ready(SOON);
         replicator.wait_for_line("slot creation waits", SOON);
-        open.batch_execute("COMMIT").await.unwrap();
-        replicator.wait_for_line("caught up", SOON);
+        wait_for(pid);
+        let (second, pid) = begin(&world, 2).await;
+        first.batch_execute("COMMIT").await.unwrap();
+        wait_for(pid);
+        let (third, _) = begin(&world, 3).await;
+        let changed_at = world.source.sql("shop", "SELECT pg_current_wal_insert_lsn()");
+        second.batch_execute("COMMIT").await.unwrap();
+        let line = replicator.wait_for_line("copy begins", SOON);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let snapshot = line["snapshot"].as_str().unwrap();
+        let is_behind = format!("SELECT '{snapshot}'::pg_lsn >= '{changed_at}'::pg_lsn");
+        assert_eq!(world.source.sql("shop", &is_behind), "t", "{snapshot} {changed_at}");
+        replicator.wait_for_line("copy over", SOON);
+        assert_eq!(world.target.sql("copy", "SELECT count(*), max(id) FROM a"), "11|2");
+        third.batch_execute("COMMIT").await.unwrap();
+        wait_until_caught_up(&replicator);
         replicator.sigterm();
         assert!(replicator.wait(SOON).success());
         drain(&config);
