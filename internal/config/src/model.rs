@@ -229,6 +229,10 @@ section! {
         /// Inserts in flight for a shard.
         #[serde(default = "defaults::in_flight")]
         pub in_flight_max: usize,
+        /// Memory that an insert of copied rows takes at the server, by estimate: batches join up to that, so that there are fewer
+        /// parts to merge. 0: each goes by itself.
+        #[serde(default = "defaults::copy_insert_bytes_max")]
+        pub copy_insert_bytes_max: ByteSize,
         /// How long an insert may take before it is tried again.
         #[serde(default = "defaults::request_timeout_ms")]
         pub request_timeout_ms: u64,
@@ -493,6 +497,10 @@ mod defaults {
         ArrayColumns::Auto
     }
 
+    pub(super) fn copy_insert_bytes_max() -> ByteSize {
+        ByteSize(256 << 20)
+    }
+
     pub(super) fn in_flight() -> usize {
         2
     }
@@ -530,7 +538,7 @@ mod defaults {
                 workers: 2,
                 range_bytes: ByteSize(64 << 20),
                 batch_rows_max: 200_000,
-                batch_bytes_max: ByteSize(8 << 20),
+                batch_bytes_max: ByteSize(16 << 20),
                 bytes_max: ByteSize(128 << 20),
             }
         }

@@ -30,6 +30,9 @@ use tokio::task::JoinSet;
 /// How often a full budget is looked at again.
 const BUDGET_POLL: Duration = Duration::from_millis(1);
 
+/// How long rows wait in a lane for more, where they come slowly.
+const GATHER_PAUSE: Duration = Duration::from_secs(2);
+
 /// Of so many tables the sinks are asked at once, at their beginning or at their end.
 const ASKED_AT_ONCE_MAX: usize = 8;
 
@@ -111,6 +114,11 @@ impl Jobs {
     fn close(&self) {
         self.lock().1 = true;
         self.more.notify_waiters();
+    }
+
+    /// The next one, if it is there.
+    fn try_next(&self) -> Option<Job> {
+        self.lock().0.pop_front()
     }
 
     /// The next one; none when there will be none.
@@ -260,8 +268,9 @@ impl<'a> Round<'a> {
     async fn copy(&mut self) -> std::result::Result<(), String> {
         let workers = self.shared.config.workers.max(1) as usize;
         let lanes = self.shared.open_lanes(workers).await?;
-        let (lanes, mut reports) = CopyLanes::start(lanes, self.shared.backoff, &self.shared.logger)
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        let (lanes, mut reports) =
+            CopyLanes::start(lanes, self.shared.backoff, GATHER_PAUSE, &self.shared.logger)
+                .map_err(|error| format!("cannot start a thread: {error}"))?;
         let lanes = Arc::new(lanes);
         let (said_out, mut said) = mpsc::unbounded_channel();
         let budget = Budget::new(self.shared.config.bytes_max.0);
@@ -639,16 +648,21 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self) {
-        while let Some(job) = self.jobs.next().await {
+        loop {
+            let job = match self.jobs.try_next() {
+                Some(job) => job,
+                None => {
+                    self.lanes.hurry(self.number);
+                    let Some(job) = self.jobs.next().await else { break };
+                    job
+                }
+            };
             let said = match self.read(&job).await {
                 Ok(()) => Said::Ended { job: job.id },
                 Err(error) => Said::Failed { job: job.id, error },
             };
             if self.said.send(said).is_err() {
                 break;
-            }
-            if self.jobs.len() == 0 {
-                self.lanes.hurry(self.number);
             }
         }
         self.worker.release().await;
@@ -659,8 +673,10 @@ impl Worker {
         let transaction = replicator_types::TransactionMeta { id: job.id, ..self.transaction };
         let mut builder = BatchBuilder::of_phase(self.budget.clone(), Phase::Copy { fresh: job.fresh });
         loop {
-            while self.budget.is_full() {
+            if self.budget.is_full() {
                 self.lanes.hurry(self.number);
+            }
+            while self.budget.is_full() {
                 tokio::time::sleep(BUDGET_POLL).await;
             }
             let Some(batch) = self.worker.next_batch(&mut builder, &transaction, &self.limits).await? else {

@@ -37,13 +37,15 @@ pub struct CopyLanes {
 }
 
 impl CopyLanes {
-    /// Starts a thread a lane. `lanes` are by worker, then by sink, with the sink's name.
+    /// Starts a thread a lane. `lanes` are by worker, then by sink, with the sink's name. A write that is not full waits so
+    /// long, at most, for those behind it.
     ///
     /// # Errors
     /// When the operating system gives no thread.
     pub fn start(
         lanes: Vec<Vec<(String, Box<dyn Lane>)>>,
         backoff: (Duration, Duration),
+        gather_pause: Duration,
         logger: &Logger,
     ) -> std::io::Result<(Self, mpsc::UnboundedReceiver<CopyReport>)> {
         let (reports_out, reports) = unbounded();
@@ -59,6 +61,7 @@ impl CopyLanes {
                     runtime: Handle::current(),
                     reports: reports_out.clone(),
                     backoff,
+                    gather_pause,
                     metrics: SinkMetrics::new(&name),
                     logger: logger.new(o!("sink" => name.clone(), "copy" => number)),
                 };

@@ -182,6 +182,7 @@ pub fn start(settings: Settings, sinks: Vec<SinkLanes>) -> std::io::Result<Runni
                 runtime: settings.runtime.clone(),
                 reports: reports_out.clone(),
                 backoff: settings.backoff,
+                gather_pause: Duration::ZERO,
                 metrics: sink_metrics.clone(),
                 logger: settings.logger.new(o!("sink" => config.name.clone(), "shard" => shard)),
             };

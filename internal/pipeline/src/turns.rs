@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! - a lane takes its batches in the order in which they were handed out, each once;
-//! - it has at most `in_flight_max` writes in flight, and a batch that has to be alone is; what gathers is not in flight;
+//! - it has at most `in_flight_max` writes in flight, and a batch that has to be alone is;
+//! - a write that is not in flight yet may take up those behind it;
 //! - nothing of a sink is in flight beside a fenced batch, nor taken between what comes before it and what comes behind.
 //!
 //! No I/O, no clock, no threads: the lanes' threads ask it under a lock, the simulation asks it under its scheduler.
@@ -30,8 +31,8 @@ struct Lane {
     queue: VecDeque<Item>,
     in_flight: usize,
     in_flight_max: usize,
-    /// Writes that are prepared and wait for others to join them, or for room.
-    gathered: usize,
+    /// Batches that are being prepared, and writes that wait for others to join them, or for room.
+    taken: usize,
     /// Nothing is to come soon: what gathers is not to wait.
     hurried: bool,
     /// What is in flight has to be alone.
@@ -68,7 +69,7 @@ impl Turns {
             queue: VecDeque::new(),
             in_flight: 0,
             in_flight_max: in_flight_max.max(1),
-            gathered: 0,
+            taken: 0,
             hurried: false,
             alone: false,
             failed: false,
@@ -105,8 +106,7 @@ impl Turns {
     /// prepared when nothing of the lane is in flight.
     pub fn take(&mut self, shard: usize, needs_drain: impl FnOnce(&Batch) -> bool) -> Option<Arc<Batch>> {
         let lane = self.lanes.get_mut(shard)?;
-        // Beside what gathers it may be prepared to join it.
-        let has_room = lane.in_flight < lane.in_flight_max || lane.gathered > 0;
+        let has_room = lane.in_flight < lane.in_flight_max || lane.taken > 0;
         if lane.failed || lane.alone || !has_room {
             return None;
         }
@@ -129,7 +129,7 @@ impl Turns {
             }
             Item::Fence { .. } => return None,
         };
-        lane.in_flight += 1;
+        lane.taken += 1;
         lane.alone = alone;
         Some(batch)
     }
@@ -143,8 +143,7 @@ impl Turns {
         self.lanes.iter().all(is_at_it)
     }
 
-    /// A batch that the lane took is durable. One that never becomes so stays in flight, and nothing passes it that must
-    /// not.
+    /// A write in flight is durable. One that never becomes so stays in flight, and nothing passes it that must not.
     pub fn durable(&mut self, shard: usize) {
         let Some(lane) = self.lanes.get_mut(shard) else { return };
         lane.in_flight = lane.in_flight.saturating_sub(1);
@@ -156,26 +155,19 @@ impl Turns {
         }
     }
 
-    /// The batch taken last is prepared, and its write waits.
-    pub fn gather(&mut self, shard: usize) {
-        let Some(lane) = self.lanes.get_mut(shard) else { return };
-        lane.in_flight = lane.in_flight.saturating_sub(1);
-        lane.gathered += 1;
-    }
-
-    /// One of the writes that wait has joined another.
+    /// The write of a batch that was taken has joined the one before it.
     pub fn joined(&mut self, shard: usize) {
         let Some(lane) = self.lanes.get_mut(shard) else { return };
-        lane.gathered = lane.gathered.saturating_sub(1);
+        lane.taken = lane.taken.saturating_sub(1);
     }
 
-    /// Whether the write that has waited longest may be sent now; if so, it is in flight.
+    /// Whether the first of the batches that were taken may be written now; if so, it is in flight.
     pub fn send(&mut self, shard: usize) -> bool {
         let Some(lane) = self.lanes.get_mut(shard) else { return false };
-        if lane.failed || lane.gathered == 0 || lane.in_flight >= lane.in_flight_max {
+        if lane.failed || lane.taken == 0 || lane.in_flight >= lane.in_flight_max {
             return false;
         }
-        lane.gathered -= 1;
+        lane.taken -= 1;
         lane.in_flight += 1;
         true
     }
@@ -187,7 +179,7 @@ impl Turns {
         }
     }
 
-    /// Whether what gathers is not to wait for more: nothing is to come soon, or what is queued waits for it.
+    /// Whether what was taken is not to wait for more: nothing is to come soon, or what is queued waits for it.
     pub fn is_hurried(&self, shard: usize) -> bool {
         self.lanes.get(shard).is_some_and(|lane| lane.hurried || !lane.queue.is_empty())
     }
@@ -208,7 +200,7 @@ impl Turns {
 impl Lane {
     /// Whether anything is neither queued nor durable.
     fn has_any(&self) -> bool {
-        self.in_flight + self.gathered > 0
+        self.in_flight + self.taken > 0
     }
 }
 
@@ -235,8 +227,19 @@ mod tests {
         LaneId { sink: 0, shard }
     }
 
+    fn number(batch: &Batch) -> u64 {
+        batch.transactions()[0].id.0
+    }
+
+    /// Takes a batch without sending it.
+    fn prepare(turns: &mut Turns, shard: usize) -> Option<u64> {
+        turns.take(shard, |_| false).map(|batch| number(&batch))
+    }
+
     fn take(turns: &mut Turns, shard: usize) -> Option<u64> {
-        turns.take(shard, |_| false).map(|batch| batch.transactions()[0].id.0)
+        let taken = prepare(turns, shard);
+        assert!(taken.is_none() || turns.send(shard));
+        taken
     }
 
     #[test]
@@ -263,8 +266,11 @@ mod tests {
     fn as_many_batches_are_in_flight_as_the_lane_bears_and_some_are_alone() {
         let mut turns = Turns::new([2]);
         (1..=5).for_each(|number| turns.push(Output::Batch(lane(0), batch(number, false))));
-        let needs_drain = |batch: &Batch| batch.transactions()[0].id.0 == 3;
-        let next = |turns: &mut Turns| turns.take(0, needs_drain).map(|batch| batch.transactions()[0].id.0);
+        let next = |turns: &mut Turns| {
+            let taken = turns.take(0, |batch| number(batch) == 3).map(|batch| number(&batch));
+            assert!(taken.is_none() || turns.send(0));
+            taken
+        };
         assert_eq!([next(&mut turns), next(&mut turns), next(&mut turns)], [Some(1), Some(2), None]);
         turns.durable(0);
         assert_eq!(next(&mut turns), None, "one is in flight still");
@@ -275,49 +281,50 @@ mod tests {
     }
 
     #[test]
-    fn what_gathers_is_joined_however_much_is_in_flight_and_is_sent_when_there_is_room() {
+    fn a_write_is_joined_however_much_is_in_flight_and_is_sent_when_there_is_room() {
         let mut turns = Turns::new([1]);
-        (1..=6).for_each(|number| turns.push(Output::Batch(lane(0), batch(number, false))));
+        (1..=7).for_each(|number| turns.push(Output::Batch(lane(0), batch(number, false))));
         assert_eq!(take(&mut turns, 0), Some(1));
-        turns.gather(0);
-        assert!(turns.send(0));
-        assert_eq!((take(&mut turns, 0), turns.send(0)), (None, false), "one is in flight, and none gathers");
+        assert_eq!(
+            (prepare(&mut turns, 0), turns.send(0)),
+            (None, false),
+            "nothing waits that it could join"
+        );
         turns.durable(0);
-        assert_eq!(take(&mut turns, 0), Some(2));
-        turns.gather(0);
-        assert!(turns.send(0));
-        turns.durable(0);
-        // One is in flight and one gathers: others join that.
-        assert_eq!(take(&mut turns, 0), Some(3));
-        turns.gather(0);
-        assert_eq!(take(&mut turns, 0), Some(4));
-        turns.gather(0);
+        assert_eq!(prepare(&mut turns, 0), Some(2));
+        // One joins it, one does not.
+        assert_eq!(prepare(&mut turns, 0), Some(3));
         turns.joined(0);
-        assert!(turns.send(0) && !turns.send(0), "they are one write");
-        assert_eq!(take(&mut turns, 0), None);
+        assert_eq!(prepare(&mut turns, 0), Some(4));
+        assert!(turns.send(0) && !turns.send(0), "there is room for one in flight");
+        assert_eq!(prepare(&mut turns, 0), Some(5));
+        turns.joined(0);
         turns.durable(0);
-        // What has to be alone waits for what gathers.
-        assert_eq!(take(&mut turns, 0), Some(5));
-        turns.gather(0);
+        assert!(turns.send(0));
+        assert_eq!(prepare(&mut turns, 0), None);
+        turns.durable(0);
+        // What has to be alone waits for what was taken.
+        assert_eq!(prepare(&mut turns, 0), Some(6));
         assert!(turns.take(0, |_| true).is_none() && turns.is_hurried(0) && !turns.is_idle(0));
         assert!(turns.send(0));
         assert!(turns.take(0, |_| true).is_none());
         turns.durable(0);
-        assert!(turns.take(0, |_| true).is_some());
+        assert!(turns.take(0, |_| true).is_some() && turns.send(0));
         turns.durable(0);
-        turns.push(Output::Batch(lane(0), batch(7, false)));
-        assert_eq!(take(&mut turns, 0), Some(7));
-        turns.gather(0);
+        assert!(turns.is_idle(0));
+    }
+
+    #[test]
+    fn what_was_taken_is_hurried_until_something_comes() {
+        let mut turns = Turns::new([1]);
+        turns.push(Output::Batch(lane(0), batch(1, false)));
+        assert!(turns.is_hurried(0), "something is queued");
+        assert_eq!(prepare(&mut turns, 0), Some(1));
         assert!(!turns.is_hurried(0));
         turns.hurry(0);
         assert!(turns.is_hurried(0));
-        turns.push(Output::Batch(lane(0), batch(8, false)));
-        assert_eq!(take(&mut turns, 0), Some(8));
-        assert!(!turns.is_hurried(0), "something has come");
-        turns.gather(0);
-        turns.joined(0);
-        assert!(turns.send(0));
-        turns.durable(0);
-        assert!(turns.is_idle(0));
+        turns.push(Output::Batch(lane(0), batch(2, false)));
+        assert_eq!(prepare(&mut turns, 0), Some(2));
+        assert!(!turns.is_hurried(0));
     }
 }

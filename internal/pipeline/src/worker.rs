@@ -34,14 +34,14 @@ impl Desk {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the lane's turn. `gathers`: the lane has a write that others may join until then.
-    fn next(&self, shard: usize, lane: &dyn Lane, gathers: Option<Instant>) -> Next {
+    /// Waits for the lane's turn. `until`: it has a write that others may join until then.
+    fn next(&self, shard: usize, lane: &dyn Lane, until: Option<Instant>) -> Next {
         let mut turns = self.lock();
         loop {
             if let Some(batch) = turns.0.take(shard, |batch| lane.needs_drain(batch)) {
                 return Next::Prepare(batch);
             }
-            let left = gathers.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let is_due = left.is_some_and(|left| left.is_zero()) || turns.1 || turns.0.is_hurried(shard);
             if is_due && turns.0.send(shard) {
                 return Next::Send;
@@ -59,7 +59,7 @@ impl Desk {
         }
     }
 
-    /// Waits until the lane's write that gathers may be sent. False when the lane has failed for good.
+    /// Waits until the first of the lane's writes may be sent. False when the lane has failed for good.
     fn wait_to_send(&self, shard: usize) -> bool {
         let mut turns = self.lock();
         loop {
@@ -145,9 +145,6 @@ pub(crate) enum LaneReport {
     Failed { lane: LaneId, text: String, table: Option<u32> },
 }
 
-/// How long a write that is not full waits for the next, where nobody says that none is to come.
-const GATHER_PAUSE: Duration = Duration::from_secs(1);
-
 /// How many attempts fail before a sink counts as down. One lost connection is not an outage.
 const ATTEMPTS_UNTIL_DOWN: u32 = 2;
 
@@ -157,6 +154,8 @@ pub(crate) struct LaneContext {
     pub(crate) runtime: Handle,
     pub(crate) reports: Sender<LaneReport>,
     pub(crate) backoff: (Duration, Duration),
+    /// How long a write that is not full waits for those behind it, from the cut of its first batch.
+    pub(crate) gather_pause: Duration,
     pub(crate) metrics: SinkMetrics,
     pub(crate) logger: Logger,
 }
@@ -184,41 +183,40 @@ impl Drop for Watch<'_> {
 /// Runs until the queue is closed and what was in it is durable, or until the lane fails for good.
 fn run(context: &LaneContext, mut lane: Box<dyn Lane>, desk: &Arc<Desk>, shard: usize) {
     let mut watch = Watch { context, orderly: false };
-    let mut gathered: Option<(Delivery, Instant)> = None;
+    let send = |write: Delivery| desk.wait_to_send(shard) && write.spawn();
+    let mut gathered: Option<Delivery> = None;
     loop {
-        match desk.next(shard, lane.as_ref(), gathered.as_ref().map(|(_, until)| *until)) {
+        let until = gathered.as_ref().map(|write| write.cut + context.gather_pause);
+        match desk.next(shard, lane.as_ref(), until) {
             Next::Prepare(batch) => {
-                let Some(prepared) = prepare(context, lane.as_mut(), desk, shard, batch) else { break };
-                if gathered.is_none() && prepared.write.is_full() {
-                    prepared.spawn();
-                    continue;
+                // Rows of other tables can't join, and may have to wait for something of theirs.
+                if let Some(write) = gathered.take_if(|write| write.tables != tables_of(&batch))
+                    && !send(write)
+                {
+                    break;
                 }
-                desk.change(|turns| turns.0.gather(shard));
-                let write = match gathered.take() {
-                    None => prepared,
-                    Some((mut before, _)) => match before.join(prepared) {
+                let Some(mut write) = prepare(context, lane.as_mut(), desk, shard, batch) else { break };
+                if let Some(mut before) = gathered.take() {
+                    write = match before.join(write) {
                         Ok(()) => {
                             desk.change(|turns| turns.0.joined(shard));
                             before
                         }
                         Err(next) => {
-                            if !desk.wait_to_send(shard) {
+                            if !send(before) {
                                 break;
                             }
-                            before.spawn();
                             *next
                         }
-                    },
-                };
+                    };
+                }
                 if !write.write.is_full() {
-                    gathered = Some((write, Instant::now() + GATHER_PAUSE));
-                } else if desk.wait_to_send(shard) {
-                    write.spawn();
-                } else {
+                    gathered = Some(write);
+                } else if !send(write) {
                     break;
                 }
             }
-            Next::Send => gathered.take().into_iter().for_each(|(write, _)| write.spawn()),
+            Next::Send => drop(gathered.take().map(Delivery::spawn)),
             Next::End => break,
         }
     }
@@ -255,13 +253,20 @@ fn prepare(
         }
     };
     attempts.succeeded();
-    let held = vec![Held::of(batch, write.held_bytes())];
+    let tables = tables_of(&batch);
+    // Who has the batch still, the write or another sink's lane, has its charge too.
+    let held_bytes = write.held_bytes();
+    let held = match Arc::try_unwrap(batch) {
+        Ok(batch) => batch.into_charge(held_bytes),
+        Err(batch) => batch.charge_beside(held_bytes),
+    };
     Some(Delivery {
         context: context.clone(),
         write,
-        held,
+        held: vec![held],
         desk: Arc::clone(desk),
         shard,
+        tables,
         transactions,
         bytes,
         rows,
@@ -270,33 +275,20 @@ fn prepare(
     })
 }
 
-/// Memory that a write keeps until it is durable.
-enum Held {
-    Charge {
-        _charge: Charge,
-    },
-    /// The write refers to the batch itself, which carries its own charge.
-    Batch {
-        _batch: Arc<Batch>,
-    },
-}
-
-impl Held {
-    fn of(batch: Arc<Batch>, held_bytes: usize) -> Self {
-        match Arc::try_unwrap(batch) {
-            Ok(batch) => Self::Charge { _charge: batch.into_charge(held_bytes) },
-            Err(batch) => Self::Batch { _batch: batch },
-        }
-    }
+/// Tables of which a batch has rows.
+fn tables_of(batch: &Batch) -> Vec<u32> {
+    batch.relations().iter().map(|relation| relation.oid).collect()
 }
 
 /// A write, of a batch or of several that have joined.
 struct Delivery {
     context: LaneContext,
     write: Box<dyn Write>,
-    held: Vec<Held>,
+    /// For what it holds in memory until it is durable.
+    held: Vec<Charge>,
     desk: Arc<Desk>,
     shard: usize,
+    tables: Vec<u32>,
     transactions: Vec<TxnId>,
     bytes: usize,
     rows: usize,
@@ -318,9 +310,11 @@ impl Delivery {
         Ok(())
     }
 
-    fn spawn(self) {
+    /// Sends it, as often as it takes. Always true.
+    fn spawn(self) -> bool {
         let runtime = self.context.runtime.clone();
         runtime.spawn(self.run());
+        true
     }
 
     async fn run(self) {

@@ -298,6 +298,11 @@ impl Batch {
         charge.set(bytes);
         charge
     }
+
+    /// A charge of `bytes` more, for what a sink has made of the rows while others have them still.
+    pub fn charge_beside(&self, bytes: usize) -> Charge {
+        self.charge.beside(bytes)
+    }
 }
 
 /// Fills a batch. Kept by the batcher, one a lane; a cut leaves it empty and ready for the next.
@@ -564,6 +569,9 @@ mod tests {
         builder.push(&meta(1), &relation(), change(Op::Truncate));
         let batch = builder.cut(false).unwrap();
         assert!(budget.held() > 0);
+        let (held, beside) = (budget.held(), batch.charge_beside(100));
+        assert_eq!(budget.held(), held + 100);
+        drop(beside);
         let charge = batch.into_charge(77);
         assert_eq!(budget.held(), 77);
         drop(charge);

@@ -64,6 +64,11 @@ impl Charge {
         self.bytes
     }
 
+    /// Another, of `bytes`, held against the same budget.
+    pub fn beside(&self, bytes: usize) -> Self {
+        self.budget.charge(bytes)
+    }
+
     /// Makes this a charge of `bytes`, up or down.
     pub fn set(&mut self, bytes: usize) {
         let inner = &self.budget.0;

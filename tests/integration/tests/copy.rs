@@ -479,10 +479,10 @@ async fn a_sink_that_is_added_later_is_filled() {
 /// Begins a transaction that adds a row and changes one, and gives its session.
 async fn begin(world: &World, id: u32) -> (tokio_postgres::Client, i32) {
     let client = world.source.client("shop").await;
-    let row = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a pid");
     let changes =
         format!("BEGIN; INSERT INTO a VALUES ({id}, 'in flight'); UPDATE a SET v = 'new' WHERE id = -{id}");
-    client.batch_execute(&changes).await.unwrap();
+    client.batch_execute(&changes).await.expect("changes");
     (client, row.get(0))
 }
 

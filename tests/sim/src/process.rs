@@ -346,6 +346,9 @@ impl Process {
                 let bytes = batch.data_bytes();
                 write.charge = Some(batch.into_charge(bytes));
             }
+            // The lane has room for it, or would not have taken its batch.
+            let is_in_flight = self.turns[write.sink].send(write.shard);
+            debug_assert!(is_in_flight);
             self.preparing[write.sink][write.shard] = false;
         }
     }

@@ -7,7 +7,8 @@
 //! timestamptz; as text, or with `--binary` in their types' binary forms. Starts the development engine, or uses `CLICKHOUSE_URL`.
 
 use replicator_config::{
-    ArrayColumns, ClickHouseConfig, ClickHouseMode, DeleteMode, OutOfRange, SchemaNaming, Secret, TypeChanges,
+    ArrayColumns, ByteSize, ClickHouseConfig, ClickHouseMode, DeleteMode, OutOfRange, SchemaNaming, Secret,
+    TypeChanges,
 };
 use replicator_harness::{ClickHouse, ClickHouseOptions};
 use replicator_sink::{Sink, StreamInfo};
@@ -53,6 +54,7 @@ async fn run(
         cluster: String::new(),
         views: true,
         in_flight_max: 2,
+        copy_insert_bytes_max: ByteSize(256 << 20),
         request_timeout_ms: 60_000,
         out_of_range: OutOfRange::Clamp,
         arrays: ArrayColumns::Auto,

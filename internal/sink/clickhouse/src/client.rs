@@ -222,6 +222,13 @@ impl Client {
             .with_setting("input_format_null_as_default", "0")
             // A table that somebody partitioned finely is still written to.
             .with_setting("max_partitions_per_insert_block", "0");
+        if rows == Rows::Distinct {
+            // One block, and so one part for each partition, however many blocks were joined: cut by other rules when it is sent
+            // again, it would not be known by its token.
+            insert = insert
+                .with_setting("min_insert_block_size_rows", "1000000000")
+                .with_setting("min_insert_block_size_bytes", "0");
+        }
         let sent = async {
             for piece in prefix.iter().chain(&body.pieces) {
                 insert.send(piece.clone()).await?;

@@ -89,7 +89,11 @@ impl FrameWriter {
     pub(crate) fn finish(&mut self) -> Body {
         self.flush();
         self.last_bytes = self.frames.len();
-        let pieces = vec![Bytes::from(std::mem::take(&mut self.frames))];
+        let mut frames = std::mem::take(&mut self.frames);
+        if frames.capacity() - frames.len() > frames.len() / 4 {
+            frames.shrink_to_fit();
+        }
+        let pieces = vec![Bytes::from(frames)];
         let raw_bytes = std::mem::take(&mut self.raw_bytes);
         let digest = std::mem::take(&mut self.digest);
         Body { pieces, raw_bytes, digest }

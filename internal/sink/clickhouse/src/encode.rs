@@ -47,6 +47,8 @@ pub(crate) struct Insert {
     pub(crate) target: Arc<Target>,
     pub(crate) body: Body,
     pub(crate) rows: usize,
+    /// What the rows take at the server, by estimate.
+    pub(crate) memory_bytes: usize,
     pub(crate) first: Position,
     pub(crate) last: Position,
 }
@@ -55,6 +57,7 @@ impl Insert {
     /// Has the rows of `next` follow, which are of the same table.
     pub(crate) fn join(&mut self, next: Self) {
         self.rows += next.rows;
+        self.memory_bytes += next.memory_bytes;
         self.last = next.last;
         self.body.join(next.body);
     }
@@ -123,10 +126,13 @@ impl TableEncoder {
                 values: column.adjusted(),
             });
         }
+        let (rows, body) = (self.block.rows(), self.block.body(frames));
         let insert = Insert {
             target: Arc::clone(&self.target),
-            rows: self.block.rows(),
-            body: self.block.body(frames),
+            rows,
+            // A text has an offset of eight bytes there.
+            memory_bytes: body.raw_bytes + rows * self.block.columns().len() * size_of::<u64>(),
+            body,
             first,
             last: self.last,
         };

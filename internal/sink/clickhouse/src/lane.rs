@@ -168,6 +168,7 @@ impl Lane for ClickHouseLane {
                         client,
                         Arc::clone(&self.scope),
                         rows,
+                        self.shared.join_limits,
                         encoded.steps,
                     )));
                 }

@@ -4,6 +4,7 @@ use crate::lane::{ClickHouseLane, copy_scope, scope};
 use crate::layout::Layout;
 use crate::notes::{Kind, Notes};
 use crate::tables::{Sight, Tables};
+use crate::write::JoinLimits;
 use async_trait::async_trait;
 use replicator_config::{ClickHouseConfig, ClickHouseMode, OutOfRange};
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy};
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     notes: Arc<Notes>,
     pub(crate) logger: Logger,
     pub(crate) in_flight_max: usize,
+    pub(crate) join_limits: JoinLimits,
     out_of_range: OutOfRange,
 }
 
@@ -67,6 +69,7 @@ impl ClickHouseSink {
                 notes,
                 logger,
                 in_flight_max: config.in_flight_max.max(1),
+                join_limits: JoinLimits { memory_bytes_max: config.copy_insert_bytes_max.0 },
                 out_of_range: config.out_of_range,
             }),
         })

@@ -12,13 +12,51 @@ use replicator_types::Position;
 use std::any::Any;
 use std::sync::Arc;
 
-/// Copied rows go in inserts of about so many: each makes a part, and of every few parts the server makes one, which is as
-/// much work again. It cuts an insert into parts at 1,048,449 rows (`min_insert_block_size_rows`).
-const COPIED_ROWS: usize = 800_000;
-/// Bytes of rows in an insert; the server cuts at 256 MiB (`min_insert_block_size_bytes`).
-const COPIED_RAW_BYTES: usize = 192 << 20;
-/// The same, compressed, as they are kept until they are durable.
-const COPIED_BYTES: usize = 16 << 20;
+/// How far inserts of copied rows join. Each makes a part, and of every few parts the server makes one, which is as much work
+/// again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JoinLimits {
+    /// Memory at the server, by estimate.
+    pub(crate) memory_bytes_max: usize,
+}
+
+/// More rows than this gain nothing.
+const JOINED_ROWS_MAX: usize = 1_000_000;
+/// Compressed, as they are kept here until they are durable.
+const JOINED_BYTES_MAX: usize = 16 << 20;
+/// Each block of an insert has an entry of its own in the table's memory of tokens.
+const JOINED_BLOCKS_MAX: usize = 64;
+
+impl JoinLimits {
+    /// Whether inserts of which that is the sum may be one.
+    fn allow(self, rows: usize, bytes: usize, memory_bytes: usize, blocks: usize) -> bool {
+        rows <= JOINED_ROWS_MAX
+            && bytes <= JOINED_BYTES_MAX
+            && memory_bytes <= self.memory_bytes_max
+            && blocks <= JOINED_BLOCKS_MAX
+    }
+
+    fn allow_both(self, one: &Insert, other: &Insert) -> bool {
+        self.allow(
+            one.rows + other.rows,
+            one.body.len() + other.body.len(),
+            one.memory_bytes + other.memory_bytes,
+            one.body.pieces.len() + other.body.pieces.len(),
+        )
+    }
+
+    /// Whether nothing of the same size could join.
+    fn are_reached(self, insert: &Insert) -> bool {
+        let blocks = insert.body.pieces.len();
+        let with_another = |of: usize| of + of / blocks;
+        !self.allow(
+            with_another(insert.rows),
+            with_another(insert.body.len()),
+            with_another(insert.memory_bytes),
+            blocks + 1,
+        )
+    }
+}
 
 /// Inserts of one write that run side by side, when a batch is of several tables.
 const INSERTS_AT_ONCE: usize = 4;
@@ -29,12 +67,19 @@ pub(crate) struct ClickHouseWrite {
     /// What its tokens begin with: slot and lane.
     scope: Arc<str>,
     rows: Rows,
+    limits: JoinLimits,
     steps: Vec<(Step, bool)>,
 }
 
 impl ClickHouseWrite {
-    pub(crate) fn new(client: Arc<Client>, scope: Arc<str>, rows: Rows, steps: Vec<Step>) -> Self {
-        Self { client, scope, rows, steps: steps.into_iter().map(|step| (step, false)).collect() }
+    pub(crate) fn new(
+        client: Arc<Client>,
+        scope: Arc<str>,
+        rows: Rows,
+        limits: JoinLimits,
+        steps: Vec<Step>,
+    ) -> Self {
+        Self { client, scope, rows, limits, steps: steps.into_iter().map(|step| (step, false)).collect() }
     }
 }
 
@@ -49,16 +94,14 @@ impl Write for ClickHouseWrite {
     }
 
     fn is_full(&self) -> bool {
-        self.copied().is_none_or(|insert| {
-            insert.rows >= COPIED_ROWS
-                || insert.body.raw_bytes >= COPIED_RAW_BYTES
-                || insert.body.len() >= COPIED_BYTES
-        })
+        self.copied().is_none_or(|insert| self.limits.are_reached(insert))
     }
 
     fn join(&mut self, next: Box<dyn Write>) -> Result<(), Box<dyn Write>> {
         let goes_with = |next: &Self| match (self.copied(), next.copied()) {
-            (Some(insert), Some(next)) => Arc::ptr_eq(&insert.target, &next.target),
+            (Some(insert), Some(next)) => {
+                Arc::ptr_eq(&insert.target, &next.target) && self.limits.allow_both(insert, next)
+            }
             _ => false,
         };
         if !(&*next as &dyn Any).downcast_ref().is_some_and(goes_with) {
@@ -155,7 +198,7 @@ fn gravity(error: &SinkError) -> u8 {
 
 /// The token and the description of an insert. Equal tokens mean equal content: the digest is of the body.
 fn insert_parts(insert: &Insert, scope: &str) -> (String, String) {
-    let Insert { target, body, rows, first, last } = insert;
+    let Insert { target, body, rows, first, last, .. } = insert;
     let token = format!("{scope}/{}/{first}-{last}/{rows}/{:032x}", target.sql, body.digest);
     let what = format!("inserting {rows} rows ({first} to {last}) into {}", target.sql);
     (token, what)

@@ -1,7 +1,8 @@
 //! Batches by hand and a server to write them to.
 
 use replicator_config::{
-    ArrayColumns, ClickHouseConfig, ClickHouseMode, DeleteMode, OutOfRange, SchemaNaming, Secret, TypeChanges,
+    ArrayColumns, ByteSize, ClickHouseConfig, ClickHouseMode, DeleteMode, OutOfRange, SchemaNaming, Secret,
+    TypeChanges,
 };
 use replicator_harness::{ClickHouse, ClickHouseOptions};
 use replicator_sink::{Lane, Sink, SinkError, StreamInfo, TableCopy};
@@ -45,6 +46,7 @@ impl Fixture {
             cluster: String::new(),
             views: true,
             in_flight_max: 2,
+            copy_insert_bytes_max: ByteSize(256 << 20),
             request_timeout_ms: 30_000,
             out_of_range: OutOfRange::Clamp,
             arrays: ArrayColumns::Auto,
