@@ -23,15 +23,15 @@ fn rows_read(log: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// The metrics, when all is copied.
+/// The metrics, when all is copied: of what 68,500 rows were, those that writers have left until the snapshot.
 fn assert_told_how_far_it_is(supervisor: &Supervisor) {
     let metric = |name: &str| supervisor.metric(&format!("replicator_copy_{name}"));
     eventually_blocking(Duration::from_secs(60), "the end of the copy", || {
         let told = ["rows_total", "done_ratio", "eta_seconds", "tables_left"].map(metric);
-        if told[0] >= 65_000.0 && told[1..] == [1.0, 0.0, 0.0] { Ok(()) } else { Err(format!("{told:?}")) }
+        if told[0] >= 40_000.0 && told[1..] == [1.0, 0.0, 0.0] { Ok(()) } else { Err(format!("{told:?}")) }
     });
     let bytes = metric("bytes_total");
-    assert!(bytes > 50.0 * 60_000.0, "{bytes}");
+    assert!(bytes > 50.0 * 40_000.0, "{bytes}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,6 +260,7 @@ async fn what_a_broken_copy_has_handed_on_is_not_written_into_the_one_that_follo
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_exchange_their_keys_while_a_copy_is_interrupted_keep_their_large_values() {
     const ROWS: u64 = 4000;
+    const SWAPPED: u64 = 100;
     let world = World::start(PgVersion::V17);
     world.source.sql(
         "shop",
@@ -283,12 +284,12 @@ async fn rows_that_exchange_their_keys_while_a_copy_is_interrupted_keep_their_la
     replicator.kill9();
     let copied: u64 = world.clickhouse.query(&sql).trim().parse().expect("a count");
     assert!(copied < ROWS, "the copy was over before it was killed");
-    // The first and the last, and so on to the middle: copied ones with others.
+    // The first and the last, and so on towards the middle: copied ones with others.
     world.source.sql(
         "shop",
         &format!(
-            "BEGIN; UPDATE swapped SET id = -id;
-             UPDATE swapped SET id = {ROWS} + 1 + id; COMMIT;"
+            "BEGIN; UPDATE swapped SET id = -id WHERE id <= {SWAPPED} OR id > {ROWS} - {SWAPPED};
+             UPDATE swapped SET id = {ROWS} + 1 + id WHERE id < 0; COMMIT;"
         ),
     );
     drain(&config);
