@@ -36,6 +36,12 @@ has_pg15() {
   done
 }
 
+# Of a build of somebody's own it is that person's affair.
+has_postgis() {
+  [ "$PG15_BIN" != /usr/lib/postgresql/15/bin ] ||
+    [ -f /usr/share/postgresql/15/extension/postgis.control ]
+}
+
 # Written last, so a half-made environment is never taken for a whole one.
 venv_stamp="$DEV_DIR/venv/.installed"
 has_venv() {
@@ -187,6 +193,7 @@ has_build_tools || install_build_tools
 has_pg15 || install_pg15
 has_venv || install_venv
 if [ -n "$want_test" ]; then
+  has_postgis || apt_install postgresql-15-postgis-3
   has_npm_pg 17 "$pg17_version" || install_npm_pg 17 "$pg17_version"
   has_npm_pg 18 "$pg18_version" || install_npm_pg 18 "$pg18_version"
   has cargo-nextest || install_nextest

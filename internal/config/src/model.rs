@@ -229,8 +229,8 @@ section! {
         /// Inserts in flight for a shard.
         #[serde(default = "defaults::in_flight")]
         pub in_flight_max: usize,
-        /// Memory that an insert of copied rows takes at the server, by estimate: batches join up to that, so that there are fewer
-        /// parts to merge. 0: each goes by itself.
+        /// How large an insert of copied rows becomes, as the server has them in memory: batches join up to that, so that there
+        /// are fewer parts to merge. The server takes two to three times as much while it sorts them. 0: each goes by itself.
         #[serde(default = "defaults::copy_insert_bytes_max")]
         pub copy_insert_bytes_max: ByteSize,
         /// How long an insert may take before it is tried again.

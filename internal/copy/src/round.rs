@@ -673,10 +673,11 @@ impl Worker {
         let transaction = replicator_types::TransactionMeta { id: job.id, ..self.transaction };
         let mut builder = BatchBuilder::of_phase(self.budget.clone(), Phase::Copy { fresh: job.fresh });
         loop {
-            if self.budget.is_full() {
-                self.lanes.hurry(self.number);
-            }
+            let mut is_hurried = false;
             while self.budget.is_full() {
+                if !std::mem::replace(&mut is_hurried, true) {
+                    self.lanes.hurry(self.number);
+                }
                 tokio::time::sleep(BUDGET_POLL).await;
             }
             let Some(batch) = self.worker.next_batch(&mut builder, &transaction, &self.limits).await? else {

@@ -38,7 +38,7 @@ pub struct CopyLanes {
 
 impl CopyLanes {
     /// Starts a thread a lane. `lanes` are by worker, then by sink, with the sink's name. A write that is not full waits so
-    /// long, at most, for those behind it.
+    /// long for those behind it, or until it has room.
     ///
     /// # Errors
     /// When the operating system gives no thread.

@@ -35,7 +35,7 @@ struct Lane {
     taken: usize,
     /// Nothing is to come soon: what gathers is not to wait.
     hurried: bool,
-    /// What is in flight has to be alone.
+    /// What was taken, or is in flight, has to be alone.
     alone: bool,
     /// It has failed for good.
     failed: bool,

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   take ─▶ prepare ─▶ full: send
-//!                  └─▶ not full: gathers ◀─join─ the next ones ─▶ send: full, or nothing has come for a moment
+//!                  └─▶ not full: gathers ◀─join─ the next ones ─▶ send: full, nothing is to come soon, another table's
+//!                                                                 rows come, or the pause is over
 //! ```
 //!
 //! The thread does the lane's computing (encoding), so that a lane never takes a turn from the tasks that
@@ -154,7 +155,7 @@ pub(crate) struct LaneContext {
     pub(crate) runtime: Handle,
     pub(crate) reports: Sender<LaneReport>,
     pub(crate) backoff: (Duration, Duration),
-    /// How long a write that is not full waits for those behind it, from the cut of its first batch.
+    /// How long a write that is not full waits for those behind it, from when its first batch was taken.
     pub(crate) gather_pause: Duration,
     pub(crate) metrics: SinkMetrics,
     pub(crate) logger: Logger,
@@ -183,14 +184,21 @@ impl Drop for Watch<'_> {
 /// Runs until the queue is closed and what was in it is durable, or until the lane fails for good.
 fn run(context: &LaneContext, mut lane: Box<dyn Lane>, desk: &Arc<Desk>, shard: usize) {
     let mut watch = Watch { context, orderly: false };
-    let send = |write: Delivery| desk.wait_to_send(shard) && write.spawn();
+    let send = |write: Delivery| {
+        let may_be_sent = desk.wait_to_send(shard);
+        if may_be_sent {
+            write.spawn();
+        }
+        may_be_sent
+    };
     let mut gathered: Option<Delivery> = None;
     loop {
         let until = gathered.as_ref().map(|write| write.cut + context.gather_pause);
         match desk.next(shard, lane.as_ref(), until) {
             Next::Prepare(batch) => {
                 // Rows of other tables can't join, and may have to wait for something of theirs.
-                if let Some(write) = gathered.take_if(|write| write.tables != tables_of(&batch))
+                if let Some(write) =
+                    gathered.take_if(|write| !tables_of(&batch).eq(write.tables.iter().copied()))
                     && !send(write)
                 {
                     break;
@@ -216,7 +224,11 @@ fn run(context: &LaneContext, mut lane: Box<dyn Lane>, desk: &Arc<Desk>, shard: 
                     break;
                 }
             }
-            Next::Send => drop(gathered.take().map(Delivery::spawn)),
+            Next::Send => {
+                if let Some(write) = gathered.take() {
+                    write.spawn();
+                }
+            }
             Next::End => break,
         }
     }
@@ -253,7 +265,7 @@ fn prepare(
         }
     };
     attempts.succeeded();
-    let tables = tables_of(&batch);
+    let tables = tables_of(&batch).collect();
     // Who has the batch still, the write or another sink's lane, has its charge too.
     let held_bytes = write.held_bytes();
     let held = match Arc::try_unwrap(batch) {
@@ -276,8 +288,8 @@ fn prepare(
 }
 
 /// Tables of which a batch has rows.
-fn tables_of(batch: &Batch) -> Vec<u32> {
-    batch.relations().iter().map(|relation| relation.oid).collect()
+fn tables_of(batch: &Batch) -> impl Iterator<Item = u32> {
+    batch.relations().iter().map(|relation| relation.oid)
 }
 
 /// A write, of a batch or of several that have joined.
@@ -310,11 +322,10 @@ impl Delivery {
         Ok(())
     }
 
-    /// Sends it, as often as it takes. Always true.
-    fn spawn(self) -> bool {
+    /// Sends it, as often as it takes.
+    fn spawn(self) {
         let runtime = self.context.runtime.clone();
         runtime.spawn(self.run());
-        true
     }
 
     async fn run(self) {
@@ -330,7 +341,10 @@ impl Delivery {
         while let Err(error) = self.write.send().await {
             match attempts.failed(&error) {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => return self.desk.change(|turns| turns.0.failed(self.shard)),
+                None => {
+                    self.context.metrics.batches_in_flight.decrement(1.0);
+                    return self.desk.change(|turns| turns.0.failed(self.shard));
+                }
             }
         }
         attempts.succeeded();

@@ -231,7 +231,8 @@ async fn what_has_joined_is_tried_again_and_fails_together() {
 
     let bench = Bench::start(3, 1, NEVER);
     bench.failures.lock().unwrap().push_back(SinkError::reject("never").of_table(7));
-    bench.send([1, 2, 3, 4]);
+    // The second waits until the first is written, in vain.
+    bench.send(1..=6);
     bench.open.send(true).unwrap();
     let (reports, written) = bench.end().await;
     let text = "sink sink: never".to_owned();

@@ -1,6 +1,6 @@
 //! Values that ClickHouse has no room for, and what becomes of them as it is set; values that are merely large.
 
-use replicator_harness::{Config, PgVersion, Replicator};
+use replicator_harness::{Config, PgOptions, PgVersion, Postgres, Replicator};
 use replicator_integration::{Sinks, Table, World, drain, stop, wait_for_copy, wait_for_stream};
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ fn a_null_stays_null_in_clickhouse_whatever_its_type_and_however_it_comes() {
     }
 }
 
-/// As the types of pgvector and PostGIS come, without these extensions: a base type that nobody else knows, with an output
+/// As the types of pgvector come, without that extension: a base type that nobody else knows, with an output
 /// function of its own, and here without a binary one.
 #[test]
 fn a_type_of_an_extension_that_a_target_does_not_have_arrives_as_its_text() {
@@ -152,6 +152,53 @@ fn a_type_of_an_extension_that_a_target_does_not_have_arrives_as_its_text() {
         assert_eq!(there.trim_end(), wanted, "{version:?}");
         stop(&mut replicator, SOON);
     }
+}
+
+/// Arrays of them have a colon between their elements.
+#[test]
+fn geometries_of_postgis_arrive_as_their_text_and_as_themselves_where_there_is_postgis() {
+    let world = World::start(PgVersion::V15);
+    let postgis = "CREATE SCHEMA gis; CREATE EXTENSION postgis SCHEMA gis";
+    let also = Postgres::start(PgVersion::V15, &PgOptions::default());
+    also.createdb("copy");
+    also.sql("copy", postgis);
+    // The last does not fit into its page, and an update that leaves it alone does not send it.
+    world.source.sql(
+        "shop",
+        &format!(
+            "{postgis};
+             CREATE TABLE places (id int PRIMARY KEY, at gis.geometry(Point, 4326), around gis.geography, parts gis.geometry[],
+                 area gis.geometry, n int);
+             ALTER TABLE places ALTER area SET STORAGE EXTERNAL;
+             INSERT INTO places VALUES (1, 'SRID=4326;POINT(13.4 52.5)', 'POINT(-71.06 42.28)', ARRAY['POINT(1 2)', NULL]::gis.geometry[],
+                 gis.ST_Buffer('POINT(0 0)', 10, 200), 1), (2, NULL, NULL, '{{}}', 'GEOMETRYCOLLECTION EMPTY', 2)"
+        ),
+    );
+    let config = world.config().postgres("gis", &also, "copy");
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    world.source.sql(
+        "shop",
+        "INSERT INTO places SELECT id + 10, at, around, parts, area, n FROM places;
+         UPDATE places SET n = n + 1, at = 'SRID=4326;POINT(0 0)'; DELETE FROM places WHERE id = 2",
+    );
+    wait_for_stream(&world, &replicator);
+    let values = "SELECT id, at::text, around::text, parts::text, area::text, n FROM places ORDER BY id";
+    let wanted = world.source.sql("shop", values);
+    assert_eq!(wanted.lines().count(), 3);
+    assert_eq!(world.target.sql("copy", values), wanted);
+    assert_eq!(also.sql("copy", values), wanted);
+    let there = world.clickhouse.query(&format!(
+        "SELECT id, at, around, parts, area, n FROM `{}`.places FINAL ORDER BY id FORMAT TSVRaw",
+        world.clickhouse.database()
+    ));
+    assert_eq!(there.replace('\t', "|").replace("\\N", "").trim_end(), wanted);
+    let types = "SELECT string_agg(format_type(atttypid, atttypmod), ',' ORDER BY attnum) FROM pg_attribute
+                 WHERE attrelid = 'places'::regclass AND attnum BETWEEN 2 AND 5";
+    assert_eq!(world.target.sql("copy", types), "text,text,text,text");
+    assert_eq!(also.sql("copy", types), "gis.geometry(Point,4326),gis.geography,gis.geometry[],gis.geometry");
+    stop(&mut replicator, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]

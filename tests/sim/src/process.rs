@@ -348,7 +348,7 @@ impl Process {
             }
             // The lane has room for it, or would not have taken its batch.
             let is_in_flight = self.turns[write.sink].send(write.shard);
-            debug_assert!(is_in_flight);
+            assert!(is_in_flight);
             self.preparing[write.sink][write.shard] = false;
         }
     }

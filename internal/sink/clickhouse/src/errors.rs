@@ -109,7 +109,15 @@ fn meaning(code: u32, text: &str) -> (ErrorKind, Option<&'static str>) {
         252 if text.contains("partitions for single INSERT block") => {
             (Halt, Some("raise max_partitions_per_insert_block, or partition the table less finely"))
         }
-        // Network (209, 210, 279), load (159, 202, 203, 241, 252), replicas and Keeper (225, 242, 319, 999),
+        // MEMORY_LIMIT_EXCEEDED
+        241 => (
+            Retry,
+            Some(
+                "if that goes on, give the sink's user more memory (max_memory_usage), or make the sink's \
+                 copy_insert_bytes_max smaller, then copy.batch_bytes_max or batch.bytes_max",
+            ),
+        ),
+        // Network (209, 210, 279), load (159, 202, 203, 252), replicas and Keeper (225, 242, 319, 999),
         // disk (243, 75), I/O in general, bodies that did not arrive whole (33, 40, 271), and all unknown ones.
         _ => (Retry, None),
     }

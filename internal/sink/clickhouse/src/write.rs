@@ -222,3 +222,18 @@ async fn truncate(client: &Client, target: &Target, position: Position) -> Resul
     );
     client.execute_long(target.relation.oid, &sql, &what).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inserts_join_until_any_of_the_limits_is_reached() {
+        let limits = JoinLimits { memory_bytes_max: 1000 };
+        assert!(limits.allow(JOINED_ROWS_MAX, JOINED_BYTES_MAX, 1000, JOINED_BLOCKS_MAX));
+        assert!(!limits.allow(JOINED_ROWS_MAX + 1, 1, 1, 1));
+        assert!(!limits.allow(1, JOINED_BYTES_MAX + 1, 1, 1));
+        assert!(!limits.allow(1, 1, 1001, 1));
+        assert!(!limits.allow(1, 1, 1, JOINED_BLOCKS_MAX + 1));
+    }
+}

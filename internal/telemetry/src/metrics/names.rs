@@ -78,9 +78,9 @@ metrics! {
     Counter Count SINK_EVENTS_TOTAL = "replicator_sink_events_total" ["sink"]: "Changes made durable in the sink.";
     Histogram Count BATCH_SIZE = "replicator_batch_size" ["sink"]: "Changes in a batch.";
     Histogram Bytes BATCH_BYTES = "replicator_batch_bytes" ["sink"]: "Bytes of row data in a batch.";
-    Histogram Seconds SINK_LATENCY_SECONDS = "replicator_sink_latency_seconds" ["sink"]: "From the cut of a batch until it is durable in the sink, retries included.";
+    Histogram Seconds SINK_LATENCY_SECONDS = "replicator_sink_latency_seconds" ["sink"]: "From the cut of a batch until it is durable in the sink, retries included; of copied rows that go together, from the first of their batches.";
     Histogram Seconds COMMIT_TO_DURABLE_SECONDS = "replicator_commit_to_durable_seconds" ["sink"]: "From the source's commit of a batch's oldest change until the batch is durable in the sink, by both clocks.";
-    Gauge Count BATCHES_IN_FLIGHT = "replicator_batches_in_flight" ["sink"]: "Batches cut and not yet durable.";
+    Gauge Count BATCHES_IN_FLIGHT = "replicator_batches_in_flight" ["sink"]: "Writes sent and not yet durable, each of a batch, or of several of copied rows.";
     Counter Count FENCES_TOTAL = "replicator_fences_total" ["sink"]: "Times the sink was drained around a truncate, a schema change or an unresolved key change.";
     Gauge Count SINK_UP = "replicator_sink_up" ["sink"]: "1 when the sink's last answer was a success, else 0.";
     Counter Count SINK_ERRORS_TOTAL = "replicator_sink_errors_total" ["sink", "kind"]: "Failures of the sink: retry (may pass), halt (a person is needed), reject (the data).";

@@ -20,6 +20,9 @@ impl World {
         }
         for write in taken {
             if self.sabotages(Sabotage::DropFragment) && self.chance.percent(10) {
+                if let Some(process) = &mut self.process {
+                    process.prepared(write, Vec::new());
+                }
                 self.durable(write);
                 continue;
             }

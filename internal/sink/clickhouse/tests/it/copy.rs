@@ -1,6 +1,6 @@
 use crate::support::Cell::{N, T, U};
 use crate::support::*;
-use replicator_config::ByteSize;
+use replicator_config::{ByteSize, Secret};
 use replicator_sink::{Lane, Sink, Write};
 use replicator_types::{Batch, Column, Op, Relation, oid};
 use std::sync::Arc;
@@ -223,7 +223,10 @@ async fn joined(lane: &mut Box<dyn Lane>, batches: impl IntoIterator<Item = Batc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_of_copied_rows_that_have_joined_make_one_part_and_only_once() {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
+    // Whatever the server would cut by itself.
+    let url = format!("{}/?min_insert_block_size_rows=1&min_insert_block_size_bytes=1", server().url());
+    fixture.config.url = Secret::new(url);
     let (orders, log) = (orders(), Arc::new(table("log", vec![column("n", oid::INT4)])));
     let (sink, stream) = fixture.run(&[&orders, &log]).await;
     sink.begin_copy(&copy_of(&orders, 1000, false)).await.unwrap();
