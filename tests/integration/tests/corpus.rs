@@ -161,12 +161,19 @@ const WHOLE_ROWS: &str = "
     CREATE EVENT TRIGGER give_identity ON ddl_command_end
       WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') EXECUTE FUNCTION public.give_identity()";
 
-/// `CORPUS_FOLDER` names other SQL, file by file in the order of the names; Postgres' own regression suite, for one.
+/// `CORPUS_FOLDER` names other SQL, file by file in the order of the names; Postgres' own regression suite, for one, of the
+/// version that `CORPUS_POSTGRES` names.
 /// Statements may fail there. Those that leave a transaction prepared keep new tables from being copied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corpus_with_statements_that_fail_ends_equal_after_each_of_its_files() {
     let named = std::env::var_os("CORPUS_FOLDER").map(PathBuf::from);
-    let world = World::start(PgVersion::V17);
+    let version = match std::env::var("CORPUS_POSTGRES").as_deref() {
+        Ok("15") => PgVersion::V15,
+        Ok("18") => PgVersion::V18,
+        Ok("17") | Err(_) => PgVersion::V17,
+        Ok(other) => panic!("CORPUS_POSTGRES is {other:?}: 15, 17 or 18"),
+    };
+    let world = World::start(version);
     world.source.sql("shop", WHOLE_ROWS);
     world.source.sql("shop", "CREATE TABLE whichever_files_come (id int PRIMARY KEY)");
     let supervisor = Supervisor::start(&world.postgres_config().set("source.catalog_interval_ms", 500));
