@@ -62,7 +62,7 @@ has_npm_pg() {
 has_demo() { has_build_tools && has_pg15 && has_venv; }
 
 has_test() {
-  has_demo && has_npm_pg 17 "$pg17_version" && has_npm_pg 18 "$pg18_version" &&
+  has_demo && has_postgis && has_npm_pg 17 "$pg17_version" && has_npm_pg 18 "$pg18_version" &&
     has cargo-nextest
 }
 
