@@ -18,7 +18,6 @@ use async_trait::async_trait;
 use replicator_sink::{KeyChanges, Lane, Sink, SinkError, StreamInfo, TableCopy, Write};
 use replicator_source::{Term, Timelines};
 use replicator_types::{Batch, CheckItem, GeneratedColumn, Lsn, Position, Relation};
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -263,12 +262,7 @@ impl Write for FencedWrite {
     }
 
     fn join(&mut self, next: Box<dyn Write>) -> Result<(), Box<dyn Write>> {
-        if !(&*next as &dyn Any).is::<Self>() {
-            return Err(next);
-        }
-        let next = (next as Box<dyn Any>).downcast::<Self>();
-        let Ok(next) = next else { unreachable!("it is one") };
-        let Self { write, gate } = *next;
+        let Self { write, gate } = *next.downcast::<Self>()?;
         self.write.join(write).map_err(|write| Box::new(Self { write, gate }) as Box<dyn Write>)
     }
 

@@ -116,13 +116,8 @@ impl Jobs {
         self.more.notify_waiters();
     }
 
-    /// The next one, if it is there.
-    fn try_next(&self) -> Option<Job> {
-        self.lock().0.pop_front()
-    }
-
-    /// The next one; none when there will be none.
-    async fn next(&self) -> Option<Job> {
+    /// The next one; none when there will be none. Before it waits for one it says so.
+    async fn next(&self, waits: impl Fn()) -> Option<Job> {
         loop {
             let more = self.more.notified();
             tokio::pin!(more);
@@ -136,6 +131,7 @@ impl Jobs {
                     return None;
                 }
             }
+            waits();
             more.await;
         }
     }
@@ -648,15 +644,7 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self) {
-        loop {
-            let job = match self.jobs.try_next() {
-                Some(job) => job,
-                None => {
-                    self.lanes.hurry(self.number);
-                    let Some(job) = self.jobs.next().await else { break };
-                    job
-                }
-            };
+        while let Some(job) = self.jobs.next(|| self.lanes.hurry(self.number)).await {
             let said = match self.read(&job).await {
                 Ok(()) => Said::Ended { job: job.id },
                 Err(error) => Said::Failed { job: job.id, error },

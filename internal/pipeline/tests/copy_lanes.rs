@@ -8,7 +8,6 @@ use replicator_sink::{Lane, SinkError, Write};
 use replicator_types::{
     Batch, BatchBuilder, Budget, Lsn, NewChange, Op, Phase, Relation, TransactionMeta, Tuple, TxnId, Value,
 };
-use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,10 +76,11 @@ impl Write for GatheringWrite {
     }
 
     fn join(&mut self, next: Box<dyn Write>) -> Result<(), Box<dyn Write>> {
-        if (&*next as &dyn Any).downcast_ref::<Self>().unwrap().is_single {
+        let next = next.downcast::<Self>()?;
+        if next.is_single {
             return Err(next);
         }
-        self.jobs.extend((next as Box<dyn Any>).downcast::<Self>().unwrap().jobs);
+        self.jobs.extend(next.jobs);
         Ok(())
     }
 

@@ -1,26 +1,16 @@
 //! Nothing survives a test process, however it ends.
 
 use replicator_harness::process::{Process, command};
-use replicator_harness::{
-    ClickHouse, ClickHouseOptions, PgOptions, PgVersion, Postgres, eventually_blocking, http,
-};
+use replicator_harness::{eventually_blocking, http};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 #[test]
-#[ignore = "the victim of the test below"]
-fn victim() {
-    let postgres = Postgres::start(PgVersion::V15, &PgOptions::default());
-    let clickhouse = ClickHouse::start(&ClickHouseOptions::default());
-    println!("\n{} {} {}", postgres.address(), clickhouse.address(), clickhouse.is_own());
-    std::thread::sleep(Duration::from_secs(600));
-}
-
-#[test]
 fn servers_die_with_a_test_process_that_is_killed() {
-    let mut victim = command(&std::env::current_exe().unwrap(), "KILL");
-    victim.args(["--exact", "victim", "--ignored", "--nocapture"]).stdout(Stdio::piped());
+    let mut victim = command(Path::new(env!("CARGO_BIN_EXE_victim")), "KILL");
+    victim.stdout(Stdio::piped());
     let mut victim = Process::spawn("victim", victim);
     let stdout = BufReader::new(victim.child_mut().stdout.take().unwrap());
     let line = stdout.lines().map(Result::unwrap).find(|line| line.starts_with("127.0.0.1:")).unwrap();

@@ -9,7 +9,6 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use replicator_sink::{ErrorKind, SinkError, Write};
 use replicator_types::Position;
-use std::any::Any;
 use std::sync::Arc;
 
 /// How far inserts of copied rows join. Each makes a part, and of every few parts the server makes one, which is as much work
@@ -98,22 +97,22 @@ impl Write for ClickHouseWrite {
     }
 
     fn join(&mut self, next: Box<dyn Write>) -> Result<(), Box<dyn Write>> {
-        let goes_with = |next: &Self| match (self.copied(), next.copied()) {
+        let next = next.downcast::<Self>()?;
+        let may_join = match (self.copied(), next.copied()) {
             (Some(insert), Some(next)) => {
                 Arc::ptr_eq(&insert.target, &next.target) && self.limits.allow_both(insert, next)
             }
             _ => false,
         };
-        if !(&*next as &dyn Any).downcast_ref().is_some_and(goes_with) {
+        if !may_join {
             return Err(next);
         }
-        let next = (next as Box<dyn Any>).downcast::<Self>().map(|next| next.steps);
-        let inserts = next.into_iter().flatten().filter_map(|(step, _)| match step {
-            Step::Insert(insert) => Some(insert),
-            Step::Truncate(..) => None,
-        });
         if let Some((Step::Insert(insert), _)) = self.steps.first_mut() {
-            inserts.for_each(|next| insert.join(next));
+            for (step, _) in next.steps {
+                if let Step::Insert(next) = step {
+                    insert.join(next);
+                }
+            }
         }
         Ok(())
     }

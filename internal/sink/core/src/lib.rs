@@ -249,3 +249,17 @@ pub trait Write: Any + Send {
     /// Sends it. `Ok` means durable. May be called again after any error.
     async fn send(&mut self) -> Result<(), SinkError>;
 }
+
+impl dyn Write {
+    /// The write as the type that it is of; what [`Write::join`] asks first.
+    ///
+    /// # Errors
+    /// The write as it was, when it is of another.
+    pub fn downcast<T: Write>(self: Box<Self>) -> Result<Box<T>, Box<Self>> {
+        if !(&*self as &dyn Any).is::<T>() {
+            return Err(self);
+        }
+        let Ok(write) = (self as Box<dyn Any>).downcast() else { unreachable!("it is of that type") };
+        Ok(write)
+    }
+}

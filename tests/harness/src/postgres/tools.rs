@@ -24,7 +24,7 @@ impl Postgres {
             .dbname(database)
             .connect(tokio_postgres::NoTls)
             .await
-            .unwrap_or_else(|error| panic!("connect to {database}: {error}"));
+            .unwrap_or_else(|error| panic!("connect to {database}: {error:?}"));
         // Its end, good or bad, is seen by the client's calls.
         tokio::spawn(connection);
         client
