@@ -31,14 +31,14 @@ impl Batcher {
         Self { limits, builder: BatchBuilder::of_phase(budget, phase), due: None }
     }
 
-    /// Adds a change; says whether it begins a fragment, and gives the batch if that filled it.
+    /// Adds a change; says whether it begins a fragment, and whether the batch is full now and has to be cut.
     pub(crate) fn push(
         &mut self,
         transaction: &TransactionMeta,
         relation: &Arc<Relation>,
         change: NewChange<'_>,
         now: Instant,
-    ) -> (bool, Option<Batch>) {
+    ) -> (bool, bool) {
         let new_fragment = self.builder.push(transaction, relation, change);
         if self.due.is_none() {
             self.due = Some(now + self.limits.interval);
@@ -46,7 +46,7 @@ impl Batcher {
         let full = self.builder.len() >= self.limits.rows_max
             || self.builder.data_bytes() >= self.limits.bytes_max
             || self.builder.relation_count() >= RELATIONS_MAX;
-        (new_fragment, if full { self.cut(false) } else { None })
+        (new_fragment, full)
     }
 
     /// When the open batch has to go at the latest.

@@ -11,7 +11,8 @@
 //! - an update that changes the key becomes a delete at its ordinal and an insert at the next, each in the
 //!   lane of its own key;
 //! - a truncate, and an update that changes the key of a row with unsent TOAST values, is fenced: every lane
-//!   of the sink is durable up to there before it is applied, and none goes on before it is durable.
+//!   of the sink is durable up to there before it is applied, and none goes on before it is durable. Such updates that
+//!   follow each other share a fence, unless a row of one is a row of another ([`MovedRows`]).
 //!
 //! Sinks that keep a log ([`KeyChanges::Whole`]) get each change as it came; the second kind of fence is theirs
 //! too when they have several lanes, since the value they have to look up lies in another one.
@@ -23,7 +24,7 @@ use replicator_sink::KeyChanges;
 use replicator_types::{
     Batch, Budget, KeyHasher, NewChange, Op, Phase, Relation, TransactionMeta, Tuple, Value, shard_of,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -144,6 +145,8 @@ pub enum DispatchError {
 pub(crate) struct Dispatcher {
     routes: Vec<Route>,
     lanes: Vec<Vec<OpenBatches>>,
+    /// By sink. While one is open its lanes have nothing open.
+    moved: Vec<Option<MovedRows>>,
     /// For each table name: the sinks that get it. A rename makes a new entry.
     targets: HashMap<(String, String), Arc<[usize]>>,
     /// By table: sinks that get nothing of it.
@@ -178,6 +181,18 @@ impl OpenBatches {
     }
 }
 
+/// Updates of keys that only the sink can complete, behind one fence: each finds in the sink what it was before. So no key of
+/// one is a key of another; that would have to be looked up in what is only being written, by a process that has begun anew
+/// in what may be written.
+#[derive(Debug)]
+struct MovedRows {
+    lane: LaneId,
+    phase: Phase,
+    batcher: Batcher,
+    /// Hashes of all keys, the old and the new.
+    keys: HashSet<u64>,
+}
+
 /// A table version with the sinks it goes to: looked up once a run of changes, not once a change.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -192,9 +207,11 @@ impl Dispatcher {
         let lane =
             |route: &Route| (0..route.shards).map(|_| OpenBatches::new(route.limits, budget)).collect();
         let lanes = routes.iter().map(lane).collect();
+        let moved = routes.iter().map(|_| None).collect();
         Self {
             routes,
             lanes,
+            moved,
             targets: HashMap::new(),
             left_out: HashMap::new(),
             budget: budget.clone(),
@@ -291,23 +308,35 @@ impl Dispatcher {
                 continue;
             }
             let split = !self.routes[sink].is_log();
+            if let Some(old_hash) = keys.old_hash
+                && keys.unresolved
+                && (split || self.routes[sink].shards > 1)
+            {
+                self.move_row(
+                    accounts,
+                    transaction,
+                    sink,
+                    to.phase(),
+                    [old_hash, keys.hash],
+                    relation,
+                    new_change,
+                    now,
+                );
+                continue;
+            }
+            self.cut_moved(sink);
             let mut push = |shard_hash: u64, part: NewChange<'_>| {
                 let shard = shard_of(shard_hash, self.routes[sink].shards);
                 let batcher = self.lanes[sink][shard as usize].of(to.phase());
-                let (new_fragment, full) = batcher.push(transaction, relation, part, now);
+                let (new_fragment, is_full) = batcher.push(transaction, relation, part, now);
                 if new_fragment {
                     accounts.fragment(transaction.id);
                 }
-                if let Some(batch) = full {
+                if is_full && let Some(batch) = batcher.cut(false) {
                     self.outputs.push(Output::Batch(LaneId { sink, shard }, batch));
                 }
             };
             match keys.old_hash {
-                Some(_) if keys.unresolved && (split || self.routes[sink].shards > 1) => {
-                    let shard = shard_of(keys.hash, self.routes[sink].shards);
-                    let lane = LaneId { sink, shard };
-                    self.fence(accounts, transaction, lane, to.phase(), [(relation, new_change)], now);
-                }
                 Some(old_hash) if split => {
                     let removal = NewChange { op: Op::Delete, new: None, key_hash: old_hash, ..new_change };
                     push(old_hash, removal);
@@ -445,14 +474,61 @@ impl Dispatcher {
             if !self.routes[sink].messages {
                 continue;
             }
+            self.cut_moved(sink);
             let change = NewChange { new: Some(message), ..NewChange::without_row(Op::Message, ordinal) };
-            let (new_fragment, full) = self.lanes[sink][0].stream.push(transaction, relation, change, now);
+            let batcher = &mut self.lanes[sink][0].stream;
+            let (new_fragment, is_full) = batcher.push(transaction, relation, change, now);
             if new_fragment {
                 accounts.fragment(transaction.id);
             }
-            if let Some(batch) = full {
+            if is_full && let Some(batch) = batcher.cut(false) {
                 self.outputs.push(Output::Batch(LaneId { sink, shard: 0 }, batch));
             }
+        }
+    }
+
+    /// Routes an update of a key that only the sink can complete. `keys`: hashes of the old one and the new one.
+    #[allow(clippy::too_many_arguments, reason = "a change with its place in the stream")]
+    fn move_row(
+        &mut self,
+        accounts: &mut Accounts,
+        transaction: &TransactionMeta,
+        sink: usize,
+        phase: Phase,
+        keys: [u64; 2],
+        relation: &Arc<Relation>,
+        change: NewChange<'_>,
+        now: Instant,
+    ) {
+        let joins =
+            |moved: &MovedRows| moved.phase == phase && !keys.iter().any(|key| moved.keys.contains(key));
+        if !self.moved[sink].as_ref().is_some_and(joins) {
+            // With what has been moved so far.
+            self.cut_sink(sink);
+        }
+        let (routes, budget) = (&self.routes, &self.budget);
+        let moved = self.moved[sink].get_or_insert_with(|| MovedRows {
+            lane: LaneId { sink, shard: shard_of(change.key_hash, routes[sink].shards) },
+            phase,
+            batcher: Batcher::new(routes[sink].limits, budget.clone(), phase),
+            keys: HashSet::new(),
+        });
+        moved.keys.extend(keys);
+        let (new_fragment, is_full) = moved.batcher.push(transaction, relation, change, now);
+        if new_fragment {
+            accounts.fragment(transaction.id);
+        }
+        if is_full {
+            self.cut_moved(sink);
+        }
+    }
+
+    /// Hands out what has been moved in a sink, before anything else goes to it.
+    fn cut_moved(&mut self, sink: usize) {
+        if let Some(mut moved) = self.moved[sink].take()
+            && let Some(batch) = moved.batcher.cut(true)
+        {
+            self.outputs.push(Output::Fence(moved.lane, batch));
         }
     }
 
@@ -481,6 +557,7 @@ impl Dispatcher {
     }
 
     fn cut_sink(&mut self, sink: usize) {
+        self.cut_moved(sink);
         for (shard, open) in self.lanes[sink].iter_mut().enumerate() {
             for batcher in open.both() {
                 if let Some(batch) = batcher.cut(false) {
@@ -492,6 +569,11 @@ impl Dispatcher {
 
     /// Cuts what tables catch up with, so that their later changes come behind it.
     pub(crate) fn cut_catch_up(&mut self) {
+        for sink in 0..self.moved.len() {
+            if self.moved[sink].as_ref().is_some_and(|moved| moved.phase == Phase::CatchUp) {
+                self.cut_moved(sink);
+            }
+        }
         for (sink, lanes) in self.lanes.iter_mut().enumerate() {
             for (shard, open) in lanes.iter_mut().enumerate() {
                 if let Some(batch) = open.catch_up.cut(false) {
@@ -508,6 +590,12 @@ impl Dispatcher {
 
     /// Cuts the batches that have waited long enough.
     pub(crate) fn cut_due(&mut self, now: Instant) {
+        for sink in 0..self.moved.len() {
+            let due = self.moved[sink].as_ref().and_then(|moved| moved.batcher.due());
+            if due.is_some_and(|due| due <= now) {
+                self.cut_moved(sink);
+            }
+        }
         for (sink, lanes) in self.lanes.iter_mut().enumerate() {
             for (shard, open) in lanes.iter_mut().enumerate() {
                 for batcher in open.both() {
@@ -524,12 +612,14 @@ impl Dispatcher {
     /// When the next open batch is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         let open = self.lanes.iter().flatten().flat_map(|open| [&open.stream, &open.catch_up]);
-        open.filter_map(Batcher::due).min()
+        let moved = self.moved.iter().flatten().map(|moved| &moved.batcher);
+        open.chain(moved).filter_map(Batcher::due).min()
     }
 
     /// Charges the budget with what the open batches hold.
     pub(crate) fn settle_charges(&mut self) {
         self.lanes.iter_mut().flatten().flat_map(OpenBatches::both).for_each(Batcher::settle_charge);
+        self.moved.iter_mut().flatten().for_each(|moved| moved.batcher.settle_charge());
     }
 }
 

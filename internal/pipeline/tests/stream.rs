@@ -178,6 +178,52 @@ fn a_key_update_with_a_value_only_the_sink_has_is_fenced_and_whole() {
     assert_eq!(out[2].2[0].2, 3, "the key change took two ordinals");
 }
 
+/// Moves of the key `from` to the key `to`, with a value that only the sink has.
+fn moves(wire: Wire, keys: &[(&str, &str)]) -> Wire {
+    keys.iter().fold(wire, |wire, (from, to)| {
+        wire.update(T, Some((b'K', &[Some(*from), None] as &[Text])), &[Some(*to), UNCHANGED])
+    })
+}
+
+#[test]
+fn key_updates_that_follow_each_other_share_a_fence_unless_a_row_of_one_is_a_row_of_another() {
+    let sizes = |keys: &[(&str, &str)]| -> Vec<(bool, usize)> {
+        let mut pipeline = pipeline(state(3));
+        feed(&mut pipeline, moves(table(Wire::new().begin(10)), keys).commit(10));
+        flushed(&mut pipeline).iter().map(|(_, fenced, changes, _)| (*fenced, changes.len())).collect()
+    };
+    assert_eq!(sizes(&[("1", "11"), ("2", "12"), ("3", "13")]), [(true, 3)]);
+    assert_eq!(sizes(&[("1", "2"), ("2", "3")]), [(true, 1), (true, 1)], "moved on");
+    assert_eq!(
+        sizes(&[("2", "3"), ("1", "2"), ("5", "6")]),
+        [(true, 1), (true, 2)],
+        "moved to a place just left"
+    );
+}
+
+#[test]
+fn whatever_comes_behind_key_updates_that_share_a_fence_goes_behind_it() {
+    let mut pipeline = pipeline(state(1));
+    let wire = moves(table(Wire::new().begin(10)), &[("1", "11"), ("2", "12")]).commit(10);
+    feed(&mut pipeline, wire);
+    assert!(outputs(&mut pipeline).is_empty(), "more may come");
+    feed(&mut pipeline, Wire::new().begin(20).insert(T, &[Some("7"), Some("new")]));
+    let fences = |out: &[(LaneId, bool, Vec<Seen>, Vec<TxnId>)]| -> Vec<(bool, usize)> {
+        out.iter().map(|(_, fenced, changes, _)| (*fenced, changes.len())).collect()
+    };
+    assert_eq!(fences(&outputs(&mut pipeline)), [(true, 2)]);
+    feed(&mut pipeline, moves(Wire::new(), &[("3", "13")]).truncate(&[T]).commit(20));
+    assert_eq!(fences(&outputs(&mut pipeline)), [(false, 1), (true, 1), (true, 1)]);
+    feed(&mut pipeline, moves(Wire::new().begin(30), &[("4", "14")]).commit(30));
+    let due = pipeline.due().unwrap();
+    pipeline.tick(due);
+    assert_eq!(fences(&outputs(&mut pipeline)), [(true, 1)], "they do not wait longer than others");
+    let keys: Vec<(String, String)> = (0..1500).map(|key| (key.to_string(), format!("1{key:04}"))).collect();
+    let keys: Vec<(&str, &str)> = keys.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    feed(&mut pipeline, moves(Wire::new().begin(40), &keys).commit(40));
+    assert_eq!(fences(&flushed(&mut pipeline)), [(true, 1000), (true, 500)], "as large as other batches");
+}
+
 #[test]
 fn a_log_of_several_lanes_is_fenced_too_where_a_value_lies_in_another_lane() {
     let mut pipeline = pipeline(vec![route("history", 3, KeyChanges::Whole)]);

@@ -1,7 +1,9 @@
 //! By what rows are told apart: each way, into all three sinks.
 
 use replicator_harness::{Config, PgVersion, Replicator, Rows, assert_same_rows, source_columns};
-use replicator_integration::{Described, Sinks, Table, World, assert_archive_folds_to, drain, stop, stream};
+use replicator_integration::{
+    Described, Sinks, Table, World, assert_archive_folds_to, drain, stop, stream, wait_for_stream,
+};
 use std::time::Duration;
 
 /// A value of 20 kB that does not compress: stored out of line, and not sent when an update leaves it alone.
@@ -245,5 +247,42 @@ async fn a_row_whose_key_gets_blanks_at_its_end_and_loses_them_stays() {
         }
         world.assert_soon_equal("blanks", Duration::from_secs(60), Sinks::Databases, |_, _| true).await;
         stop(&mut replicator, Duration::from_secs(60));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_that_many_updates_leave_alone_are_never_all_in_memory() {
+    const ROWS: u64 = 250;
+    const UPDATED: &str = "SELECT count(*), sum(n), sum(id), sum(length(big))";
+    let world = World::start(PgVersion::V17);
+    world.source.sql(
+        "shop",
+        &format!(
+            "CREATE TABLE t (id bigint PRIMARY KEY, n int, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL;
+             INSERT INTO t SELECT n, 0, repeat(md5(n::text), 31250) FROM generate_series(1, {ROWS}) n"
+        ),
+    );
+    let config = Config::new(&world.source.url("shop"))
+        .set("source.tables", vec!["public.*"])
+        .clickhouse("analytics", &world.clickhouse);
+    drain(&config);
+    // In one transaction, so that they come in few batches; then with keys that change, behind fences.
+    for sql in ["UPDATE t SET n = 1", "UPDATE t SET id = id + 100000"] {
+        world.source.sql("shop", sql);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(Duration::from_secs(60));
+        wait_for_stream(&world, &replicator);
+        let peak = replicator.peak_rss_bytes();
+        stop(&mut replicator, Duration::from_secs(60));
+        println!("{sql}: {} MB at the peak", peak >> 20);
+        assert!(peak < 250 << 20, "{sql}: {peak} bytes");
+        let wanted =
+            world.source.sql("shop", &format!("{UPDATED}, md5(string_agg(md5(big), '' ORDER BY id)) FROM t"));
+        let database = world.clickhouse.database();
+        let got = world.clickhouse.query(&format!(
+            "{UPDATED}, lower(hex(MD5(arrayStringConcat(arrayMap(row -> row.2, arraySort(groupArray((id, \
+             lower(hex(MD5(big)))))))))))  FROM {database}.t FINAL"
+        ));
+        assert_eq!(got.trim().replace('\t', "|"), wanted, "{sql}");
     }
 }

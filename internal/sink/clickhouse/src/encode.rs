@@ -18,6 +18,7 @@ use replicator_config::{ClickHouseMode, DeleteMode};
 use replicator_sink::SinkError;
 use replicator_types::{Batch, Change, Op, Phase, Position, Value};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Characters of a value that go into an error.
@@ -142,14 +143,14 @@ impl TableEncoder {
 }
 
 impl Encoder {
-    /// Turns a batch into steps. After an error it can be called again.
-    pub(crate) fn encode(&mut self, batch: &Batch) -> Result<Encoded, EncodeError> {
+    /// Turns changes of a batch, by their numbers, into steps. After an error it can be called again.
+    pub(crate) fn encode(&mut self, batch: &Batch, changes: Range<usize>) -> Result<Encoded, EncodeError> {
         self.tables.iter_mut().for_each(TableEncoder::clear);
         // A call that failed may have left something.
         self.frames = std::mem::take(&mut self.frames).emptied();
         let mut out = Encoded::default();
         let copied = matches!(batch.phase(), Phase::Copy { .. });
-        for index in 0..batch.len() {
+        for index in changes {
             let change = batch.change(index);
             if change.op == Op::Truncate && self.layout.is_mirror() {
                 for table in &mut self.tables {
@@ -206,6 +207,9 @@ impl Encoder {
                         if change.key_changed {
                             rows.push_old(position, 1, soft)?;
                             position = after;
+                        }
+                        if self.fills.is_superseded(index) {
+                            return Ok(());
                         }
                         let values =
                             change.new_values().enumerate().map(|(column, value)| filled(column, value));

@@ -53,6 +53,8 @@ mod names;
 mod native;
 mod notes;
 mod parse;
+mod pieces;
+mod preparer;
 mod reach;
 mod rebuild;
 mod record;

@@ -5,30 +5,31 @@
 //!                    └──▶ otherwise the newest row of its key in the table ── read back, by key
 //! ```
 //!
+//! # In pieces
+//! How large the values are that were not sent, nobody here knows before they are read. So a batch is written in pieces, each
+//! with as many values as [`PIECE_BYTES_MAX`] allows, one after the other; one whose values are small is one piece. In a mirror
+//! an update that a later one of its piece is on top of is not written: nobody would see it, and a row that is updated a
+//! thousand times would have its large values written as often.
+//!
 //! # Why what is read is right
 //! A batch with such an update is prepared when everything before it in its lane is durable
 //! (`Lane::needs_drain`), and an update of the key among them when everything before it in the sink is (a fenced
 //! batch). So the table has the row's previous version. On a replay it may have this version or a later one:
 //! this one has the right value, and with a later one the row written now is not seen. A history is asked for
-//! versions before the batch, since there every row is seen.
+//! versions before the piece, since there every row is seen.
+
+mod read_back;
 
 use crate::client::Client;
 use crate::encode::TableEncoder;
-use crate::names::identifier;
-use crate::native::{Column, Rules, VERSION, numbered_block};
-use crate::tables::{Target, TargetColumn};
-use crate::types::{Base, Type};
+use read_back::{CHANGES_MAX, Question, ReadRow, ReadRows, read_back};
 use replicator_sink::SinkError;
 use replicator_types::{Batch, Change, Op, Position, Relation, Value};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write as _;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-/// Keys in one query, and bytes of them: their text is twice as long, and a server parses at most
-/// `max_query_size` = 256 KiB.
-const KEYS_MAX: usize = 500;
-const KEY_BYTES_MAX: usize = 48 << 10;
-/// Name of the column that numbers the keys of a query.
-const NUMBER: &str = "_replicator_key";
+/// Values that were not sent, in one piece of a batch; more only where those of one change are.
+const PIECE_BYTES_MAX: usize = 16 << 20;
 
 /// A value as it came, or in Postgres' text form as it was read back; `None` for NULL.
 type Kept = Option<KeptValue>;
@@ -36,13 +37,13 @@ type Kept = Option<KeptValue>;
 #[derive(Clone, Debug)]
 struct KeptValue {
     is_binary: bool,
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
 }
 
 impl KeptValue {
     fn of(value: Value<'_>) -> Kept {
         let is_binary = matches!(value, Value::Binary(_));
-        value.bytes().map(|bytes| Self { is_binary, bytes: bytes.to_vec() })
+        value.bytes().map(|bytes| Self { is_binary, bytes: bytes.into() })
     }
 
     fn value(&self) -> Value<'_> {
@@ -54,6 +55,10 @@ impl KeptValue {
 #[derive(Debug, Default)]
 pub(crate) struct Fills {
     values: HashMap<usize, Vec<(usize, Kept)>>,
+    /// Changes of a mirror that nobody would see.
+    superseded: HashSet<usize>,
+    /// Of the values, each as often as it is written.
+    pub(crate) bytes: usize,
     /// Values that nobody has: the row was never copied. Table and column of each.
     pub(crate) missing: Vec<(String, String)>,
 }
@@ -68,6 +73,19 @@ impl Fills {
             None => Value::Unchanged,
         }
     }
+
+    /// Whether a later change of the piece stands on top of that one.
+    pub(crate) fn is_superseded(&self, change: usize) -> bool {
+        self.superseded.contains(&change)
+    }
+}
+
+/// An update with values that were not sent.
+struct Wanting {
+    change: usize,
+    source: Source,
+    /// The next change of its row.
+    superseded_by: Option<usize>,
 }
 
 /// Where an unresolved change's values are.
@@ -78,63 +96,136 @@ enum Source {
     Table,
 }
 
-/// A row read back: its version and its values in Postgres' text form.
-struct ReadRow {
-    version: u128,
-    values: Vec<Kept>,
+/// How many changes' rows are asked for at once: fewer where not all of what they have is taken.
+#[derive(Debug)]
+pub(crate) struct Ahead(usize);
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Self(CHANGES_MAX)
+    }
 }
 
-/// Finds the values that `batch` lacks. `tables` are those of the batch's relations, in their order.
-/// `is_history` says that only rows before the batch count.
+/// Finds the values that changes of `batch` lack from number `from` on, as far as a piece goes: gives the number of the
+/// change behind it. `tables` are those of the batch's relations, in their order. `is_history` says that every row is seen.
 pub(crate) async fn resolve(
     client: &Client,
     batch: &Batch,
+    from: usize,
     tables: &[TableEncoder],
     is_history: bool,
-) -> Result<Fills, SinkError> {
+    ahead: &mut Ahead,
+) -> Result<(Fills, usize), SinkError> {
     let mut fills = Fills::default();
-    let sources = sources(batch);
-    let before = if is_history { batch.first_position() } else { None };
-    let mut read = HashMap::new();
-    for (index, table) in tables.iter().enumerate() {
-        let wanted: Vec<usize> = sources
-            .iter()
-            .filter(|(change, source)| {
-                matches!(source, Source::Table) && batch.change(*change).relation_index == index
-            })
-            .map(|(change, _)| *change)
-            .collect();
-        if !wanted.is_empty() {
-            read_back(client, batch, &table.target, &wanted, before, &mut read).await?;
+    let wanting = wanting(batch, from);
+    let before = is_history.then(|| batch.change(from).position);
+    let mut read = ReadRows::new();
+    let mut read_to = from;
+    let mut end = batch.len();
+    for (place, this) in wanting.iter().enumerate() {
+        if fills.bytes >= PIECE_BYTES_MAX {
+            end = this.change;
+            break;
         }
+        if matches!(this.source, Source::Table) && this.change >= read_to {
+            let rest = wanting.get(place..).unwrap_or_default();
+            let reader = Reader { client, batch, tables, before };
+            read_to = reader.read(rest, PIECE_BYTES_MAX - fills.bytes, ahead, &mut read).await?;
+        }
+        let values = fills.values_of(batch, this, &mut read);
+        // What an unresolved update of this row has it only hands on, and is not written itself.
+        let is_handed_on =
+            matches!(this.source, Source::Change(earlier) if fills.values.contains_key(&earlier));
+        if is_history || !is_handed_on {
+            fills.bytes += values
+                .iter()
+                .filter_map(|(_, kept)| kept.as_ref())
+                .map(|kept| kept.bytes.len())
+                .sum::<usize>();
+        }
+        fills.values.insert(this.change, values);
     }
-    for (index, source) in &sources {
-        let change = batch.change(*index);
+    if !is_history {
+        let in_piece = |this: &&Wanting| this.superseded_by.is_some_and(|by| by < end);
+        fills.superseded = wanting.iter().filter(in_piece).map(|this| this.change).collect();
+    }
+    Ok((fills, end))
+}
+
+impl Fills {
+    fn values_of(&mut self, batch: &Batch, this: &Wanting, read: &mut ReadRows) -> Vec<(usize, Kept)> {
+        let change = batch.change(this.change);
+        let row = read.remove(&this.change);
         let mut values = Vec::new();
         for column in unchanged(&change) {
-            let value = match source {
-                Source::Change(earlier) => value_in(batch, &fills, *earlier, &change, column),
-                Source::Table => match read.get(index) {
-                    Some((columns, row)) => column_of(columns, row, column),
-                    None => {
-                        let name = change.relation.columns.get(column).map_or("?", |column| &column.name);
-                        fills.missing.push((change.relation.qualified_name(), name.to_owned()));
-                        None
-                    }
-                },
+            let value = match (&this.source, &row) {
+                (Source::Change(earlier), _) => value_in(batch, self, *earlier, &change, column),
+                (Source::Table, Some((columns, row))) => column_of(columns, row, column),
+                (Source::Table, None) => {
+                    let name = change.relation.columns.get(column).map_or("?", |column| &column.name);
+                    self.missing.push((change.relation.qualified_name(), name.to_owned()));
+                    None
+                }
             };
             values.push((column, value));
         }
-        fills.values.insert(*index, values);
+        values
     }
-    Ok(fills)
 }
 
-/// The unresolved changes, in order, and where their values are.
-fn sources(batch: &Batch) -> Vec<(usize, Source)> {
+/// Reads rows that changes of a batch stand on.
+struct Reader<'a> {
+    client: &'a Client,
+    batch: &'a Batch,
+    tables: &'a [TableEncoder],
+    before: Option<Position>,
+}
+
+impl Reader<'_> {
+    /// Reads the rows of some of the first of `rest`, and at least of the very first. Gives the number of the change up to
+    /// which all have been read that are in the tables.
+    async fn read(
+        &self,
+        rest: &[Wanting],
+        bytes_max: usize,
+        ahead: &mut Ahead,
+        out: &mut ReadRows,
+    ) -> Result<usize, SinkError> {
+        let in_table = |this: &&Wanting| matches!(this.source, Source::Table);
+        let asked: Vec<usize> = rest.iter().filter(in_table).take(ahead.0).map(|this| this.change).collect();
+        let mut read_to = asked.last().map_or(0, |last| last + 1);
+        let mut room = bytes_max;
+        for (index, table) in self.tables.iter().enumerate() {
+            let is_wanted =
+                |change: &usize| *change < read_to && self.batch.change(*change).relation_index == index;
+            let changes: Vec<usize> = asked.iter().copied().filter(is_wanted).collect();
+            if changes.is_empty() {
+                continue;
+            }
+            let question =
+                Question { batch: self.batch, target: &table.target, changes: &changes, before: self.before };
+            if let Some(too_much) = read_back(self.client, &question, &mut room, out).await? {
+                read_to = too_much;
+            }
+        }
+        let read = asked.iter().filter(|change| **change < read_to).count();
+        ahead.0 = if read < asked.len() { read.max(1) * 2 } else { ahead.0 * 4 }.min(CHANGES_MAX);
+        Ok(read_to)
+    }
+}
+
+/// The unresolved changes from number `from` on, in order.
+fn wanting(batch: &Batch, from: usize) -> Vec<Wanting> {
     let mut rows: HashMap<(u32, Vec<u8>), usize> = HashMap::new();
-    let mut sources = Vec::new();
-    for index in 0..batch.len() {
+    let mut wanting: Vec<Wanting> = Vec::new();
+    let supersede = |wanting: &mut Vec<Wanting>, earlier: Option<usize>, by: usize| {
+        let place =
+            earlier.and_then(|earlier| wanting.binary_search_by_key(&earlier, |this| this.change).ok());
+        if let Some(this) = place.and_then(|place| wanting.get_mut(place)) {
+            this.superseded_by = Some(by);
+        }
+    };
+    for index in from..batch.len() {
         let change = batch.change(index);
         let oid = change.relation.oid;
         if change.op == Op::Truncate {
@@ -151,18 +242,17 @@ fn sources(batch: &Batch) -> Vec<(usize, Source)> {
         if change.unresolved {
             let at = old_key.as_ref().unwrap_or(&key).clone();
             let source = rows.get(&(oid, at)).map_or(Source::Table, |earlier| Source::Change(*earlier));
-            sources.push((index, source));
+            wanting.push(Wanting { change: index, source, superseded_by: None });
         }
         if let Some(old_key) = old_key {
-            rows.remove(&(oid, old_key));
+            let earlier = rows.remove(&(oid, old_key));
+            supersede(&mut wanting, earlier, index);
         }
-        if change.op == Op::Delete {
-            rows.remove(&(oid, key));
-        } else {
-            rows.insert((oid, key), index);
-        }
+        let earlier =
+            if change.op == Op::Delete { rows.remove(&(oid, key)) } else { rows.insert((oid, key), index) };
+        supersede(&mut wanting, earlier, index);
     }
-    sources
+    wanting
 }
 
 /// A key as text, its values told apart by their lengths. One key of a row has one text; it comes in two forms where the
@@ -215,201 +305,6 @@ fn value_in(batch: &Batch, fills: &Fills, earlier: usize, change: &Change<'_>, c
 fn column_of(columns: &[usize], row: &ReadRow, column: usize) -> Kept {
     let index = columns.iter().position(|index| *index == column)?;
     row.values.get(index).cloned().flatten()
-}
-
-type ReadRows = HashMap<usize, (Vec<usize>, ReadRow)>;
-
-/// Reads back what the changes `wanted` of one table lack.
-async fn read_back(
-    client: &Client,
-    batch: &Batch,
-    target: &Target,
-    wanted: &[usize],
-    before: Option<Position>,
-    out: &mut ReadRows,
-) -> Result<(), SinkError> {
-    let columns: Vec<usize> = wanted
-        .iter()
-        .flat_map(|index| unchanged(&batch.change(*index)))
-        .filter(|column| target.columns.get(*column).is_some_and(|column| column.written))
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    // A change of the key may have been written before: then its row is under the new key.
-    let mut asked: Vec<(usize, bool)> = Vec::new();
-    for index in wanted {
-        asked.push((*index, false));
-        if batch.change(*index).key_changed {
-            asked.push((*index, true));
-        }
-    }
-    let mut rest = asked.as_slice();
-    while !rest.is_empty() {
-        let mut keys = key_columns(target)?;
-        let mut bytes = 0;
-        let mut count = 0;
-        for &(index, old) in rest.iter().take(KEYS_MAX) {
-            let change = batch.change(index);
-            bytes += push_key(&mut keys, &change, old).ok_or_else(|| {
-                SinkError::reject(format!(
-                    "{} at {}: its key cannot be looked up",
-                    change.relation, change.position
-                ))
-            })?;
-            count += 1;
-            if bytes >= KEY_BYTES_MAX {
-                break;
-            }
-        }
-        let (now, later) = rest.split_at(count);
-        rest = later;
-        let sql = query(target, &columns, &keys, before);
-        let what = format!("reading back values of {} that were not sent", target.sql);
-        let answer = client.fetch(&sql, "RowBinary", &what).await?;
-        let rows = read_rows(&answer, columns.len())
-            .ok_or_else(|| SinkError::retry(format!("{what}: an answer that cannot be read")))?;
-        for (number, row) in rows {
-            let Some(&(index, old)) = now.get(number) else { continue };
-            let change = batch.change(index);
-            let own_version = change.position.as_u128() + u128::from(change.key_changed);
-            // Under the new key only this change or a later one counts: an earlier row is another's.
-            if change.key_changed && !old && row.version < own_version {
-                continue;
-            }
-            // What is under the new key wins: the old key's row is then a tombstone, without values.
-            if change.key_changed && old && out.contains_key(&index) {
-                continue;
-            }
-            out.insert(index, (columns.clone(), row));
-        }
-    }
-    Ok(())
-}
-
-/// Empty columns for the table's key.
-fn key_columns(target: &Target) -> Result<Vec<Column>, SinkError> {
-    target
-        .relation
-        .columns
-        .iter()
-        .zip(&target.columns)
-        .filter(|(column, _)| column.is_key)
-        .map(|(column, to)| {
-            let wire = Type { nullable: false, ..to.exists.on_the_wire() };
-            let source = pgvalue::Type::of(column);
-            Column::new(&to.name, &wire, source, to.bytea, Rules::STRICT).filter(|_| to.written).ok_or_else(
-                || SinkError::halt(format!("{}: key column {} has type {}", target.sql, to.name, to.exists)),
-            )
-        })
-        .collect()
-}
-
-/// Adds a change's key, or its old one. Gives the bytes it has.
-fn push_key(keys: &mut [Column], change: &Change<'_>, old: bool) -> Option<usize> {
-    let mut bytes = 0;
-    let mut push = |values: &mut dyn Iterator<Item = Value<'_>>| -> Option<()> {
-        for column in keys.iter_mut() {
-            let value = values.next()?;
-            bytes += value.bytes()?.len() + 8;
-            column.push(value).ok()?;
-        }
-        Some(())
-    };
-    if old {
-        push(&mut change.old_key_values()?)?
-    } else {
-        push(&mut change.key_values())?
-    };
-    Some(bytes)
-}
-
-/// The query for the newest row of each key: number of the key, version, values as text.
-fn query(target: &Target, columns: &[usize], keys: &[Column], before: Option<Position>) -> String {
-    let mut hex = String::new();
-    for byte in numbered_block(NUMBER, keys) {
-        // Writing to a String does not fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    let asked = format!("format(Native, unhex('{hex}'))");
-    let key_names: Vec<String> = keys.iter().map(|column| identifier(column.name())).collect();
-    let key_list = key_names.join(", ");
-    let found: Vec<(String, &TargetColumn)> = columns
-        .iter()
-        .filter_map(|&index| target.columns.get(index))
-        .map(|column| (identifier(&column.name), column))
-        .collect();
-    let names = found.iter().map(|(name, _)| format!(", {name}")).collect::<String>();
-    let values = found
-        .iter()
-        .map(|(name, to)| {
-            format!(", CAST({} AS Nullable(String))", as_postgres_text(&format!("t.{name}"), to))
-        })
-        .collect::<String>();
-    let version = identifier(VERSION);
-    let condition = before
-        .map_or_else(String::new, |before| format!(" AND {version} < toUInt128('{}')", before.as_u128()));
-    let same_key =
-        key_names.iter().map(|name| format!("t.{name} = k.{name}")).collect::<Vec<_>>().join(" AND ");
-    let number = identifier(NUMBER);
-    format!(
-        "SELECT k.{number}, t.{version}{values} FROM (SELECT {key_list}{names}, {version} FROM {} WHERE \
-         ({key_list}) IN (SELECT {key_list} FROM {asked}){condition} ORDER BY {version} DESC LIMIT 1 BY {key_list}) \
-         AS t INNER JOIN (SELECT * FROM {asked}) AS k ON {same_key} ORDER BY k.{number} SETTINGS join_use_nulls = 0",
-        target.sql
-    )
-}
-
-/// An expression for a value's Postgres text form; NULL for NULL.
-fn as_postgres_text(value: &str, to: &TargetColumn) -> String {
-    match &to.exists.base {
-        Base::Array(element) => {
-            let element = TargetColumn { exists: (**element).clone(), ..to.clone() };
-            let text = as_postgres_text("x", &element);
-            let escaped = format!("replaceAll(replaceAll({text}, '\\\\', '\\\\\\\\'), '\"', '\\\\\"')");
-            format!(
-                "concat('{{', arrayStringConcat(arrayMap(x -> if(isNull(x), 'NULL', concat('\"', assumeNotNull({escaped}), \
-                 '\"')), {value}), ','), '}}')"
-            )
-        }
-        Base::String if to.bytea => format!("concat('\\\\x', hex({value}))"),
-        Base::String => value.to_owned(),
-        Base::DateTime64Micros => format!("toString(toTimeZone({value}, 'UTC'))"),
-        _ => format!("toString({value})"),
-    }
-}
-
-/// Reads `RowBinary` of (UInt32, UInt128, Nullable(String)…).
-fn read_rows(mut bytes: &[u8], columns: usize) -> Option<BTreeMap<usize, ReadRow>> {
-    let mut rows = BTreeMap::new();
-    while !bytes.is_empty() {
-        let (number, rest) = bytes.split_first_chunk::<4>()?;
-        let (version, mut rest) = rest.split_first_chunk::<16>()?;
-        let mut values = Vec::with_capacity(columns);
-        for _ in 0..columns {
-            let (is_null, after) = rest.split_first()?;
-            rest = after;
-            if *is_null != 0 {
-                values.push(None);
-                continue;
-            }
-            let mut length = 0_usize;
-            for shift in (0..).step_by(7).take(9) {
-                let (byte, after) = rest.split_first()?;
-                rest = after;
-                length |= usize::from(byte & 0x7f) << shift;
-                if byte & 0x80 == 0 {
-                    break;
-                }
-            }
-            let (value, after) = rest.split_at_checked(length)?;
-            values.push(Some(KeptValue { is_binary: false, bytes: value.to_vec() }));
-            rest = after;
-        }
-        bytes = rest;
-        let number = u32::from_le_bytes(*number) as usize;
-        rows.insert(number, ReadRow { version: u128::from_le_bytes(*version), values });
-    }
-    Some(rows)
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@
 //! when it comes again, in a file of its own, even where an older file spans its position.
 //!
 //! # Cost
-//! Of one core, for rows of some 120 bytes as text (450 bytes as JSON): `cargo run --release --example measure`.
+//! Of one core, for rows of some 120 bytes as text (450 bytes as JSON): `cargo run --release --example archive`.
 //!
 //! | `gzip_level` | events/s | bytes an event |
 //! |---|---|---|

@@ -141,15 +141,14 @@ pub(crate) fn body_of(columns: &[Column], out: &mut FrameWriter) -> Body {
 }
 
 /// A whole small block, uncompressed: `numbers` as a UInt32 column of that name, then `columns`.
-pub(crate) fn numbered_block(number_column: &str, columns: &[Column]) -> Vec<u8> {
-    let rows = columns.first().map_or(0, Column::rows);
+pub(crate) fn numbered_block(number_column: &str, numbers: &[u32], columns: &[Column]) -> Vec<u8> {
     let mut out = Vec::new();
     push_varint(columns.len() as u64 + 1, &mut out);
-    push_varint(rows as u64, &mut out);
+    push_varint(numbers.len() as u64, &mut out);
     push_string(number_column.as_bytes(), &mut out);
     push_string(b"UInt32", &mut out);
-    for row in 0..rows {
-        out.extend_from_slice(&(row as u32).to_le_bytes());
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
     }
     for column in columns {
         push_string(column.name().as_bytes(), &mut out);

@@ -1,6 +1,6 @@
 //! What a file costs to make: events a second and bytes an event, by compression level, on one core.
 //!
-//! `cargo run --release -p replicator-sink-object-store --example measure [rows a batch] [batches]`
+//! `cargo run --release -p replicator-sink-object-store --example archive [rows a batch] [batches]`
 //!
 //! The rows are like `W1` of the benches: a bigint key, an integer, 8 letters, a numeric(12,2), 100 characters of
 //! words, a timestamptz; 1000 a transaction. Time is CPU time of the process, so that other load on the machine

@@ -1,7 +1,7 @@
 //! How fast a table is copied to nothing, beside `COPY … TO STDOUT (FORMAT binary)` by `psql` on the same server in
 //! the same run.
 //!
-//! `cargo run --release -p replicator-source --example copy [rows [repeats]]`
+//! `cargo run --release -p replicator-source --example read_table [rows [repeats]]`
 //!
 //! The table is W1's (bigint key, int, text 8, numeric(12,2), text 100, timestamptz). Prints rows a second, and the
 //! processor time of this process for a million rows, which hardly depends on what else the machine does.

@@ -1,6 +1,6 @@
 //! What the text of a value costs, by type, on one core.
 //!
-//! `cargo run --release -p pgvalue --example measure`
+//! `cargo run --release -p pgvalue --example values`
 
 use pgvalue::{Malformed, Scalar, Type};
 use std::hint::black_box;

@@ -1,7 +1,7 @@
 //! How many rows a second copy lanes write, of rows that came in binary form, in batches of 8 MiB.
 //!
 //! ```text
-//! cargo run --release -p replicator-sink-postgres --example copy -- postgres://postgres@127.0.0.1:5432/scratch 2
+//! cargo run --release -p replicator-sink-postgres --example copy_rows -- postgres://postgres@127.0.0.1:5432/scratch 2
 //! ```
 //! The number is that of lanes. Uses, and empties first, the table `public.copy_speed` of that database, which has the
 //! columns of the narrow table W1 in the project's baselines, and its primary key.
