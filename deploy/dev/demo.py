@@ -168,7 +168,7 @@ class Demo:
 url = "postgres://postgres@127.0.0.1:{self.pg_port}/shop?sslmode=disable"
 tables = ["public.*"]
 
-# Small pieces, so that such a short copy can be watched; the default is 32 MiB.
+# Small pieces, so that such a short copy can be watched; the default is 64 MiB.
 [copy]
 range_bytes = "1MiB"
 

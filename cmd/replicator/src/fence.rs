@@ -253,6 +253,10 @@ struct FencedWrite {
 
 #[async_trait]
 impl Write for FencedWrite {
+    fn has_more(&self) -> bool {
+        self.write.has_more()
+    }
+
     fn held_bytes(&self) -> usize {
         self.write.held_bytes()
     }

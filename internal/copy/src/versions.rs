@@ -160,7 +160,7 @@ impl Lane for KeepingLane {
                 self.met.insert(relation.oid);
             }
         }
-        // A fenced batch is one change.
+        // Such a change is alone in its batch.
         if batch.is_fenced() && batch.changes().any(|change| change.op == Op::Schema) {
             for relation in batch.relations() {
                 self.versions.keep(self.sink, relation).await?;

@@ -12,7 +12,7 @@
 //!   lane of its own key;
 //! - a truncate, and an update that changes the key of a row with unsent TOAST values, is fenced: every lane
 //!   of the sink is durable up to there before it is applied, and none goes on before it is durable. Such updates that
-//!   follow each other share a fence, unless a row of one is a row of another ([`MovedRows`]).
+//!   follow each other share a fence, of each shard, unless a row of one is a row of another ([`MovedRows`]).
 //!
 //! Sinks that keep a log ([`KeyChanges::Whole`]) get each change as it came; the second kind of fence is theirs
 //! too when they have several lanes, since the value they have to look up lies in another one.
@@ -181,16 +181,26 @@ impl OpenBatches {
     }
 }
 
-/// Updates of keys that only the sink can complete, behind one fence: each finds in the sink what it was before. So no key of
-/// one is a key of another; that would have to be looked up in what is only being written, by a process that has begun anew
-/// in what may be written.
+/// Updates of keys that only the sink can complete, behind a fence for each shard that has any: each finds in the sink what it
+/// was before. So no key of one is a key of another; that would have to be looked up in what is only being written, by a
+/// process that has begun anew in what may be written.
 #[derive(Debug)]
 struct MovedRows {
-    lane: LaneId,
     phase: Phase,
-    batcher: Batcher,
     /// Hashes of all keys, the old and the new.
     keys: HashSet<u64>,
+    /// By shard, of the new keys as ever: a sink may note for each shard how far it is.
+    shards: Vec<Option<Batcher>>,
+}
+
+impl MovedRows {
+    fn batchers(&mut self) -> impl Iterator<Item = &mut Batcher> {
+        self.shards.iter_mut().flatten()
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.shards.iter().flatten().filter_map(Batcher::due).min()
+    }
 }
 
 /// A table version with the sinks it goes to: looked up once a run of changes, not once a change.
@@ -506,15 +516,17 @@ impl Dispatcher {
             // With what has been moved so far.
             self.cut_sink(sink);
         }
-        let (routes, budget) = (&self.routes, &self.budget);
+        let Route { shards, limits, .. } = self.routes[sink];
         let moved = self.moved[sink].get_or_insert_with(|| MovedRows {
-            lane: LaneId { sink, shard: shard_of(change.key_hash, routes[sink].shards) },
             phase,
-            batcher: Batcher::new(routes[sink].limits, budget.clone(), phase),
             keys: HashSet::new(),
+            shards: (0..shards).map(|_| None).collect(),
         });
         moved.keys.extend(keys);
-        let (new_fragment, is_full) = moved.batcher.push(transaction, relation, change, now);
+        let budget = &self.budget;
+        let batcher = moved.shards[shard_of(change.key_hash, shards) as usize]
+            .get_or_insert_with(|| Batcher::new(limits, budget.clone(), phase));
+        let (new_fragment, is_full) = batcher.push(transaction, relation, change, now);
         if new_fragment {
             accounts.fragment(transaction.id);
         }
@@ -524,11 +536,20 @@ impl Dispatcher {
     }
 
     /// Hands out what has been moved in a sink, before anything else goes to it.
+    #[inline]
     fn cut_moved(&mut self, sink: usize) {
-        if let Some(mut moved) = self.moved[sink].take()
-            && let Some(batch) = moved.batcher.cut(true)
-        {
-            self.outputs.push(Output::Fence(moved.lane, batch));
+        if self.moved[sink].is_some() {
+            self.hand_out_moved(sink);
+        }
+    }
+
+    #[cold]
+    fn hand_out_moved(&mut self, sink: usize) {
+        let Some(moved) = self.moved[sink].take() else { return };
+        for (shard, batcher) in moved.shards.into_iter().enumerate() {
+            if let Some(batch) = batcher.and_then(|mut batcher| batcher.cut(true)) {
+                self.outputs.push(Output::Fence(LaneId { sink, shard: shard as u32 }, batch));
+            }
         }
     }
 
@@ -591,7 +612,7 @@ impl Dispatcher {
     /// Cuts the batches that have waited long enough.
     pub(crate) fn cut_due(&mut self, now: Instant) {
         for sink in 0..self.moved.len() {
-            let due = self.moved[sink].as_ref().and_then(|moved| moved.batcher.due());
+            let due = self.moved[sink].as_ref().and_then(MovedRows::due);
             if due.is_some_and(|due| due <= now) {
                 self.cut_moved(sink);
             }
@@ -612,14 +633,14 @@ impl Dispatcher {
     /// When the next open batch is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         let open = self.lanes.iter().flatten().flat_map(|open| [&open.stream, &open.catch_up]);
-        let moved = self.moved.iter().flatten().map(|moved| &moved.batcher);
-        open.chain(moved).filter_map(Batcher::due).min()
+        let moved = self.moved.iter().flatten().filter_map(MovedRows::due);
+        open.filter_map(Batcher::due).chain(moved).min()
     }
 
     /// Charges the budget with what the open batches hold.
     pub(crate) fn settle_charges(&mut self) {
         self.lanes.iter_mut().flatten().flat_map(OpenBatches::both).for_each(Batcher::settle_charge);
-        self.moved.iter_mut().flatten().for_each(|moved| moved.batcher.settle_charge());
+        self.moved.iter_mut().flatten().flat_map(MovedRows::batchers).for_each(Batcher::settle_charge);
     }
 }
 

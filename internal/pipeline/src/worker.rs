@@ -337,17 +337,22 @@ impl Delivery {
 
     async fn deliver(mut self) {
         self.context.metrics.batches_in_flight.increment(1.0);
-        let mut attempts = Attempts::new(&self.context);
-        while let Err(error) = self.write.send().await {
-            match attempts.failed(&error) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => {
-                    self.context.metrics.batches_in_flight.decrement(1.0);
-                    return self.desk.change(|turns| turns.0.failed(self.shard));
+        loop {
+            let mut attempts = Attempts::new(&self.context);
+            while let Err(error) = self.write.send().await {
+                match attempts.failed(&error) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => {
+                        self.context.metrics.batches_in_flight.decrement(1.0);
+                        return self.desk.change(|turns| turns.0.failed(self.shard));
+                    }
                 }
             }
+            attempts.succeeded();
+            if !self.write.has_more() {
+                break;
+            }
         }
-        attempts.succeeded();
         drop((self.write, self.held));
         self.context.metrics.batches_in_flight.decrement(1.0);
         self.context.metrics.events.increment(self.rows as u64);

@@ -188,7 +188,7 @@ fn moves(wire: Wire, keys: &[(&str, &str)]) -> Wire {
 #[test]
 fn key_updates_that_follow_each_other_share_a_fence_unless_a_row_of_one_is_a_row_of_another() {
     let sizes = |keys: &[(&str, &str)]| -> Vec<(bool, usize)> {
-        let mut pipeline = pipeline(state(3));
+        let mut pipeline = pipeline(state(1));
         feed(&mut pipeline, moves(table(Wire::new().begin(10)), keys).commit(10));
         flushed(&mut pipeline).iter().map(|(_, fenced, changes, _)| (*fenced, changes.len())).collect()
     };
@@ -199,6 +199,33 @@ fn key_updates_that_follow_each_other_share_a_fence_unless_a_row_of_one_is_a_row
         [(true, 1), (true, 2)],
         "moved to a place just left"
     );
+}
+
+#[test]
+fn each_of_the_key_updates_that_go_together_goes_to_the_shard_of_its_new_key() {
+    let keys: Vec<(String, String)> =
+        (0..40).map(|key| (key.to_string(), format!("{}", key + 100))).collect();
+    let keys: Vec<(&str, &str)> = keys.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    let mut pipeline = pipeline(state(3));
+    let inserts = keys
+        .iter()
+        .fold(table(Wire::new().begin(10)), |wire, (_, to)| wire.insert(T, &[Some(*to), Some("v")]));
+    feed(&mut pipeline, inserts.commit(10));
+    let lanes_of = |out: Vec<(LaneId, bool, Vec<Seen>, Vec<TxnId>)>,
+                    unwanted: &str|
+     -> Vec<(String, LaneId)> {
+        let mut lanes = Vec::new();
+        for (lane, _, changes, _) in out {
+            lanes.extend(changes.into_iter().map(|change| (change.4.unwrap().replace(unwanted, ""), lane)));
+        }
+        lanes.sort_by(|one, other| one.0.cmp(&other.0));
+        lanes
+    };
+    let wanted = lanes_of(flushed(&mut pipeline), ",v");
+    feed(&mut pipeline, moves(Wire::new().begin(20), &keys).commit(20));
+    let out = flushed(&mut pipeline);
+    assert!(out.len() == 3 && out.iter().all(|(_, fenced, ..)| *fenced), "a fence for each shard: {out:?}");
+    assert_eq!(lanes_of(out, ",UNCHANGED"), wanted);
 }
 
 #[test]

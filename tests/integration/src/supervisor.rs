@@ -84,7 +84,7 @@ impl Supervisor {
     }
 
     /// The last `count` lines that its runs have logged so far.
-    fn last_lines(&self, count: usize) -> String {
+    pub fn last_lines(&self, count: usize) -> String {
         let mut all = self.shared.logs.lock().unwrap_or_else(PoisonError::into_inner).concat();
         all.push_str(&self.shared.current().stderr());
         let lines: Vec<&str> = all.lines().collect();

@@ -1,7 +1,9 @@
 //! The initial copy, end to end: rows from before the stream, in every sink, through crashes and beside writers.
 
 use replicator_harness::{PgVersion, Proxy, Replicator, eventually_blocking};
-use replicator_integration::{Supervisor, Table, World, drain, resync, wait_for_copy, wait_until_caught_up};
+use replicator_integration::{
+    Described, Supervisor, Table, World, drain, resync, wait_for_copy, wait_until_caught_up,
+};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -317,14 +319,37 @@ async fn a_table_that_is_asked_for_is_copied_anew_while_the_others_go_on() {
         world.clickhouse.query(&format!("TRUNCATE TABLE {}.{table}", world.clickhouse.database()));
     }
     resync(&config, &["public.a", "public.bag"]);
+    // Nobody reads the table until this ends, not even the copy.
+    let holder = world.source.client("shop").await;
+    holder.batch_execute("BEGIN; LOCK TABLE a").await.unwrap();
     let mut replicator = Replicator::spawn(&config, &[]);
     replicator.wait_until_ready(SOON);
     for n in 0..20 {
-        world.source.sql(
-            "shop",
-            &format!("UPDATE a SET v = 'x{n}' WHERE id % 20 = {n}; INSERT INTO b VALUES ({n} + 5000, 'b')"),
-        );
+        holder.batch_execute(&format!("UPDATE a SET v = 'x{n}' WHERE id % 20 = {n}")).await.unwrap();
+        world.source.sql("shop", &format!("INSERT INTO b VALUES ({n} + 5000, 'b')"));
     }
+    let arrived = |count: &str| if count == "1020" { Ok(()) } else { Err(count.to_owned()) };
+    eventually_blocking(SOON, "the other table in Postgres", || {
+        arrived(&world.target.sql("copy", "SELECT count(*) FROM b"))
+    });
+    eventually_blocking(SOON, "the other table in ClickHouse", || {
+        let b = format!("SELECT count() FROM {}.b FINAL", world.clickhouse.database());
+        arrived(world.clickhouse.query(&b).trim())
+    });
+    eventually_blocking(SOON, "the other table in the archive", || {
+        let is_new = |event: &&Described| {
+            let event = event.event();
+            event["table"] == "b" && event["op"] == "insert"
+        };
+        arrived(&world.archive().iter().filter(is_new).count().saturating_add(1000).to_string())
+    });
+    let copied =
+        |log: &str| log.lines().any(|line| line.contains("table copied") && line.contains("public.a\""));
+    assert!(!copied(&replicator.stderr()), "{}", replicator.stderr());
+    holder.batch_execute("COMMIT").await.unwrap();
+    eventually_blocking(SOON, "the table's copy", || {
+        if copied(&replicator.stderr()) { Ok(()) } else { Err(replicator.stderr()) }
+    });
     replicator.wait_for_line("caught up", SOON);
     replicator.sigterm();
     assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());

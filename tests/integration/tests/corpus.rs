@@ -184,7 +184,7 @@ async fn a_corpus_with_statements_that_fail_ends_equal_after_each_of_its_files()
         let errors = String::from_utf8_lossy(&output.stderr).matches("ERROR:").count();
         assert!(errors > 0, "statements go on behind one that fails");
         world.assert_soon_equal(&file.display().to_string(), SOON, Sinks::Postgres, |_, _| true).await;
+        assert_eq!(supervisor.starts(), 1, "it ended in {}: {}", file.display(), supervisor.last_lines(25));
     }
-    assert_eq!(supervisor.starts(), 1, "it ended");
     supervisor.stop();
 }

@@ -266,8 +266,10 @@ async fn large_values_that_many_updates_leave_alone_are_never_all_in_memory() {
         .set("source.tables", vec!["public.*"])
         .clickhouse("analytics", &world.clickhouse);
     drain(&config);
-    // In one transaction, so that they come in few batches; then with keys that change, behind fences.
-    for sql in ["UPDATE t SET n = 1", "UPDATE t SET id = id + 100000"] {
+    // In one transaction, so that they come in few batches; with keys that change, behind fences; and one row often.
+    let again =
+        "DO $$ BEGIN FOR i IN 1..1000 LOOP UPDATE t SET n = n + 1 WHERE id = 100001; END LOOP; END $$";
+    for sql in ["UPDATE t SET n = 1", "UPDATE t SET id = id + 100000", again] {
         world.source.sql("shop", sql);
         let mut replicator = Replicator::spawn(&config, &[]);
         replicator.wait_until_ready(Duration::from_secs(60));

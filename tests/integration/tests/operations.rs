@@ -1,7 +1,7 @@
 //! Outages, shutdown, `--endpos`, probes: what an operator sees.
 
 use replicator_harness::{Config, PgOptions, PgVersion, Postgres, Replicator, eventually_blocking};
-use replicator_integration::{Table, World};
+use replicator_integration::{Table, World, wait_until_caught_up};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -214,6 +214,47 @@ fn keepalives_are_answered_while_the_buffer_is_full() {
     assert_eq!(replicator.metrics().get("replicator_source_connected", &[]), 1.0);
     assert_eq!(replicator.metrics().get("replicator_source_reconnects_total", &[]), 0.0);
     assert!(!source.log().contains("replication timeout"), "{}", source.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_trigger_that_refuses_connections_for_a_while_ends_nothing() {
+    let world = World::start(PgVersion::V17);
+    create_events(&world.source);
+    insert_events(&world.source, 1, 10);
+    let config = world.config().set("source.catalog_interval_ms", 300);
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    wait_until_caught_up(&replicator);
+    let client = world.source.client("shop").await;
+    client
+        .batch_execute(
+            "CREATE TABLE late (id int PRIMARY KEY, v text); INSERT INTO late VALUES (1, 'there before');
+             CREATE FUNCTION note_login() RETURNS event_trigger LANGUAGE plpgsql AS
+               $$ BEGIN INSERT INTO logins VALUES (now()); END $$;
+             CREATE EVENT TRIGGER note_login ON login EXECUTE FUNCTION note_login();
+             ALTER EVENT TRIGGER note_login ENABLE ALWAYS",
+        )
+        .await
+        .unwrap();
+    // The copy needs connections of its own.
+    eventually_blocking(SOON, "a refused connection", || {
+        let log = replicator.stderr();
+        if log.contains("login event trigger") { Ok(()) } else { Err(log) }
+    });
+    client.batch_execute("DROP EVENT TRIGGER note_login; INSERT INTO late VALUES (2, 'new')").await.unwrap();
+    insert_events(&world.source, 11, 20);
+    let late = Table { name: "late", key: &["id"] };
+    eventually_blocking(SOON, "the table's copy", || {
+        let log = replicator.stderr();
+        if log.lines().any(|line| line.contains("caught up") && line.contains("late")) {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    replicator.sigterm();
+    assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
+    world.assert_equal(&[EVENTS, late]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

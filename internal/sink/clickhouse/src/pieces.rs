@@ -39,17 +39,20 @@ impl Write for PiecesWrite {
     }
 
     async fn send(&mut self) -> Result<(), SinkError> {
-        loop {
-            if let Some(piece) = &mut self.piece {
-                piece.send().await?;
+        let piece = match &mut self.piece {
+            Some(piece) => piece,
+            None => {
+                let (piece, next) = self.preparer.lock().await.prepare(&self.batch, self.next).await?;
+                self.next = next;
+                self.piece.insert(piece)
             }
-            self.piece = None;
-            if self.next == self.batch.len() {
-                return Ok(());
-            }
-            let (piece, next) = self.preparer.lock().await.prepare(&self.batch, self.next).await?;
-            self.piece = Some(piece);
-            self.next = next;
-        }
+        };
+        piece.send().await?;
+        self.piece = None;
+        Ok(())
+    }
+
+    fn has_more(&self) -> bool {
+        self.next < self.batch.len()
     }
 }

@@ -22,11 +22,15 @@ mod read_back;
 
 use crate::client::Client;
 use crate::encode::TableEncoder;
-use read_back::{CHANGES_MAX, Question, ReadRow, ReadRows, read_back};
+use read_back::{Question, ReadRow, ReadRows, read_back};
 use replicator_sink::SinkError;
 use replicator_types::{Batch, Change, Op, Position, Relation, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Changes whose rows are asked for at once, at first and at most.
+const AHEAD_BEGIN: usize = 500;
+const AHEAD_MAX: usize = 10_000;
 
 /// Values that were not sent, in one piece of a batch; more only where those of one change are.
 const PIECE_BYTES_MAX: usize = 16 << 20;
@@ -66,12 +70,16 @@ pub(crate) struct Fills {
 impl Fills {
     /// The value of `column` in the batch's change number `change`; NULL when it was found to be that.
     pub(crate) fn value(&self, change: usize, column: usize) -> Value<'_> {
-        let values = self.values.get(&change);
-        match values.and_then(|values| values.iter().find(|(index, _)| *index == column)) {
-            Some((_, Some(kept))) => kept.value(),
-            Some((_, None)) => Value::Null,
+        match self.kept(change, column) {
+            Some(Some(kept)) => kept.value(),
+            Some(None) => Value::Null,
             None => Value::Unchanged,
         }
+    }
+
+    fn kept(&self, change: usize, column: usize) -> Option<&Kept> {
+        let (_, kept) = self.values.get(&change)?.iter().find(|(index, _)| *index == column)?;
+        Some(kept)
     }
 
     /// Whether a later change of the piece stands on top of that one.
@@ -102,7 +110,7 @@ pub(crate) struct Ahead(usize);
 
 impl Default for Ahead {
     fn default() -> Self {
-        Self(CHANGES_MAX)
+        Self(AHEAD_BEGIN)
     }
 }
 
@@ -131,6 +139,13 @@ pub(crate) async fn resolve(
             let rest = wanting.get(place..).unwrap_or_default();
             let reader = Reader { client, batch, tables, before };
             read_to = reader.read(rest, PIECE_BYTES_MAX - fills.bytes, ahead, &mut read).await?;
+            if read_to <= this.change {
+                let text = format!(
+                    "{}: the server left out what was asked for first",
+                    batch.change(this.change).relation
+                );
+                return Err(SinkError::halt(text));
+            }
         }
         let values = fills.values_of(batch, this, &mut read);
         // What an unresolved update of this row has it only hands on, and is not written itself.
@@ -195,21 +210,35 @@ impl Reader<'_> {
         let asked: Vec<usize> = rest.iter().filter(in_table).take(ahead.0).map(|this| this.change).collect();
         let mut read_to = asked.last().map_or(0, |last| last + 1);
         let mut room = bytes_max;
-        for (index, table) in self.tables.iter().enumerate() {
-            let is_wanted =
-                |change: &usize| *change < read_to && self.batch.change(*change).relation_index == index;
+        let relation = |change: &usize| self.batch.change(*change).relation_index;
+        let mut tables: Vec<usize> = Vec::new();
+        // By where each is met first, so that what is read is what comes first.
+        for change in &asked {
+            if !tables.contains(&relation(change)) {
+                tables.push(relation(change));
+            }
+        }
+        for table in tables {
+            let is_wanted = |change: &usize| *change < read_to && relation(change) == table;
             let changes: Vec<usize> = asked.iter().copied().filter(is_wanted).collect();
-            if changes.is_empty() {
-                continue;
+            let (Some(first), Some(table)) = (changes.first(), self.tables.get(table)) else { continue };
+            if room == 0 {
+                read_to = *first;
+                break;
             }
             let question =
                 Question { batch: self.batch, target: &table.target, changes: &changes, before: self.before };
-            if let Some(too_much) = read_back(self.client, &question, &mut room, out).await? {
+            let answer = read_back(self.client, &question, &mut room, out).await;
+            if answer.is_err() {
+                // It may have been too much for the server.
+                ahead.0 = (ahead.0 / 2).max(1);
+            }
+            if let Some(too_much) = answer? {
                 read_to = too_much;
             }
         }
         let read = asked.iter().filter(|change| **change < read_to).count();
-        ahead.0 = if read < asked.len() { read.max(1) * 2 } else { ahead.0 * 4 }.min(CHANGES_MAX);
+        ahead.0 = if read < asked.len() { read.max(1) * 2 } else { ahead.0 * 4 }.min(AHEAD_MAX);
         Ok(read_to)
     }
 }
@@ -296,10 +325,10 @@ fn value_in(batch: &Batch, fills: &Fills, earlier: usize, change: &Change<'_>, c
         (there, here) => there == here,
     };
     let column = row.relation.columns.iter().position(is_it)?;
-    KeptValue::of(match row.new_values().nth(column)? {
-        Value::Unchanged => fills.value(earlier, column),
-        value => value,
-    })
+    match row.new_values().nth(column)? {
+        Value::Unchanged => fills.kept(earlier, column).cloned().flatten(),
+        value => KeptValue::of(value),
+    }
 }
 
 fn column_of(columns: &[usize], row: &ReadRow, column: usize) -> Kept {

@@ -246,8 +246,14 @@ pub trait Write: Any + Send {
         Err(next)
     }
 
-    /// Sends it. `Ok` means durable. May be called again after any error.
+    /// Sends it, or the next piece of it ([`Write::has_more`]). `Ok` means durable. May be called again after any error.
     async fn send(&mut self) -> Result<(), SinkError>;
+
+    /// Whether there is more of it to send, now that what was sent is durable. One that takes long is sent in pieces, so that
+    /// whether this process may write is asked before each.
+    fn has_more(&self) -> bool {
+        false
+    }
 }
 
 impl dyn Write {

@@ -13,8 +13,8 @@ use std::fmt::Write as _;
 
 /// Changes whose rows one query asks for, and bytes of their keys: the text of these is twice as long, and a server parses
 /// at most `max_query_size` = 256 KiB.
-pub(super) const CHANGES_MAX: usize = 500;
-const KEY_BYTES_MAX: usize = 48 << 10;
+const CHANGES_MAX: usize = 500;
+const KEY_BYTES_MAX: usize = 32 << 10;
 /// Columns of a query that are not the table's: the number of the key, the version of the row that was found, bytes of its
 /// values, whether there was room for them, and the values.
 const NUMBER: &str = "_replicator_key";
@@ -204,7 +204,8 @@ fn query(target: &Target, columns: &[usize], keys: &[u8], before: Option<Positio
     );
     let change = format!("intDiv({NUMBER}, 2)");
     let fitted = format!(
-        "SELECT *, sum({SIZE}) OVER (ORDER BY {change}) - sum({SIZE}) OVER (PARTITION BY {change}) < {} AS {FITS} FROM ({rows})",
+        "SELECT *, toUInt8(ifNull(sum({SIZE}) OVER (ORDER BY {change}) - sum({SIZE}) OVER (PARTITION BY {change}) < {}, 1)) \
+         AS {FITS} FROM ({rows})",
         room.max(1)
     );
     format!(

@@ -125,7 +125,12 @@ pub(crate) async fn write(lane: &mut Box<dyn Lane>, batch: Batch) {
 }
 
 pub(crate) async fn try_write(lane: &mut Box<dyn Lane>, batch: Batch) -> Result<(), SinkError> {
-    lane.prepare(Arc::new(batch)).await?.send().await
+    let mut write = lane.prepare(Arc::new(batch)).await?;
+    write.send().await?;
+    while write.has_more() {
+        write.send().await?;
+    }
+    Ok(())
 }
 
 /// A column: name and type by oid, nullable, not of the key. [`table`] numbers those that have no number.
