@@ -90,7 +90,11 @@ impl Feed {
     async fn write(&self, lane: &mut Box<dyn Lane>, batch: replicator_types::Batch) -> Result<(), String> {
         let batch = Arc::new(batch);
         let mut write = self.persist(async || lane.prepare(Arc::clone(&batch)).await).await?;
-        self.persist(async || write.send().await).await
+        self.persist(async || write.send().await).await?;
+        while write.has_more() {
+            self.persist(async || write.send().await).await?;
+        }
+        Ok(())
     }
 
     /// Does it until it succeeds, as often as is sensible with somebody waiting.

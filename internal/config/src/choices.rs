@@ -145,6 +145,21 @@ choice! {
 }
 
 choice! {
+    /// What a commit in a Postgres target waits for, as its `synchronous_commit`. Not to be `off`: the source would be told that
+    /// changes are durable that the target still loses in a crash.
+    pub enum SynchronousCommit {
+        /// For the target's disk, and for those of its synchronous standbys.
+        On = "on",
+        /// For the target's disk alone.
+        Local = "local",
+        /// For the target's disk, and until synchronous standbys have written it, though not yet to their disks.
+        RemoteWrite = "remote_write",
+        /// As `on`, and until synchronous standbys show it.
+        RemoteApply = "remote_apply",
+    }
+}
+
+choice! {
     /// How the lake's Parquet files are compressed.
     pub enum ParquetCompression {
         /// Zstandard, level 1: small files.

@@ -39,7 +39,7 @@ mod validate;
 
 pub use choices::{
     ArrayColumns, BinaryValues, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OriginFilter, OutOfRange,
-    ParquetCompression, SchemaNaming, Snapshot, StreamingMode, TypeChanges,
+    ParquetCompression, SchemaNaming, Snapshot, StreamingMode, SynchronousCommit, TypeChanges,
 };
 pub use environment::Environment;
 pub use load::{ConfigError, load, load_file, load_str};

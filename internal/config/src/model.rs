@@ -1,6 +1,6 @@
 use crate::choices::{
     ArrayColumns, BinaryValues, ClickHouseMode, DeleteMode, LogFormat, LogLevel, OriginFilter, OutOfRange,
-    ParquetCompression, SchemaNaming, Snapshot, StreamingMode, TypeChanges,
+    ParquetCompression, SchemaNaming, Snapshot, StreamingMode, SynchronousCommit, TypeChanges,
 };
 use crate::schema::section;
 use crate::sink::SinkConfig;
@@ -283,6 +283,10 @@ section! {
         /// `max_replication_slots`).
         #[serde(default)]
         pub origin: bool,
+        /// What a commit waits for, and so what is told to the source as durable, whatever the server's, the database's and the
+        /// role's own setting. Without synchronous standbys all are the same.
+        #[serde(default = "defaults::synchronous_commit")]
+        pub synchronous_commit: SynchronousCommit,
         /// How long connecting may take.
         #[serde(default = "defaults::connect_timeout_ms")]
         pub connect_timeout_ms: u64,
@@ -471,6 +475,10 @@ mod defaults {
 
     pub(super) fn catalog_interval_ms() -> u64 {
         10_000
+    }
+
+    pub(super) fn synchronous_commit() -> SynchronousCommit {
+        SynchronousCommit::On
     }
 
     pub(super) fn type_changes() -> TypeChanges {

@@ -263,16 +263,22 @@ macro_rules! choice {
             )*
         }
 
+        impl $name {
+            /// As it is written.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
         impl $crate::schema::Setting for $name {
             const SHAPE: $crate::schema::Shape = $crate::schema::Shape::Choice(&[
                 $($crate::schema::Choice { word: $word, doc: &[$($doc),*] }),*
             ]);
 
             fn literal(&self) -> Option<String> {
-                let word = match self {
-                    $(Self::$variant => $word,)*
-                };
-                $crate::schema::Setting::literal(&word.to_owned())
+                $crate::schema::Setting::literal(&self.word().to_owned())
             }
         }
     };

@@ -122,8 +122,8 @@ impl ConnectError {
             }
             "57P03" => "; it should pass, trying again helps".to_owned(),
             "42704" | "22023" => "; the server does not know a session setting asked for".to_owned(),
-            // Before a session there is no other SQL.
-            code if code.starts_with("42") || code == "P0001" => {
+            // Before a session there is no other SQL but the settings of the URL.
+            code if code.starts_with("42") && code != "42602" || code == "P0001" => {
                 format!(
                     "; that is what a login event trigger of the database says: have it let role {user} in (`SELECT evtname \
                      FROM pg_event_trigger WHERE evtevent = 'login'`)"
@@ -134,7 +134,7 @@ impl ConnectError {
         // Codes by <https://www.postgresql.org/docs/current/errcodes-appendix.html>: what only a person can
         // change. Anything else may pass.
         let halts = matches!(error.code.get(..2), Some("0A" | "22" | "28" | "3D"))
-            || matches!(error.code.as_str(), "42501" | "42704");
+            || matches!(error.code.as_str(), "42501" | "42602" | "42704");
         Self {
             kind: if halts { ErrorKind::Halt } else { ErrorKind::Retry },
             text: one_line(&format!("cannot connect to Postgres at {place}: {error}{remedy}")),

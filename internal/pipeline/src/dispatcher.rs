@@ -189,17 +189,17 @@ struct MovedRows {
     phase: Phase,
     /// Hashes of all keys, the old and the new.
     keys: HashSet<u64>,
-    /// By shard, of the new keys as ever: a sink may note for each shard how far it is.
-    shards: Vec<Option<Batcher>>,
+    /// By shard, of the new keys as ever: a sink may note for each shard how far it is. In the order in which they were met.
+    shards: Vec<(u32, Batcher)>,
 }
 
 impl MovedRows {
     fn batchers(&mut self) -> impl Iterator<Item = &mut Batcher> {
-        self.shards.iter_mut().flatten()
+        self.shards.iter_mut().map(|(_, batcher)| batcher)
     }
 
     fn due(&self) -> Option<Instant> {
-        self.shards.iter().flatten().filter_map(Batcher::due).min()
+        self.shards.iter().filter_map(|(_, batcher)| batcher.due()).min()
     }
 }
 
@@ -520,12 +520,15 @@ impl Dispatcher {
         let moved = self.moved[sink].get_or_insert_with(|| MovedRows {
             phase,
             keys: HashSet::new(),
-            shards: (0..shards).map(|_| None).collect(),
+            shards: Vec::new(),
         });
         moved.keys.extend(keys);
-        let budget = &self.budget;
-        let batcher = moved.shards[shard_of(change.key_hash, shards) as usize]
-            .get_or_insert_with(|| Batcher::new(limits, budget.clone(), phase));
+        let shard = shard_of(change.key_hash, shards);
+        let place = moved.shards.iter().position(|(known, _)| *known == shard).unwrap_or_else(|| {
+            moved.shards.push((shard, Batcher::new(limits, self.budget.clone(), phase)));
+            moved.shards.len() - 1
+        });
+        let (_, batcher) = &mut moved.shards[place];
         let (new_fragment, is_full) = batcher.push(transaction, relation, change, now);
         if new_fragment {
             accounts.fragment(transaction.id);
@@ -546,9 +549,9 @@ impl Dispatcher {
     #[cold]
     fn hand_out_moved(&mut self, sink: usize) {
         let Some(moved) = self.moved[sink].take() else { return };
-        for (shard, batcher) in moved.shards.into_iter().enumerate() {
-            if let Some(batch) = batcher.and_then(|mut batcher| batcher.cut(true)) {
-                self.outputs.push(Output::Fence(LaneId { sink, shard: shard as u32 }, batch));
+        for (shard, mut batcher) in moved.shards {
+            if let Some(batch) = batcher.cut(true) {
+                self.outputs.push(Output::Fence(LaneId { sink, shard }, batch));
             }
         }
     }

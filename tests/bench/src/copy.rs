@@ -40,8 +40,8 @@ impl Way {
     /// What is promised.
     fn target(self) -> Target {
         let least = match self {
-            Self::ClickHouse => Some((Self::CopyBinary.name(), 0.6)),
-            Self::Postgres => Some((Self::Subscription.name(), 1.0)),
+            Self::ClickHouse => Some((Self::CopyBinary.name(), 0.8)),
+            Self::Postgres => Some((Self::Subscription.name(), 2.0)),
             Self::CopyBinary | Self::Subscription => None,
         };
         Target { least, most: None }

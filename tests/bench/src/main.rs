@@ -28,27 +28,25 @@ fn main() {
             std::process::exit(2);
         }
     };
-    let mut outcomes = Vec::new();
     let mut all = serde_json::Map::new();
     for part in &options.parts {
         match part {
             Part::Drain(workload) => {
                 let rows = options.rows.unwrap_or(workload.default_changes());
-                outcomes.push(drain::run(
-                    *workload,
-                    rows,
-                    options.rounds,
-                    &options.readers,
-                    &options.settings,
-                ));
+                let outcome =
+                    drain::run(*workload, rows, options.rounds, &options.readers, &options.settings);
+                outcome.print_table();
+                all.extend([outcome.json()]);
             }
-            Part::Copy => outcomes.push(copy::run(options.copy_rows, options.rounds, &options.settings)),
+            Part::Copy => {
+                let outcome = copy::run(options.copy_rows, options.rounds, &options.settings);
+                outcome.print_table();
+                all.extend([outcome.json()]);
+            }
             Part::Latency => all.extend([latency::run(&options)]),
             Part::Memory => all.extend([memory::run(options.rows, options.is_smoke)]),
         }
     }
-    outcomes.iter().for_each(figures::Outcome::print_table);
-    all.extend(outcomes.iter().map(figures::Outcome::json));
     let all = serde_json::Value::Object(all);
     println!("\n{all}");
     if let Some(file) = &options.json {

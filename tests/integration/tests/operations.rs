@@ -1,7 +1,7 @@
 //! Outages, shutdown, `--endpos`, probes: what an operator sees.
 
 use replicator_harness::{Config, PgOptions, PgVersion, Postgres, Replicator, eventually_blocking};
-use replicator_integration::{Table, World, wait_until_caught_up};
+use replicator_integration::{Table, World, wait_for_stream, wait_until_caught_up};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -252,6 +252,7 @@ async fn a_login_trigger_that_refuses_connections_for_a_while_ends_nothing() {
             Err(log)
         }
     });
+    wait_for_stream(&world, &replicator);
     replicator.sigterm();
     assert!(replicator.wait(SOON).success(), "{}", replicator.stderr());
     world.assert_equal(&[EVENTS, late]).await;

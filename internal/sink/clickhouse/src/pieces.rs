@@ -38,21 +38,21 @@ impl Write for PiecesWrite {
         self.held_bytes
     }
 
+    /// What it does is short, so that whether this process may write is asked before each request that writes: a piece is
+    /// prepared by one call and sent by the next.
     async fn send(&mut self) -> Result<(), SinkError> {
-        let piece = match &mut self.piece {
-            Some(piece) => piece,
-            None => {
-                let (piece, next) = self.preparer.lock().await.prepare(&self.batch, self.next).await?;
-                self.next = next;
-                self.piece.insert(piece)
-            }
-        };
-        piece.send().await?;
-        self.piece = None;
+        if let Some(piece) = &mut self.piece {
+            piece.send().await?;
+            self.piece = None;
+        } else if self.next < self.batch.len() {
+            let (piece, next) = self.preparer.lock().await.prepare(&self.batch, self.next).await?;
+            self.piece = Some(piece);
+            self.next = next;
+        }
         Ok(())
     }
 
     fn has_more(&self) -> bool {
-        self.next < self.batch.len()
+        self.piece.is_some() || self.next < self.batch.len()
     }
 }

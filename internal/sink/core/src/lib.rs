@@ -12,8 +12,8 @@
 //!   must come to the same end as if the failed call had not been.
 //! - [`Write::send`] may be called again after *any* error, also one after which the destination holds the
 //!   data (a lost reply). The second call must change nothing.
-//! - `Ok` from [`Write::send`] is the promise the checkpoint rests on: everything in the batch survives a
-//!   crash of the destination and of this process. Not "accepted", not "queued".
+//! - `Ok` from [`Write::send`], where the write does not [have more](Write::has_more), is the promise the checkpoint rests on:
+//!   everything in the batch survives a crash of the destination and of this process. Not "accepted", not "queued".
 //! - Up to [`Lane::in_flight_max`] writes of a lane run at once and end in any order. A lane that cannot
 //!   bear that says 1.
 //! - A write that is not [full](Write::is_full) waits a moment for those behind it to [join](Write::join) it; both are
@@ -54,7 +54,8 @@ pub const CLAIM_NOTE: &str = "claim";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyChanges {
     /// A delete of the old key and an insert of the new row, each in its own key's lane. For sinks that hold
-    /// state by key. Where the new row has unresolved TOAST values the update comes whole, in a fenced batch.
+    /// state by key. Where the new row has unresolved TOAST values the update comes whole, in a fenced
+    /// batch of such updates, none of which has a key of another.
     Split,
     /// The update as one change, in the lane of its new key. For logs, which have one lane.
     Whole,
@@ -246,11 +247,12 @@ pub trait Write: Any + Send {
         Err(next)
     }
 
-    /// Sends it, or the next piece of it ([`Write::has_more`]). `Ok` means durable. May be called again after any error.
+    /// Sends it, or does a part of that ([`Write::has_more`]). `Ok` without more to come means durable. May be called again
+    /// after any error.
     async fn send(&mut self) -> Result<(), SinkError>;
 
-    /// Whether there is more of it to send, now that what was sent is durable. One that takes long is sent in pieces, so that
-    /// whether this process may write is asked before each.
+    /// Whether [`Write::send`] has to be called again, now that it has succeeded. One that takes long is sent in pieces, so
+    /// that whether this process may write is asked before each.
     fn has_more(&self) -> bool {
         false
     }

@@ -18,7 +18,7 @@
 //! # Invariants
 //! - COMMIT is sent when every statement before it has succeeded, and not before the checkpoint row was found
 //!   where it was left.
-//! - `Ok` only after the server's answer to COMMIT, under `synchronous_commit = on`.
+//! - `Ok` only after the server's answer to COMMIT, under the sink's `synchronous_commit`.
 
 use crate::copy_text::Rows;
 use crate::failure::Failure;

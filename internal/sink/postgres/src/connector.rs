@@ -1,6 +1,7 @@
 use crate::error;
 use crate::fence::Fence;
 use crate::origin;
+use replicator_config::SynchronousCommit;
 use replicator_pgconn::ConnectOptions;
 use replicator_sink::SinkError;
 use slog::{Logger, warn};
@@ -15,7 +16,7 @@ pub(crate) const SERVER_VERSION_MIN: i32 = 120_000;
 /// Settings of a session, those that the server knows:
 /// - texts in both directions as the source wrote them,
 /// - nothing found by a path that somebody else sets,
-/// - `Ok` means on disk,
+/// - `Ok` means durable,
 /// - a batch may take as long as it takes,
 /// - plans whose cost is a batch's and not a table's: rows are reached by the index over the key,
 /// - room for a batch's rows in a hash table, at least.
@@ -25,7 +26,7 @@ const SETTINGS: &str = "
       FROM (VALUES ('client_encoding', 'UTF8'), ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'),
                    ('timezone', 'UTC'), ('lc_monetary', 'C'), ('bytea_output', 'hex'), ('extra_float_digits', '3'),
                    ('xmloption', 'content'), ('standard_conforming_strings', 'on'),
-                   ('search_path', ''), ('synchronous_commit', 'on'),
+                   ('search_path', ''), ('synchronous_commit', '{synchronous_commit}'),
                    ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
                    ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
                    ('default_transaction_isolation', 'read committed'),
@@ -40,6 +41,7 @@ pub(crate) struct Connector {
     options: ConnectOptions,
     /// Whether what sessions write carries a replication origin.
     origin: bool,
+    synchronous_commit: SynchronousCommit,
     logger: Logger,
     has_warned: AtomicBool,
     /// What sessions have to join that write for the stream; none before [`Connector::fence_in`].
@@ -47,8 +49,14 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(options: ConnectOptions, origin: bool, logger: Logger) -> Self {
-        Self { options, origin, logger, has_warned: AtomicBool::new(false), fence: Mutex::default() }
+    pub(crate) fn new(
+        options: ConnectOptions,
+        origin: bool,
+        synchronous_commit: SynchronousCommit,
+        logger: Logger,
+    ) -> Self {
+        let (has_warned, fence) = (AtomicBool::new(false), Mutex::default());
+        Self { options, origin, synchronous_commit, logger, has_warned, fence }
     }
 
     /// From now on sessions write only as long as the fence's claim stands.
@@ -84,7 +92,8 @@ impl Connector {
     pub(crate) async fn open_to_prepare(&self) -> Result<Client, SinkError> {
         let client = self.connect().await?;
         let doing = "set up a session in the target";
-        client.batch_execute(SETTINGS).await.map_err(|error| error::of_server(&error, doing))?;
+        let settings = SETTINGS.replace("{synchronous_commit}", self.synchronous_commit.word());
+        client.batch_execute(&settings).await.map_err(|error| error::of_server(&error, doing))?;
         match client.batch_execute("SET session_replication_role = replica").await {
             Ok(()) => {}
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {

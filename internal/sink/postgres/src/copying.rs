@@ -6,8 +6,8 @@
 //!   end:   marks forgotten ─▶ ANALYZE
 //! ```
 //! Beginning and end commit without waiting for the disk ([`open`]): what comes after them in the target's WAL, the
-//! note that the copy has begun and its rows, does. For the rows `synchronous_commit` stays on: what the pipeline notes as copied has to be on disk, and a batch of some megabytes
-//! makes one wait for the disk cheap.
+//! note that the copy has begun and its rows, does. For the rows `synchronous_commit` stays as it is: what the pipeline notes
+//! as copied has to be on disk, and a batch of some megabytes makes one wait for the disk cheap.
 
 use crate::connector::Connector;
 use crate::copied;

@@ -70,7 +70,7 @@ pub fn open(
         .map_err(|error| SinkError::halt(format!("sink {name}: {error}")))?
         .or_application_name("replicator")
         .or_connect_timeout(ping_timeout);
-    let connector = Arc::new(Connector::new(options, config.origin, logger));
+    let connector = Arc::new(Connector::new(options, config.origin, config.synchronous_commit, logger));
     Ok(PostgresSink {
         name,
         shards: shards.max(1),
@@ -305,7 +305,7 @@ impl PostgresSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use replicator_config::Secret;
+    use replicator_config::{Secret, SynchronousCommit};
     use replicator_sink::ErrorKind;
     use slog::Discard;
 
@@ -317,6 +317,7 @@ mod tests {
             create_tables: true,
             type_changes: TypeChanges::Error,
             origin: false,
+            synchronous_commit: SynchronousCommit::On,
             connect_timeout_ms: 1_000,
         };
         open("copy".into(), config, 0, Logger::root(Discard, slog::o!()))

@@ -3,7 +3,7 @@
 // Not every example uses all of it.
 #![allow(dead_code)]
 
-use replicator_config::{PostgresSinkConfig, Secret, TypeChanges};
+use replicator_config::{PostgresSinkConfig, Secret, SynchronousCommit, TypeChanges};
 use replicator_sink::{SinkError, StreamInfo, TableCopy};
 use replicator_sink_postgres::PostgresSink;
 use replicator_types::{
@@ -57,6 +57,7 @@ pub(crate) fn sink(name: &str, url: String) -> Result<PostgresSink, SinkError> {
         create_tables: true,
         type_changes: TypeChanges::Error,
         origin: false,
+        synchronous_commit: SynchronousCommit::On,
         connect_timeout_ms: 5_000,
     };
     replicator_sink_postgres::open(name.into(), config, 1, slog::Logger::root(slog::Discard, slog::o!()))

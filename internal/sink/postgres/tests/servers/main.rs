@@ -17,7 +17,7 @@ mod types;
 mod types_made;
 
 use feed::{Feed, stream};
-use replicator_config::{PostgresSinkConfig, Secret, TypeChanges};
+use replicator_config::{PostgresSinkConfig, Secret, SynchronousCommit, TypeChanges};
 use replicator_harness::{PgOptions, PgVersion, Postgres};
 use replicator_sink::{Lane, Sink, SinkError, StreamInfo};
 use replicator_sink_postgres::{PostgresSink, open};
@@ -41,6 +41,7 @@ fn config(url: &str) -> PostgresSinkConfig {
         create_tables: true,
         type_changes: TypeChanges::Error,
         origin: false,
+        synchronous_commit: SynchronousCommit::On,
         connect_timeout_ms: 5_000,
     }
 }

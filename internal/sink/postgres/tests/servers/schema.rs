@@ -1,7 +1,8 @@
 //! Tables that are made, changed, found or refused.
 
-use crate::feed::{Feed, SAME, relation, stream};
+use crate::feed::{Feed, SAME, relation, stream, version};
 use crate::{VERSIONS, config, lane, prepared, send, server, sink, try_send};
+use replicator_config::{PostgresSinkConfig, SynchronousCommit};
 use replicator_harness::{PgVersion, Postgres};
 use replicator_sink::{ErrorKind, Sink, SinkError, StreamInfo};
 use replicator_sink_postgres::open;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 /// What `prepare` says to a table.
 async fn prepare(server: &Postgres, relation: Relation, create_tables: bool) -> Result<(), SinkError> {
-    let config = replicator_config::PostgresSinkConfig { create_tables, ..config(&server.url("target")) };
+    let config = PostgresSinkConfig { create_tables, ..config(&server.url("target")) };
     let sink = open("copy".into(), config, 1, Logger::root(Discard, o!())).unwrap();
     sink.prepare(&StreamInfo { tables: vec![Arc::new(relation)], ..stream() }).await
 }
@@ -187,4 +188,25 @@ async fn a_checkpoint_of_another_slot_is_left_alone_and_not_believed() {
     assert_eq!(server.sql("target", "SELECT id FROM t ORDER BY id"), "1\n2");
     let rows = "SELECT slot, commit_lsn FROM replicator.checkpoint ORDER BY slot";
     assert_eq!(server.sql("target", rows), "recreated|0/3E8\nreplicator|0/F4240");
+}
+
+#[tokio::test]
+async fn rows_are_written_under_the_synchronous_commit_of_the_sink_whatever_the_database_has() {
+    let server = server(PgVersion::V17);
+    server.sql(
+        "target",
+        "ALTER DATABASE target SET synchronous_commit = off;
+         CREATE TABLE t (id bigint PRIMARY KEY, v text, how text DEFAULT current_setting('synchronous_commit'))",
+    );
+    let t = Arc::new(version(77, 900, "t", &[(1, "*id", "bigint"), (2, "v", "text")]));
+    let mut feed = Feed::new();
+    for (id, wanted) in [("1", SynchronousCommit::On), ("2", SynchronousCommit::RemoteApply)] {
+        let config = PostgresSinkConfig { synchronous_commit: wanted, ..config(&server.url("target")) };
+        let sink = open("copy".into(), config, 1, Logger::root(Discard, o!())).unwrap();
+        prepared(&sink).await.unwrap();
+        let mut lane = sink.open_lane(0, &stream()).await.unwrap();
+        feed.insert(&t, &[Some(id), Some("v")]);
+        send(&mut lane, &mut feed).await;
+        assert_eq!(server.sql("target", &format!("SELECT how FROM t WHERE id = {id}")), wanted.word());
+    }
 }
