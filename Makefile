@@ -59,8 +59,10 @@ bench-smoke: ## All of the benchmark, as small as it can be: whether it works (a
 	target/debug/replicator-bench --smoke
 
 .PHONY: micro-bench
-micro-bench: ## Micro-benchmarks of reading, decoding and dispatching messages (FILTER)
+micro-bench: ## Micro-benchmarks of reading, decoding and dispatching messages, and of each sink's encoder (FILTER)
+	@deploy/dev/setup.sh test
 	$(CARGO) bench -p replicator-pipeline --bench stream -- $(FILTER)
+	$(CARGO) bench -p replicator-bench --bench encoders -- $(FILTER)
 
 .PHONY: chaos
 chaos: ## Faults at random on real servers under load, CHAOS_SECONDS (1800) long, everything compared; SEED= to choose them

@@ -320,6 +320,11 @@ pub(crate) fn key(oid: u32) -> String {
     format!("{KEY_PREFIX}{oid}")
 }
 
+/// Whether the note of that key is one of a table's copy.
+pub(crate) fn is_of_table(key: &str) -> bool {
+    key.starts_with(KEY_PREFIX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Tables in the sinks before the stream begins.
 
-use crate::ledger::{Note, key};
+use crate::ledger::{Note, is_of_table, key};
 use crate::shared::waits_for_tables;
 use crate::versions;
 use replicator_sink::{ErrorKind, KeyChanges, Sink, SinkError};
@@ -8,17 +8,18 @@ use replicator_types::Relation;
 use slog::{Logger, error, warn};
 use std::sync::Arc;
 
-/// Has a prepared sink make early what the tables need. Tables in which the sink is left out are passed over; one that the
-/// sink had before, and can't go on with, is set aside there, so that it does not keep the others from beginning.
+/// Has a prepared sink make early what the tables need. Tables in which the sink is left out are passed over; one that it can't
+/// go on with, or begin with while it has others, is set aside there, so that it does not keep the others from beginning.
 ///
 /// # Errors
-/// The sink, or a table that it has had nothing of.
+/// The sink, or a table that it refuses and all is new to it: that is for whoever sets it up.
 pub async fn prepare_tables(
     sink: &dyn Sink,
     tables: &[Arc<Relation>],
     logger: &Logger,
 ) -> Result<(), SinkError> {
     let notes = sink.notes().await?;
+    let has_tables = notes.keys().any(|name| is_of_table(name) || versions::is_of_table(name));
     for table in tables {
         // What can't be read is told when the ledger is.
         let note = notes.get(&key(table.oid)).and_then(|text| serde_json::from_str::<Note>(text).ok());
@@ -26,9 +27,8 @@ pub async fn prepare_tables(
             continue;
         }
         let Err(failure) = sink.prepare_table(table).await else { continue };
-        let is_of_table = failure.table().is_some() && failure.kind() != ErrorKind::Retry;
-        let had_it = note.is_some() || notes.contains_key(&versions::key(table.oid));
-        if !is_of_table || !had_it || !waits_for_tables(sink) {
+        let is_refused = failure.table().is_some() && failure.kind() != ErrorKind::Retry;
+        if !is_refused || !has_tables || !waits_for_tables(sink) {
             return Err(failure);
         }
         if matches!(note, Some(Note::Wanted { .. })) {

@@ -202,6 +202,11 @@ pub(crate) fn key(oid: u32) -> String {
     format!("{KEY_PREFIX}{oid}")
 }
 
+/// Whether the note of that key has versions of a table.
+pub(crate) fn is_of_table(key: &str) -> bool {
+    key.starts_with(KEY_PREFIX)
+}
+
 fn text(versions: &[Arc<Relation>]) -> Result<String, SinkError> {
     let note = Note {
         table: versions.last().map_or_else(String::new, |last| last.qualified_name()),

@@ -16,8 +16,8 @@ use slog::{Discard, Logger, o};
 use std::time::{Duration, Instant};
 
 /// As the configuration has it.
-const RANGE_BYTES: u32 = 32 << 20;
-const LIMITS: CopyLimits = CopyLimits { rows_max: 100_000, bytes_max: 8 << 20 };
+const RANGE_BYTES: u32 = 64 << 20;
+const LIMITS: CopyLimits = CopyLimits { rows_max: 200_000, bytes_max: 16 << 20 };
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse::<u64>().ok());

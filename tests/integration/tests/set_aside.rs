@@ -418,6 +418,45 @@ async fn a_new_table_that_a_sink_has_no_room_for_is_set_aside_there_and_keeps_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_came_while_nobody_ran_and_finds_no_room_keeps_no_run_from_beginning() {
+    let (world, mut replicator) = begun(PgVersion::V17).await;
+    stop(&mut replicator, SOON);
+    world.target.sql("copy", "CREATE VIEW fresh AS SELECT 1 AS id");
+    world
+        .source
+        .sql("shop", "CREATE TABLE fresh (id int PRIMARY KEY, v int); INSERT INTO fresh VALUES (1, 1)");
+    let mut replicator = Replicator::spawn(&config(&world), &[]);
+    let line = replicator.wait_for_line("a table is set aside in a sink", SOON);
+    assert!(line.contains("public.fresh") && line.contains("copy"), "{line}");
+    replicator.wait_until_ready(SOON);
+    insert(&world, "fresh", 101);
+    all_else_goes_on(&world, Sinks::WithoutPostgres, 101).await;
+    world.target.sql("copy", "DROP VIEW fresh");
+    resync(&config(&world), &["public.fresh"]);
+    world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
+    stop(&mut replicator, SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_with_a_name_that_clickhouse_needs_keeps_its_table_alone_waiting_also_behind_a_crash() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let (world, mut replicator) = begun(version).await;
+        world.source.sql("shop", "ALTER TABLE bad ADD COLUMN _deleted int");
+        insert(&world, "bad (id, v)", 101);
+        replicator.wait_for_line("a name that the replicator needs for itself", SOON);
+        insert(&world, "other", 101);
+        others_arrive(&world).await;
+        replicator.kill9();
+        let mut replicator = Replicator::spawn(&config(&world), &[]);
+        replicator.wait_until_ready(SOON);
+        insert(&world, "bad (id, v)", 301);
+        all_else_goes_on(&world, Sinks::WithoutClickHouse, 301).await;
+        world.source.sql("shop", "ALTER TABLE bad RENAME COLUMN _deleted TO gone");
+        is_copied_anew(&world, replicator).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_is_left_out_of_a_table_stays_so_when_the_table_is_renamed_out_of_its_filter() {
     let (world, replicator) = begun(PgVersion::V18).await;
     drop(replicator);

@@ -261,11 +261,27 @@ impl Tables {
         Ok(())
     }
 
+    /// A view of ours gives its name up to a table.
+    async fn make_way(&self, known: &Known, place: &Place) -> Result<(), SinkError> {
+        let Some(viewed) = known.records.values().map(Record::place).find(|viewed| viewed.view() == *place)
+        else {
+            return Ok(());
+        };
+        let found = look(&self.client, place, self.system()).await?;
+        if found.table.is_some_and(|table| table.engine == "View") {
+            warn!(self.logger, "a view is dropped, since a table has its name"; "view" => place.sql());
+            let what = format!("dropping the view {}", place.sql());
+            self.client.execute(&self.layout.drop_view(&viewed), &what).await?;
+        }
+        Ok(())
+    }
+
     /// Where the table goes; moves it there when its source was renamed.
     async fn settle_place(&self, relation: &Relation, record: Option<&Record>) -> Result<Place, SinkError> {
         let known = &mut *self.known().await;
         let mut place = self.place(relation);
         self.ensure_database(known, &place.database).await?;
+        self.make_way(known, &place).await?;
         let owner = known
             .records
             .iter()

@@ -318,7 +318,7 @@ impl Tables {
         mark: Mark,
         sight: Sight,
     ) -> Result<(Place, Existing), SinkError> {
-        self.check_names(relation)?;
+        self.check_names(relation).map_err(|error| error.of_table(relation.oid))?;
         let record = self.record(relation.oid).await;
         match &record {
             Some(record) if mark <= record.mark => {
@@ -341,7 +341,7 @@ impl Tables {
                     found = look(&self.client, &place, self.system()).await?;
                 }
                 let mut existing = there(&mut found, &place)?;
-                self.check_engine(&place, &existing)?;
+                self.check_engine(&place, &existing).map_err(|error| error.of_table(relation.oid))?;
                 // One that is no version of the stream's yet is not a former one.
                 let is_former = mark > Mark::default() && mark < record.mark;
                 if is_former && self.add_former_columns(relation, &place, &existing).await? {

@@ -2,7 +2,7 @@ use crate::support::Cell::{N, T};
 use crate::support::*;
 use replicator_config::SchemaNaming;
 use replicator_sink::{ErrorKind, Sink};
-use replicator_types::{Column, oid};
+use replicator_types::{Column, Relation, oid};
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,4 +178,29 @@ async fn a_table_of_sixteen_hundred_columns_is_written() {
     let row = vec![T("7"); 1600];
     write(&mut lane, batch(&[insert(&wide, (10, 0), &row)])).await;
     assert_eq!(fixture.query(&format!("SELECT {}, {} FROM {{db}}.wide FINAL", name(1), name(1599))), "7\t7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_the_name_of_anothers_view_takes_its_place_and_both_are_written() {
+    let fixture = Fixture::new();
+    let named = |oid, name: &str| {
+        let columns = vec![key("id", oid::INT8), column("v", oid::TEXT)];
+        Arc::new(Relation { oid, ..table(name, columns) })
+    };
+    let (first, second) = (named(501, "t"), named(502, "t_current"));
+    // The one alone, then both, and again in another run.
+    for (tables, at) in [(vec![&first], 10), (vec![&first, &second], 20), (vec![&first, &second], 30)] {
+        let mut lane = fixture.lane(&tables).await;
+        let id = at.to_string();
+        let events: Vec<_> =
+            (0..).zip(&tables).map(|(n, table)| insert(table, (at, n), &[T(&id), T("v")])).collect();
+        write(&mut lane, batch(&events)).await;
+    }
+    assert_eq!(fixture.query("SELECT count() FROM {db}.t FINAL"), "3");
+    assert_eq!(fixture.query("SELECT count() FROM {db}.t_current FINAL"), "2");
+    assert_eq!(
+        fixture
+            .query("SELECT engine FROM system.tables WHERE database = '{db}' AND name = 't_current_current'"),
+        "View"
+    );
 }
