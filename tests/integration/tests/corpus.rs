@@ -127,6 +127,22 @@ async fn what_constraints_triggers_and_rules_of_the_corpus_do_arrives_in_every_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_of_every_sort_arrive_in_every_sink() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let (world, files) = start(version, TargetTypes::Made);
+        let config =
+            world.config().set("source.tables", Vec::<String>::new()).set("source.catalog_interval_ms", 500);
+        let supervisor = Supervisor::start(&config);
+        for file in files.iter().filter(|file| file.ends_with("01_names.sql")) {
+            run(&world, file);
+        }
+        world.assert_soon_equal("every sink", SOON, Sinks::All, |_, _| true).await;
+        assert_eq!(supervisor.starts(), 1, "it ended");
+        supervisor.stop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_in_binary_form_is_not_stopped_by_types_that_are_made_on_the_way() {
     let world = World::start(PgVersion::V15);
     world.source.sql("shop", "CREATE TABLE first (id int PRIMARY KEY, v text)");
