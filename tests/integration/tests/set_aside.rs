@@ -399,44 +399,49 @@ async fn tables_that_are_dropped_while_nobody_looks_are_set_aside_at_the_start_a
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_table_that_a_sink_has_no_room_for_is_set_aside_there_and_keeps_no_later_run_from_beginning() {
-    let (world, mut replicator) = begun(PgVersion::V18).await;
+/// A table `fresh`, where the Postgres target has a view of that name.
+fn make_a_table_without_room(world: &World) {
     world.target.sql("copy", "CREATE VIEW fresh AS SELECT 1 AS id");
     world
         .source
         .sql("shop", "CREATE TABLE fresh (id int PRIMARY KEY, v int); INSERT INTO fresh VALUES (1, 1)");
+}
+
+fn says_that_there_is_no_room(replicator: &mut Replicator) {
     let line = replicator.wait_for_line("a table is set aside in a sink", SOON);
     assert!(line.contains("public.fresh") && line.contains("copy"), "{line}");
+}
+
+/// Everything else goes on; then the view is gone, and the table is asked for.
+async fn goes_on_and_has_room_later(world: &World, mut replicator: Replicator) {
+    insert(world, "fresh", 101);
+    all_else_goes_on(world, Sinks::WithoutPostgres, 101).await;
+    world.target.sql("copy", "DROP VIEW fresh");
+    resync(&config(world), &["public.fresh"]);
+    world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
+    stop(&mut replicator, SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_table_that_a_sink_has_no_room_for_is_set_aside_there_and_keeps_no_later_run_from_beginning() {
+    let (world, mut replicator) = begun(PgVersion::V18).await;
+    make_a_table_without_room(&world);
+    says_that_there_is_no_room(&mut replicator);
     replicator.kill9();
     let mut replicator = Replicator::spawn(&config(&world), &[]);
     replicator.wait_until_ready(SOON);
-    insert(&world, "fresh", 101);
-    all_else_goes_on(&world, Sinks::WithoutPostgres, 101).await;
-    world.target.sql("copy", "DROP VIEW fresh");
-    resync(&config(&world), &["public.fresh"]);
-    world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
-    stop(&mut replicator, SOON);
+    goes_on_and_has_room_later(&world, replicator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_came_while_nobody_ran_and_finds_no_room_keeps_no_run_from_beginning() {
     let (world, mut replicator) = begun(PgVersion::V17).await;
     stop(&mut replicator, SOON);
-    world.target.sql("copy", "CREATE VIEW fresh AS SELECT 1 AS id");
-    world
-        .source
-        .sql("shop", "CREATE TABLE fresh (id int PRIMARY KEY, v int); INSERT INTO fresh VALUES (1, 1)");
+    make_a_table_without_room(&world);
     let mut replicator = Replicator::spawn(&config(&world), &[]);
-    let line = replicator.wait_for_line("a table is set aside in a sink", SOON);
-    assert!(line.contains("public.fresh") && line.contains("copy"), "{line}");
+    says_that_there_is_no_room(&mut replicator);
     replicator.wait_until_ready(SOON);
-    insert(&world, "fresh", 101);
-    all_else_goes_on(&world, Sinks::WithoutPostgres, 101).await;
-    world.target.sql("copy", "DROP VIEW fresh");
-    resync(&config(&world), &["public.fresh"]);
-    world.assert_soon_equal("copied", SOON, Sinks::All, |_, _| true).await;
-    stop(&mut replicator, SOON);
+    goes_on_and_has_room_later(&world, replicator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,6 @@ pub(crate) struct PiecesWrite {
     piece: Option<ClickHouseWrite>,
     /// The first change behind it.
     next: usize,
-    held_bytes: usize,
 }
 
 impl PiecesWrite {
@@ -26,16 +25,15 @@ impl PiecesWrite {
         first: ClickHouseWrite,
         next: usize,
     ) -> Self {
-        let held_bytes = first.held_bytes();
-        Self { preparer, batch, piece: Some(first), next, held_bytes }
+        Self { preparer, batch, piece: Some(first), next }
     }
 }
 
 #[async_trait]
 impl Write for PiecesWrite {
-    /// Of the first piece; the others are about as large.
+    /// Of the piece that is prepared; the others are about as large.
     fn held_bytes(&self) -> usize {
-        self.held_bytes
+        self.piece.as_ref().map_or(0, Write::held_bytes)
     }
 
     /// What it does is short, so that whether this process may write is asked before each request that writes: a piece is
