@@ -77,7 +77,7 @@ impl Progress {
     fn publish(&self) {
         self.metrics.tables_left.set(self.tables_left as f64);
         self.metrics.done_ratio.set(self.done_ratio());
-        self.metrics.eta_seconds.set(self.eta_seconds().unwrap_or(0.0));
+        self.metrics.eta_seconds.set(self.eta_seconds().unwrap_or(f64::NAN));
     }
 
     /// Brings the metrics up to date and, now and then, the log.

@@ -92,11 +92,24 @@ pub fn described_events(root: &Path) -> Vec<Described> {
 /// # Panics
 /// When they do not.
 pub fn assert_archive_folds_to(events: &[Described], table: &Table, columns: &[Column], expected: &Rows) {
-    let mut tables = events.iter().rev().filter_map(|described| described.table.as_ref());
-    let oid = tables.find(|description| description.name == table.name).map_or(0, |of| of.oid);
     let key: Vec<String> = table.key.iter().map(|&name| name.to_owned()).collect();
-    let folded = fold_columns(events, oid, &key, columns).unwrap_or_else(|text| panic!("{text}"));
+    let folded = fold_newest(events, table.name, &key, columns).unwrap_or_else(|text| panic!("{text}"));
     assert_same_rows(&format!("public.{} from the archive", table.name), expected, &folded);
+}
+
+/// The rows that the events of the newest table of a name come to.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_newest(
+    events: &[Described],
+    table: &str,
+    key: &[String],
+    columns: &[Column],
+) -> Result<Rows, String> {
+    let mut tables = events.iter().rev().filter_map(|described| described.table.as_ref());
+    let oid = tables.find(|description| description.name == table).map_or(0, |of| of.oid);
+    fold_columns(events, oid, key, columns)
 }
 
 /// The rows that the events of a table come to.

@@ -10,7 +10,7 @@ mod supervisor;
 pub mod types;
 mod world;
 
-pub use archive_state::{Described, assert_archive_folds_to, described_events, fold};
+pub use archive_state::{Described, assert_archive_folds_to, described_events, fold, fold_newest};
 pub use evolution::Evolution;
 pub use history::{changes_in_history, history_database, history_is_as_archive, with_history};
 pub use progress::{stop, stream, wait_for_copy, wait_for_stream, wait_until_caught_up};

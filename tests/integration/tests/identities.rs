@@ -9,6 +9,8 @@ use std::time::Duration;
 /// A value of 20 kB that does not compress: stored out of line, and not sent when an update leaves it alone.
 const BIG: &str = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 640))";
 
+const SOON: Duration = Duration::from_secs(60);
+
 /// Both ends of what is supported.
 const VERSIONS: [PgVersion; 2] = [PgVersion::V15, PgVersion::V18];
 
@@ -82,6 +84,39 @@ async fn rows_are_found_by_key_by_index_and_by_all_of_them() {
             &Rows::of_postgres(&target, "public.full_bag", &columns).await,
         );
         assert_archive_folds_to(&world.archive(), bag, &columns, &expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_identity_becomes_nothing_takes_new_rows_and_the_rest_when_it_has_one_again() {
+    for version in VERSIONS {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY, v text);
+             INSERT INTO t SELECT n, 'v' FROM generate_series(1, 20) n; INSERT INTO other SELECT n, 'v' FROM generate_series(1, 20) n",
+        );
+        let config = world.config().set("source.catalog_interval_ms", 300);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.assert_soon_equal("with a key", SOON, Sinks::All, |_, _| true).await;
+        world.source.sql(
+            "shop",
+            "UPDATE t SET v = 'before' WHERE id < 5; ALTER TABLE t REPLICA IDENTITY NOTHING; INSERT INTO t VALUES (30, 'nothing')",
+        );
+        world.source.sql("shop", "INSERT INTO t VALUES (31, 'nothing'); UPDATE other SET v = 'w'");
+        let refused = world.source.try_sql("shop", "UPDATE t SET v = 'refused'").unwrap_err();
+        assert!(refused.contains("replica identity"), "{refused}");
+        world.assert_soon_equal("without an identity", SOON, Sinks::All, |_, _| true).await;
+        stop(&mut replicator, SOON);
+        world
+            .source
+            .sql("shop", "INSERT INTO t VALUES (32, 'nothing'); ALTER TABLE t REPLICA IDENTITY DEFAULT");
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.source.sql("shop", "UPDATE t SET v = 'again' WHERE id % 2 = 0; UPDATE t SET id = id + 100 WHERE id = 31; DELETE FROM t WHERE id = 3");
+        world.assert_soon_equal("with a key again", SOON, Sinks::All, |_, _| true).await;
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -233,7 +268,7 @@ async fn a_row_whose_key_gets_blanks_at_its_end_and_loses_them_stays() {
         );
         let config = world.config().set_sink("copy", "shards", 4);
         let mut replicator = Replicator::spawn(&config, &[]);
-        replicator.wait_until_ready(Duration::from_secs(60));
+        replicator.wait_until_ready(SOON);
         for table in ["blanks", "pairs"] {
             for _ in 0..5 {
                 world.source.sql(
@@ -245,8 +280,8 @@ async fn a_row_whose_key_gets_blanks_at_its_end_and_loses_them_stays() {
                 );
             }
         }
-        world.assert_soon_equal("blanks", Duration::from_secs(60), Sinks::Databases, |_, _| true).await;
-        stop(&mut replicator, Duration::from_secs(60));
+        world.assert_soon_equal("blanks", SOON, Sinks::Databases, |_, _| true).await;
+        stop(&mut replicator, SOON);
     }
 }
 
@@ -272,10 +307,10 @@ async fn large_values_that_many_updates_leave_alone_are_never_all_in_memory() {
     for sql in ["UPDATE t SET n = 1", "UPDATE t SET id = id + 100000", again] {
         world.source.sql("shop", sql);
         let mut replicator = Replicator::spawn(&config, &[]);
-        replicator.wait_until_ready(Duration::from_secs(60));
+        replicator.wait_until_ready(SOON);
         wait_for_stream(&world, &replicator);
         let peak = replicator.peak_rss_bytes();
-        stop(&mut replicator, Duration::from_secs(60));
+        stop(&mut replicator, SOON);
         println!("{sql}: {} MB at the peak", peak >> 20);
         assert!(peak < 250 << 20, "{sql}: {peak} bytes");
         let wanted =

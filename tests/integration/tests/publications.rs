@@ -4,7 +4,7 @@ use replicator_harness::{
     Column, Config, PgOptions, PgVersion, Postgres, Replicator, Rows, archive_events, difference,
     eventually_blocking, source_columns,
 };
-use replicator_integration::{Sinks, Table, World, drain, resync, stream};
+use replicator_integration::{Sinks, Table, World, described_events, drain, fold_newest, resync, stream};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ fn clickhouse_database(world: &World, name: &str) -> String {
     format!("{}_{name}", world.clickhouse.database())
 }
 
-/// Compares what a query of the source gives with a table of both databases of `config_of`.
+/// Compares what a query of the source gives with a table of the three sinks of `config_of`.
 async fn assert_table_is(world: &World, name: &str, table: &str, query: &str, columns: &[Column]) {
     if let Some(text) = what_differs(world, name, table, query, columns).await {
         panic!("{text}");
@@ -76,7 +76,23 @@ async fn what_differs(
     let of = |place: &str, rows: &Rows| {
         difference(&expected, rows).map(|text| format!("{table} in {place}, {name}: {text}"))
     };
-    of("Postgres", &copy).or_else(|| of("ClickHouse", &mirror))
+    let archived = || {
+        let events = described_events(&world.s3.folder("bucket").join(name));
+        match fold_newest(&events, table, &key_of(world, table), columns) {
+            Ok(rows) => of("the archive", &rows),
+            Err(text) => Some(format!("{table} in the archive, {name}: {text}")),
+        }
+    };
+    of("Postgres", &copy).or_else(|| of("ClickHouse", &mirror)).or_else(archived)
+}
+
+/// The columns of a table's primary key.
+fn key_of(world: &World, table: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = indrelid AND attnum = ANY (indkey)
+         WHERE indrelid = 'public.{table}'::regclass AND indisprimary"
+    );
+    world.source.sql("shop", &sql).lines().map(str::to_owned).collect()
 }
 
 async fn columns_of(world: &World, table: &str) -> Vec<Column> {
@@ -499,6 +515,14 @@ async fn changes_that_another_replication_brought_are_left_out_when_asked_for() 
         drain(&with_all);
         let all = "SELECT string_agg(id || v, ' ' ORDER BY id) FROM t";
         assert_eq!(world.target.sql("copy", all), "1copied 2own 5own");
+        let mirror = world.clickhouse.query(&format!(
+            "SELECT arrayStringConcat(arraySort(groupArray(concat(toString(id), v))), ' ') FROM {}.t FINAL",
+            world.clickhouse.database()
+        ));
+        assert_eq!(mirror.trim(), "1copied 2own 5own");
+        let archived = archive_events(&world.archive_root());
+        let brought = archived.iter().find(|event| event.to_string().contains("brought"));
+        assert!(brought.is_none() && archived.iter().any(|event| event["key"]["id"] == 5), "{brought:?}");
         assert_eq!(world.target.sql("all_of_it", all), "1brought 2own 3brought 4brought 5own");
         assert_table_is(&world, "all_of_it", "t", "SELECT * FROM t", &columns_of(&world, "t").await).await;
     }

@@ -1,7 +1,7 @@
 //! Transactions that are large, in progress, prepared or partly rolled back; and a slot whose tables are idle.
 
 use replicator_harness::{PgOptions, PgVersion, Postgres, Replicator, eventually_blocking};
-use replicator_integration::{Supervisor, Table, World, drain, wait_for_copy};
+use replicator_integration::{Supervisor, Table, World, drain, stop, wait_for_copy, wait_for_stream};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -60,6 +60,85 @@ async fn streamed_transactions_arrive_as_if_they_had_been_sent_whole() {
         supervisor.stop();
         drain(&config);
         world.assert_equal(&[T, U]).await;
+    }
+}
+
+/// The sum of what waits in files.
+fn bytes_in_files(replicator: &Replicator) -> f64 {
+    replicator.metrics().sum("replicator_waiting_bytes", &[("place", "file")]).unwrap_or_default()
+}
+
+fn wait_for_files(replicator: &Replicator) {
+    eventually_blocking(SOON, "changes in files", || match bytes_in_files(replicator) {
+        bytes if bytes > 100_000.0 => Ok(()),
+        bytes => Err(format!("{bytes} bytes in files")),
+    });
+}
+
+/// Statements that leave alone values which are stored out of line: of rows that are there, of new ones, with their
+/// keys changed, and partly rolled back.
+fn changes_without_the_large_values(first_new: u32, wide: &str) -> String {
+    format!(
+        "INSERT INTO t SELECT n, {BIG} || n, 0 FROM generate_series({first_new}, {first_new} + 9) n;
+         UPDATE t SET n = n + 1; UPDATE t SET n = n + 1, id = id + 1000 WHERE id % 3 = 0;
+         SAVEPOINT s; UPDATE t SET v = 'gone', id = -id; {wide}; ROLLBACK TO s;
+         UPDATE t SET n = n + 1, id = id + 1000 WHERE id % 3 = 1; {wide}; UPDATE t SET n = n + 1;
+         UPDATE t SET v = {BIG} || 'new' WHERE id % 5 = 0; UPDATE t SET n = n + 1, id = -id WHERE id % 5 = 0;
+         DELETE FROM t WHERE id % 7 = 0; UPDATE t SET n = n + 1;"
+    )
+}
+
+/// A value of 6.4 kB that does not compress: stored out of line, and not sent when an update leaves it alone.
+const BIG: &str = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 200))";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_were_not_sent_stay_also_of_a_transaction_that_waits_in_files() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::with_source(source(version));
+        world
+            .source
+            .sql("shop", &format!("INSERT INTO t SELECT n, {BIG} || n, 0 FROM generate_series(1, 60) n"));
+        let config = world.config().set("source.streaming", "on").set("buffer.waiting_bytes_max", "64KiB");
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        wait_for_copy(&replicator);
+        let open = world.source.client("shop").await;
+        let wide =
+            "INSERT INTO u SELECT n, repeat('x', 100), 0 FROM generate_series(1, 5000) n; DELETE FROM u";
+        open.batch_execute(&format!("BEGIN; {}", changes_without_the_large_values(101, wide))).await.unwrap();
+        wait_for_files(&replicator);
+        open.batch_execute("COMMIT").await.unwrap();
+        wait_for_stream(&world, &replicator);
+        stop(&mut replicator, SOON);
+        world.assert_equal(&[T, U]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_were_not_sent_stay_also_of_changes_that_wait_in_files_for_a_copy() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::with_source(source(version));
+        world
+            .source
+            .sql("shop", &format!("INSERT INTO t SELECT n, {BIG} || n, 0 FROM generate_series(1, 60) n"));
+        world.target.sql("copy", "CREATE TABLE t (id bigint PRIMARY KEY, v text, n int)");
+        // Nobody can write to the target's table until this ends.
+        let closed = world.target.client("copy").await;
+        closed.batch_execute("BEGIN; LOCK TABLE t IN SHARE MODE").await.unwrap();
+        let config = world.config().set("buffer.waiting_bytes_max", "64KiB");
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_for_line("copying", SOON);
+        for round in 1..4 {
+            let wide = "UPDATE t SET n = n WHERE id > 0";
+            let changes = changes_without_the_large_values(round * 100_000, wide);
+            world.source.sql("shop", &format!("BEGIN; {changes} COMMIT"));
+        }
+        wait_for_files(&replicator);
+        closed.batch_execute("COMMIT").await.unwrap();
+        wait_for_copy(&replicator);
+        wait_for_stream(&world, &replicator);
+        stop(&mut replicator, SOON);
+        world.assert_equal(&[T]).await;
     }
 }
 

@@ -60,8 +60,8 @@ What is neither built in nor an enum is its text in ClickHouse and in the archiv
 ClickHouse also where it is NOT NULL.
 
 **Types without input.** `pg_node_tree`, `pg_ndistinct`, `pg_dependencies`, `pg_mcv_list`, `pg_brin_…_summary` and `gtsvector` take no
-text: a column of such a type can be replicated as long as it holds NULL; the Postgres sink stops at any other
-value.
+text: a column of such a type can be replicated as long as it holds NULL; at any other value the table is
+[set aside](operations.md#replicatortablesetaside) in the Postgres sink.
 
 ## Values that ClickHouse has no room for
 

@@ -70,7 +70,7 @@ metrics! {
     Counter Count COPY_ROWS_TOTAL = "replicator_copy_rows_total" ["table"]: "Rows read by copies.";
     Counter Bytes COPY_BYTES_TOTAL = "replicator_copy_bytes_total" ["table"]: "Bytes of row data read by copies.";
     Gauge Count COPY_DONE_RATIO = "replicator_copy_done_ratio": "How much of the copy under way is durable, by blocks of the source's tables, 0 to 1; 1 when there is none.";
-    Gauge Seconds COPY_ETA_SECONDS = "replicator_copy_eta_seconds": "When the copy under way will be done at its speed so far; 0 when there is none.";
+    Gauge Seconds COPY_ETA_SECONDS = "replicator_copy_eta_seconds": "When the copy under way will be done at its speed so far; NaN until it has one, 0 when no copy is under way.";
     Gauge Count TABLES_ALTERING = "replicator_tables_altering": "Tables whose changes wait for a sink to follow a change of their schema.";
     Gauge Count TABLES_ASIDE = "replicator_tables_set_aside": "Tables of which a sink refused a change, and which that sink gets nothing of until they are copied anew.";
     Counter Count COPY_FAILURES_TOTAL = "replicator_copy_failures_total" ["table"]: "Copies of a table that failed and are tried again later.";
