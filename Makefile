@@ -81,7 +81,8 @@ sim: ## SEEDS (10,000) schedules of faults under virtual time, or the one of SEE
 	@$(CARGO) build --profile sim --quiet -p replicator-sim
 	@target/sim/replicator-sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --from $(or $(FROM),0))
 
-FUZZ_TARGETS := pgoutput_message frames tuple pipeline configuration small_texts value_binary spill_records
+FUZZ_TARGETS := pgoutput_message frames tuple pipeline configuration small_texts value_binary spill_records \
+  connection server_texts copied_rows archive_file
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser, FUZZ_SECONDS (120) a target of FUZZ_TARGETS; needs a nightly compiler

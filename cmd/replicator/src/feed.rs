@@ -57,7 +57,6 @@ impl Feed {
         };
         let info = StreamInfo {
             identity: SlotIdentity { system_identifier, slot: SLOT.to_owned() },
-            slot_is_new: false,
             database: String::new(),
             tables: vec![Arc::clone(rows.relation())],
         };

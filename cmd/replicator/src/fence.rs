@@ -37,19 +37,8 @@ pub(crate) fn claim(run: &str, timeline: u32) -> String {
 /// Whether what the sink has of the stream is what the source has, too.
 ///
 /// # Errors
-/// For a person: the slot was made anew, or the source is a promoted standby that lacks what the sink has. Or the sink.
-async fn verify_reach(sink: &dyn Sink, stream: &StreamInfo, timelines: &Timelines) -> Result<(), SinkError> {
-    if stream.slot_is_new {
-        return match reach(sink).await? {
-            Lsn::ZERO => Ok(()),
-            reach => Err(SinkError::halt(format!(
-                "slot {} was made anew, and the sink holds changes up to {reach} of an earlier slot of that name: what was \
-                 committed in between never comes. Empty the sinks' tables and name another source.slot: then everything \
-                 is copied anew",
-                stream.identity.slot
-            ))),
-        };
-    }
+/// For a person: the source is a promoted standby that lacks what the sink has. Or the sink.
+async fn verify_reach(sink: &dyn Sink, timelines: &Timelines) -> Result<(), SinkError> {
     let claimed = sink.claimant().await?;
     let timeline = claimed.and_then(|claim| claim.rsplit_once('@')?.1.parse().ok());
     let Some(timeline) = timeline.filter(|timeline| *timeline != timelines.current()) else {
@@ -61,7 +50,7 @@ async fn verify_reach(sink: &dyn Sink, stream: &StreamInfo, timelines: &Timeline
 }
 
 /// How far the sink is, the snapshots of its copies among it; as far as can be, if it can't tell.
-async fn reach(sink: &dyn Sink) -> Result<Lsn, SinkError> {
+pub(crate) async fn reach(sink: &dyn Sink) -> Result<Lsn, SinkError> {
     let changes = sink.reach().await?.unwrap_or(Lsn(u64::MAX));
     Ok(changes.max(replicator_copy::newest_snapshot(&sink.notes().await?)))
 }
@@ -138,7 +127,7 @@ impl Sink for Fenced {
     async fn prepare(&self, stream: &StreamInfo) -> Result<(), SinkError> {
         self.gate.term.hold().await;
         self.sink.prepare(stream).await?;
-        verify_reach(self.sink.as_ref(), stream, &self.timelines).await?;
+        verify_reach(self.sink.as_ref(), &self.timelines).await?;
         self.claim(&claim(&self.gate.run, self.timelines.current())).await
     }
 

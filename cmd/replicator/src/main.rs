@@ -3,9 +3,11 @@
 //! Exit codes: 0 done or stopped as asked; 1 it could not go on, and the last line says why and what to do;
 //! 2 the command line was wrong.
 
+mod acknowledged;
 mod check;
 mod feed;
 mod fence;
+mod forecast;
 mod lake;
 mod resync;
 mod run;
@@ -51,8 +53,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// A table, as schema.name; may be given several times
-        #[arg(long = "table", value_name = "SCHEMA.NAME", required = true)]
+        #[arg(long = "table", value_name = "SCHEMA.NAME", required_unless_present = "all")]
         tables: Vec<String>,
+        /// All tables; if no replicator runs, also where the slot was lost
+        #[arg(long, conflicts_with = "tables")]
+        all: bool,
     },
     /// Work on the lake
     #[command(subcommand)]
@@ -85,9 +90,10 @@ fn main() -> ExitCode {
         Command::Check { config } => {
             load(&config).and_then(|config| check::check(&config).map_err(Failure::NotSaid))
         }
-        Command::Resync { config, tables } => {
-            load(&config).and_then(|config| resync::resync(&config, &tables).map_err(Failure::NotSaid))
-        }
+        Command::Resync { config, tables, all } => load(&config).and_then(|config| {
+            let asked = if all { resync::resync_all(&config) } else { resync::resync(&config, &tables) };
+            asked.map_err(Failure::NotSaid)
+        }),
         Command::Lake(command) => {
             load(command.config()).and_then(|config| lake::lake(&config, command).map_err(Failure::NotSaid))
         }

@@ -1,16 +1,17 @@
 //! `replicator run`: opens everything, joins it, and ends it in order.
 
-use crate::fence::{Fenced, run_name};
+use crate::acknowledged::{Acknowledged, Standing, note_slot, verify_nothing_is_there, verify_slot};
+use crate::fence::{Fenced, reach, run_name};
 use crate::signals::Signals;
 use crate::status::{LanesUp, watch_sink, watch_slot};
 use crate::stream::{Connection, Follower};
 use crate::{Endpos, Failure, runtime, sinks};
 use replicator_admin::{Endpoints, ReadyState};
-use replicator_config::Config;
+use replicator_config::{Config, SinkConfig, Snapshot as SnapshotMode};
 use replicator_copy::{Aparts, CopySink, Outcome, Setup, Versions, prepare_tables};
 use replicator_pipeline::{Backoff, Event, Input, Notice, Running, Settings, SinkLanes, start};
 use replicator_sink::{Sink, StreamInfo};
-use replicator_source::{Prepared, Source, SourceError, Streaming, Term};
+use replicator_source::{Beginning, Prepared, Source, SourceError, Streaming, Term};
 use replicator_spill::Shelf;
 use replicator_telemetry::metrics::{SourceMetrics, install};
 use replicator_types::{Budget, Lsn, Relation, TableCatalog};
@@ -18,7 +19,7 @@ use slog::{Logger, error, info, o, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 /// What a last acknowledgement is given even when the grace is used up.
 const FAREWELL_MIN: Duration = Duration::from_secs(1);
@@ -139,6 +140,14 @@ struct Keeping {
     term: Term,
 }
 
+/// What ended the lease.
+fn why_lost(lost: Result<SourceError, JoinError>) -> String {
+    match lost {
+        Ok(error) => format!("source: {error}"),
+        Err(error) => format!("the task that keeps the lease ended: {error}"),
+    }
+}
+
 /// Everything opened and joined.
 struct Run {
     sinks: Vec<Arc<dyn Sink>>,
@@ -147,6 +156,7 @@ struct Run {
     pipeline: Running,
     follower: JoinHandle<Result<Option<Connection>, SourceError>>,
     copying: JoinHandle<Outcome>,
+    acknowledged: Acknowledged,
     lease: Keeping,
     /// To it.
     notices: mpsc::UnboundedSender<Notice>,
@@ -168,7 +178,7 @@ impl Run {
             sinks::open_all(&config.sinks, &logger)?.into_iter().map(Arc::from).collect();
         let source = Source::new(config.source.clone(), logger.new(o!("part" => "source")))
             .map_err(|error| error.to_string())?;
-        let (lease, prepared) = prepare(&source, &config, &ready, &logger).await?;
+        let (mut lease, prepared) = prepare(&source, &config, &ready, &logger).await?;
         ready.set_source(Ok(()));
         let run = run_name();
         let fenced = |sink| {
@@ -190,8 +200,12 @@ impl Run {
         let relations: Vec<Arc<Relation>> =
             prepared.tables.iter().map(|table| Arc::new(table.relation())).collect();
         let source = Arc::new(source);
-        let opened = open_sinks(&config, &source, &sinks, &prepared, &relations, &ready, &logger).await;
-        let (lanes, setup, versions) = match opened {
+        let opened = tokio::select! {
+            opened = open_sinks(&config, &source, &sinks, &prepared, &relations, &ready, &logger) => opened,
+            // Without it no sink is written to, whoever waits for that.
+            lost = &mut lease.task => Err(why_lost(lost)),
+        };
+        let Opened { lanes, setup, versions, unnoted } = match opened {
             Ok(opened) => opened,
             Err(text) => {
                 if prepared.slot_is_new
@@ -202,6 +216,9 @@ impl Run {
                 return Err(text);
             }
         };
+
+        // From here on the slot is theirs, and not dropped again.
+        note_slot(&unnoted, prepared.confirmed_flush, &prepared.timelines).await?;
 
         let relations = versions.to_begin_with(&relations);
         if has_text_only(&relations, prepared.confirmed_flush) {
@@ -250,6 +267,12 @@ impl Run {
         let (unreserved, is_unreserved) = watch::channel(false);
         let watermark = pipeline.watermark.subscribe();
         tokio::spawn(watch_slot(Arc::clone(&source), watermark, unreserved, logger.clone()));
+        let interval = |sink: &SinkConfig| {
+            Duration::from_millis(sink.batch.interval_ms.min(config.source.status_interval_ms))
+        };
+        let noting = sinks.iter().cloned().zip(config.sinks.iter().map(interval)).collect();
+        let acknowledged =
+            Acknowledged::start(noting, &pipeline.watermark, prepared.timelines.current(), &logger);
         let (stop_reading, stop) = watch::channel(false);
         let follower = Follower {
             source,
@@ -257,6 +280,9 @@ impl Run {
             budget,
             pipeline: pipeline.input.clone(),
             watermark: pipeline.watermark.subscribe(),
+            acknowledged: acknowledged.subscribe(),
+            hurry: acknowledged.hurry(),
+            timeline: acknowledged.timeline(),
             ready: ready.clone(),
             backoff: backoff(&config),
             sinks: sinks.clone(),
@@ -277,6 +303,7 @@ impl Run {
             pipeline,
             follower,
             copying,
+            acknowledged,
             lease,
             notices,
             stop_reading,
@@ -314,12 +341,8 @@ impl Run {
                     Ok(Outcome::Failed(text)) => return Err(text),
                     Err(error) => return Err(format!("the task that copies tables ended: {error}")),
                 },
-                lost = &mut self.lease.task => {
-                    return Err(match lost {
-                        Ok(error) => format!("source: {error}"),
-                        Err(error) => format!("the task that keeps the lease ended: {error}"),
-                    });
-                }
+                text = self.acknowledged.failed() => return Err(text),
+                lost = &mut self.lease.task => return Err(why_lost(lost)),
                 signal = signals.next() => {
                     info!(self.logger, "stopping"; "signal" => signal, "grace_ms" => self.grace.as_millis() as u64);
                     signals.exit_at_next(self.logger.clone());
@@ -368,6 +391,7 @@ impl Run {
         let _ = self.stop_reading.send(true);
         let watermark = *self.pipeline.watermark.borrow();
         let acknowledge = async {
+            self.acknowledged.reach(watermark).await?;
             match (&mut self.follower).await {
                 Ok(Ok(Some(connection))) => connection.finish().await.map_err(|error| error.to_string()),
                 Ok(Ok(None)) => Err("the source was not connected".into()),
@@ -430,11 +454,17 @@ async fn prepare(
     let mut lease = None;
     let mut said = String::new();
     loop {
-        let error = match try_prepare(source, &mut lease).await {
+        let had_lease = lease.is_some();
+        let error = match try_prepare(source, config, &mut lease, logger).await {
             Ok(prepared) => return Ok(prepared),
-            Err(error) if error.is_busy() => error.to_string(),
-            Err(error) => return Err(format!("source: {error}")),
+            Err(Unprepared::Source(error)) if error.is_busy() => error.to_string(),
+            Err(Unprepared::Source(error)) => return Err(format!("source: {error}")),
+            Err(Unprepared::Sink(text)) => return Err(text),
         };
+        // What is left then is over soon: a walsender that is to end.
+        if !had_lease && lease.is_some() {
+            backoff.reset();
+        }
         let pause = backoff.pause().min(BUSY_PAUSE_MAX);
         // It may last for months: a standby says each reason once.
         if said != error {
@@ -446,28 +476,81 @@ async fn prepare(
     }
 }
 
+/// Why the source is not prepared.
+enum Unprepared {
+    Source(SourceError),
+    /// A sink that is asked before a slot is made.
+    Sink(String),
+}
+
+impl From<SourceError> for Unprepared {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
 async fn try_prepare(
     source: &Source,
+    config: &Config,
     lease: &mut Option<Keeping>,
-) -> Result<(Keeping, Prepared), SourceError> {
+    logger: &Logger,
+) -> Result<(Keeping, Prepared), Unprepared> {
     // Kept from the first: making a slot can take minutes.
-    let held = match lease.take().filter(|held| !held.task.is_finished()) {
+    let mut held = match lease.take().filter(|held| !held.task.is_finished()) {
         Some(held) => held,
         None => {
             let lease = source.lease().await?;
             Keeping { term: lease.term(), task: tokio::spawn(lease.keep()) }
         }
     };
-    match source.prepare().await {
+    let term = held.term.clone();
+    let prepared = async {
+        let beginning = source.begin().await?;
+        if beginning.makes_slot() {
+            term.hold().await;
+            ask_before_making_slot(config, &beginning, logger).await.map_err(Unprepared::Sink)?;
+        }
+        Ok(source.prepare_from(beginning).await?)
+    };
+    let prepared = tokio::select! {
+        prepared = prepared => prepared,
+        // Without it the term that is waited for never comes.
+        lost = &mut held.task => {
+            return Err(SourceError::busy(lost.map_or_else(|error| error.to_string(), |error| error.to_string())).into());
+        }
+    };
+    match prepared {
         Ok(prepared) => Ok((held, prepared)),
         Err(error) => {
             *lease = Some(held);
-            if error.is_busy() {
+            if let Unprepared::Source(error) = &error
+                && error.is_busy()
+            {
                 source.end_stale_reader().await?;
             }
             Err(error)
         }
     }
+}
+
+/// Whether the sinks have nothing of an earlier slot. Asked before there is one: what a process leaves behind that dies at
+/// any moment after that is a slot that nothing was missed of.
+async fn ask_before_making_slot(
+    config: &Config,
+    beginning: &Beginning,
+    logger: &Logger,
+) -> Result<(), String> {
+    let stream = StreamInfo {
+        identity: beginning.identity.clone(),
+        database: beginning.database().to_owned(),
+        tables: Vec::new(),
+    };
+    for sink in sinks::open_all(&config.sinks, logger)? {
+        let prepared = sink.prepare(&stream).await;
+        prepared.map_err(|error| format!("sink {}: {error}", sink.name()))?;
+        verify_nothing_is_there(&*sink, &stream.identity.slot, async || reach(&*sink).await).await?;
+    }
+    Ok(())
 }
 
 fn backoff(config: &Config) -> Backoff {
@@ -479,6 +562,15 @@ fn backoff_range(config: &Config) -> (Duration, Duration) {
     (Duration::from_millis(config.retry.backoff_min_ms), Duration::from_millis(config.retry.backoff_max_ms))
 }
 
+/// Sinks that are ready.
+struct Opened {
+    lanes: Vec<SinkLanes>,
+    setup: Setup,
+    versions: Arc<Versions>,
+    /// Those that have yet to note where the slot stands.
+    unnoted: Vec<Arc<dyn Sink>>,
+}
+
 /// Prepares the sinks, opens their lanes, and reads what they know of copies.
 async fn open_sinks(
     config: &Config,
@@ -488,20 +580,35 @@ async fn open_sinks(
     relations: &[Arc<Relation>],
     ready: &ReadyState,
     logger: &Logger,
-) -> Result<(Vec<SinkLanes>, Setup, Arc<Versions>), String> {
+) -> Result<Opened, String> {
     let failed = |name: &str, error: replicator_sink::SinkError| format!("sink {name}: {error}");
-    let mut copy_sinks = Vec::new();
-    for (sink, sink_config) in sinks.iter().zip(&config.sinks) {
-        let wanted = |table: &&Arc<Relation>| sink_config.tables.matches(&table.schema, &table.name);
-        let tables = relations.iter().filter(wanted).cloned().collect();
-        let mut stream = StreamInfo {
-            identity: prepared.identity.clone(),
-            slot_is_new: prepared.slot_is_new,
-            database: prepared.database.clone(),
-            tables: Vec::new(),
+    let tables_of = |sink: usize| {
+        let taken = config.sinks.get(sink).map(|sink| &sink.tables);
+        let wanted = move |table: &&Arc<Relation>| {
+            taken.is_some_and(|taken| taken.matches(&table.schema, &table.name))
         };
+        relations.iter().filter(wanted)
+    };
+    let stream = StreamInfo {
+        identity: prepared.identity.clone(),
+        database: prepared.database.clone(),
+        tables: Vec::new(),
+    };
+    for sink in sinks {
         sink.prepare(&stream).await.map_err(|error| failed(sink.name(), error))?;
-        stream.tables = tables;
+    }
+    let names_of =
+        |sink| tables_of(sink).map(|table| (table.oid, table.qualified_name())).collect::<Vec<_>>();
+    let standing = Standing {
+        slot: &prepared.identity.slot,
+        confirmed: prepared.confirmed_flush,
+        timelines: &prepared.timelines,
+        may_copy: config.source.snapshot != SnapshotMode::Never,
+    };
+    let unnoted = verify_slot(sinks, &standing, names_of, logger).await?;
+    let mut copy_sinks = Vec::new();
+    for (number, (sink, sink_config)) in sinks.iter().zip(&config.sinks).enumerate() {
+        let stream = StreamInfo { tables: tables_of(number).cloned().collect(), ..stream.clone() };
         // Before the tables are made, so that what is computed in them has its place there. If not, it comes later.
         let has_computed = |table: &&TableCatalog| {
             !table.generated.is_empty()
@@ -553,7 +660,7 @@ async fn open_sinks(
     for sink in sinks {
         ready.set_sink(sink.name(), Ok(()));
     }
-    Ok((opened, setup, versions))
+    Ok(Opened { lanes: opened, setup, versions, unnoted })
 }
 
 /// Logical messages with this prefix are requests to the replicator that follows the slot.

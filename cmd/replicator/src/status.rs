@@ -1,5 +1,6 @@
 //! What is looked at now and then while everything runs: the slot, and whether each sink answers.
 
+use crate::forecast::Forecast;
 use replicator_admin::ReadyState;
 use replicator_sink::Sink;
 use replicator_source::Source;
@@ -8,7 +9,7 @@ use replicator_types::Lsn;
 use slog::{Logger, debug, warn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -58,11 +59,17 @@ pub(crate) async fn watch_slot(
     logger: Logger,
 ) {
     let metrics = SourceMetrics::new();
+    metrics.slot_limit_seconds.set(f64::INFINITY);
+    let mut forecast = Forecast::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
         match source.slot_status().await {
             Ok(status) => {
                 metrics.slot_retained_bytes.set(status.retained_bytes as f64);
+                let is_lost = status.wal_status.as_deref() == Some("lost");
+                let left = if is_lost { Some(0) } else { status.safe_wal_bytes };
+                let limit = forecast.seconds(Instant::now(), status.retained_bytes, left);
+                metrics.slot_limit_seconds.set(limit);
                 metrics.slot_confirmed_flush_lsn.set(status.confirmed_flush.unwrap_or_default().0 as f64);
                 let is_unreserved = status.wal_status.as_deref() == Some("unreserved");
                 if !unreserved.send_replace(is_unreserved) && is_unreserved {

@@ -6,6 +6,7 @@
 //!      └─ pause ◀─┘          (the pipeline is told, and passes over what it has already)
 //! ```
 
+use crate::acknowledged::{Hurry, Timeline};
 use crate::fence::claim;
 use crossbeam_channel::Sender;
 use replicator_admin::ReadyState;
@@ -17,6 +18,7 @@ use replicator_telemetry::metrics::SourceMetrics;
 use replicator_types::{Budget, Lsn};
 use slog::{Logger, info, warn};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -43,6 +45,12 @@ pub(crate) struct Follower {
     pub(crate) budget: Budget,
     pub(crate) pipeline: Sender<Input>,
     pub(crate) watermark: watch::Receiver<Lsn>,
+    /// What of it the server may be told.
+    pub(crate) acknowledged: watch::Receiver<Lsn>,
+    /// Told when the server waits for that.
+    pub(crate) hurry: Hurry,
+    /// Whose positions are acknowledged.
+    pub(crate) timeline: Timeline,
     pub(crate) ready: ReadyState,
     pub(crate) backoff: Backoff,
     /// They are claimed anew when the source has another timeline.
@@ -69,12 +77,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn open(reader: Reader, feedback: Feedback, watermark: watch::Receiver<Lsn>) -> Self {
+    fn open(reader: Reader, feedback: Feedback, acknowledged: watch::Receiver<Lsn>) -> Self {
         let handle = feedback.handle();
-        Self { reader, feedback: tokio::spawn(feedback.run(watermark)), handle }
+        Self { reader, feedback: tokio::spawn(feedback.run(acknowledged)), handle }
     }
 
-    /// Acknowledges the watermark as it is, and says goodbye.
+    /// Acknowledges what may be by now, and says goodbye.
     pub(crate) async fn finish(mut self) -> Result<(), SourceError> {
         self.handle.finish();
         let (said, ()) = tokio::join!(&mut self.feedback, self.reader.finish());
@@ -146,6 +154,7 @@ impl Follower {
                 let claimed = sink.claim(&claim(&self.run, timeline)).await;
                 claimed.map_err(|error| SourceError::retry(format!("sink {}: {error}", sink.name())))?;
             }
+            self.timeline.store(timeline, Ordering::Relaxed);
             info!(self.logger, "the source is a promoted standby, and has all that was read so far"; "timeline" => timeline);
         }
         self.prepared.timelines = now.timelines;
@@ -166,7 +175,8 @@ impl Follower {
         }
         self.metrics.connected.set(1.0);
         self.ready.set_source(Ok(()));
-        let mut connection = Connection::open(reader, feedback, self.watermark.clone());
+        let mut connection =
+            Connection::open(reader, feedback.on_reply(Arc::clone(&self.hurry)), self.acknowledged.clone());
         let mut poll = tokio::time::interval(ENDPOS_POLL);
         let mut unread = tokio::time::interval(UNREAD_POLL);
         let mut read_at = Instant::now();

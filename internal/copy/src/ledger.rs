@@ -49,6 +49,14 @@ pub(crate) enum Note {
 }
 
 impl Note {
+    /// The table's name.
+    pub(crate) fn into_table(self) -> String {
+        match self {
+            Self::Wanted { table } | Self::Aside { table, .. } | Self::Done { table, .. } => table,
+            Self::Copying(copying) => copying.table,
+        }
+    }
+
     /// As the sinks keep it.
     pub(crate) fn text(&self) -> Result<String, String> {
         serde_json::to_string(self).map_err(|error| format!("a note can't be written: {error}"))
@@ -145,6 +153,11 @@ pub(crate) enum Plan {
         /// How it looked then, where that is known.
         shape: Option<Arc<Relation>>,
     },
+    /// Some sinks are to have it anew, emptied before; the others, which have it, are copied over.
+    Refill {
+        /// Those that are emptied.
+        sinks: Vec<usize>,
+    },
     /// It is to be copied over what is there, and all changes follow it.
     Again {
         /// Whether that is to go first.
@@ -164,9 +177,7 @@ impl Ledger {
         let mut ledger = Self::default();
         for (number, sink) in sinks.iter().enumerate() {
             for (key, value) in sink.notes().await? {
-                let Some(oid) = key.strip_prefix(KEY_PREFIX).and_then(|oid| oid.parse().ok()) else {
-                    continue;
-                };
+                let Some(oid) = table_of(&key) else { continue };
                 let note = serde_json::from_str(&value).map_err(|error| {
                     SinkError::halt(format!(
                         "sink {}: its note {key} about the copy of a table can't be read ({error}): was it written by a \
@@ -178,11 +189,6 @@ impl Ledger {
             }
         }
         Ok(ledger)
-    }
-
-    /// Whether no sink knows of any table.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.notes.is_empty()
     }
 
     pub(crate) fn set(&mut self, oid: u32, sink: usize, note: Note) {
@@ -247,8 +253,13 @@ impl Ledger {
         let notes: Vec<Option<&Note>> =
             sinks.iter().map(|sink| of_table.and_then(|notes| notes.get(sink))).collect();
         // One that was left out takes part again: what it has is of long ago.
-        if notes.iter().any(|note| matches!(note, Some(Note::Wanted { .. } | Note::Aside { .. }))) {
-            return Plan::Again { empty_first: true };
+        let is_wanted = |note: &Option<&Note>| matches!(note, Some(Note::Wanted { .. } | Note::Aside { .. }));
+        let of_notes = sinks.iter().zip(&notes);
+        let wanted: Vec<usize> =
+            of_notes.filter(|(_, note)| is_wanted(note)).map(|(sink, _)| *sink).collect();
+        if !wanted.is_empty() {
+            let are_all = wanted.len() == notes.len();
+            return if are_all { Plan::Again { empty_first: true } } else { Plan::Refill { sinks: wanted } };
         }
         if notes.iter().all(Option::is_none) {
             return if notes.is_empty() { Plan::None { from: Position::ZERO } } else { Plan::New };
@@ -318,6 +329,11 @@ pub fn newest_snapshot(notes: &BTreeMap<String, String>) -> Lsn {
 /// A table's note as the sink keeps it.
 pub(crate) fn key(oid: u32) -> String {
     format!("{KEY_PREFIX}{oid}")
+}
+
+/// The oid of the table whose note has that key.
+pub(crate) fn table_of(key: &str) -> Option<u32> {
+    key.strip_prefix(KEY_PREFIX)?.parse().ok()
 }
 
 /// Whether the note of that key is one of a table's copy.
@@ -403,7 +419,7 @@ mod tests {
         let notes = ledger(&[Some(done(10)), Some(aside), Some(copying(16, &[(0, 8)]))]);
         let left_out = BTreeMap::from([(1, "too long".to_owned())]);
         assert_eq!(notes.left_out(), BTreeMap::from([(1, left_out)]));
-        assert_eq!(notes.plan(1, &[0, 1]), Plan::Again { empty_first: true }, "taken back");
+        assert_eq!(notes.plan(1, &[0, 1]), Plan::Refill { sinks: vec![1] }, "taken back");
         let from = Position { commit_lsn: Lsn(10), ordinal: 3 };
         assert_eq!(notes.plan(1, &[0]), Plan::None { from });
         assert!(matches!(notes.plan(1, &[0, 2]), Plan::Resume(_)));
@@ -420,6 +436,7 @@ mod tests {
     fn a_sink_that_was_added_gets_the_table_and_a_table_that_was_asked_for_is_emptied_first() {
         assert_eq!(plan(&[Some(done(10)), None]), Plan::Again { empty_first: false });
         let wanted = Note::Wanted { table: "public.t".into() };
-        assert_eq!(plan(&[Some(done(10)), Some(wanted)]), Plan::Again { empty_first: true });
+        assert_eq!(plan(&[Some(done(10)), Some(wanted.clone()), None]), Plan::Refill { sinks: vec![1] });
+        assert_eq!(plan(&[Some(wanted.clone()), Some(wanted)]), Plan::Again { empty_first: true });
     }
 }

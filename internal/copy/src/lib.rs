@@ -45,9 +45,11 @@ mod setup;
 mod shared;
 mod storages;
 mod versions;
+mod wanted;
 
 pub use apart::{Apartness, Aparts};
 pub use ledger::newest_snapshot;
 pub use prepare::prepare_tables;
 pub use setup::{CopySink, Outcome, Settings, Setup};
 pub use versions::Versions;
+pub use wanted::{knows_tables, want_again};

@@ -520,6 +520,7 @@ async fn begin(
     let told = shared.versions.last(oid);
     let has_changed = shared.storages.compare(oid, &sinks, &table.storage).change != StorageChange::None;
     let covers = if let Plan::Over { covers, .. } = &plan { *covers } else { Lsn::ZERO };
+    let refilled = if let Plan::Refill { sinks } = &plan { sinks.clone() } else { Vec::new() };
     let is_another = matches!(plan, Plan::Resume(_))
         && told.is_some_and(|told| rewrite_of(&told, &table.relation) == Some(Rewrite::Anew));
     let (resumed, empty_first) = match plan {
@@ -530,7 +531,7 @@ async fn begin(
             (None, true)
         }
         // The rows were computed anew in between: what is to follow the copy may be older than that.
-        Plan::Resume(_) | Plan::Again { .. } if has_changed => (None, true),
+        Plan::Resume(_) | Plan::Refill { .. } | Plan::Again { .. } if has_changed => (None, true),
         // Beside what has it copied over, other values were computed anew, perhaps: changes from before that are not to follow.
         Plan::Over { storage: None, .. }
             if shared.storages.may_be_more_than_added(oid, &sinks, &table.storage, &table.relation) =>
@@ -545,6 +546,7 @@ async fn begin(
         Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
         // Without a key nothing tells rows apart that are there already.
         Plan::Resume(_) => (None, true),
+        Plan::Refill { .. } => (None, !has_key),
         Plan::Again { empty_first } => (None, empty_first || !has_key),
         Plan::New | Plan::None { .. } | Plan::Join { .. } => (None, false),
     };
@@ -561,7 +563,7 @@ async fn begin(
     let (columns, dropped) = (table.generated.clone(), table.dropped.clone());
     let computed = generated::Table { oid, sinks: sinks.to_vec(), columns, dropped };
     tell_computed(&shared, &sinks, &computed).await;
-    let is_empty = match shared.begin_copy(&sinks, &copy).await {
+    let is_empty = match shared.begin_copy(&sinks, &copy, &refilled).await {
         Ok(is_empty) => is_empty,
         Err((sink, text)) => return Err(NotBegun::Failed(Failure { oid, name, sink, text })),
     };

@@ -95,16 +95,6 @@ impl Setup {
         let sinks: Vec<Arc<dyn Sink>> = settings.sinks.iter().map(|of| Arc::clone(&of.sink)).collect();
         let ledger = Ledger::load(&sinks).await.map_err(|error| error.to_string())?;
         let storages = Storages::load(&sinks).await.map_err(|error| error.to_string())?;
-        if let Some(of) = settings.sinks.iter().find(|of| of.stream.slot_is_new)
-            && !ledger.is_empty()
-        {
-            return Err(format!(
-                "slot {slot} was made anew, and the sinks hold tables of an earlier slot of that name: what was committed \
-                 in between never comes. Empty the sinks' tables and name another source.slot: then everything is \
-                 copied anew",
-                slot = of.stream.identity.slot
-            ));
-        }
         let catalog = tables.to_vec();
         let (tables_known, plans) = (HashMap::new(), BTreeMap::new());
         let gives_up = settings.snapshot == SnapshotMode::Only;
@@ -137,13 +127,13 @@ impl Setup {
         Ok(setup)
     }
 
-    /// Tables of which the sinks have something, and which are not published: if they are again, they are copied anew, since
-    /// nothing tells what changes meanwhile.
+    /// Tables of which a sink has something, and which are not published, or which it does not take: if they are again, or it
+    /// does, they are copied anew, since nothing tells it what changes meanwhile.
     async fn note_absent(&mut self) -> Result<(), String> {
         for (oid, sink, table) in self.ledger.copied() {
-            let Some(of) = self.settings.sinks.get(sink).filter(|_| !self.tables.contains_key(&oid)) else {
-                continue;
-            };
+            let known = self.tables.get(&oid);
+            let takes = |of: &&CopySink| known.is_some_and(|(schema, name)| of.tables.matches(schema, name));
+            let Some(of) = self.settings.sinks.get(sink).filter(|of| !takes(of)) else { continue };
             let note = Note::Wanted { table };
             let noted = of.sink.put_note(&key(oid), Some(&note.text()?)).await;
             noted.map_err(|error| format!("sink {}: keeping a note: {error}", of.sink.name()))?;
@@ -198,7 +188,9 @@ impl Setup {
             Plan::None { from } => Standing::Live { from: *from },
             Plan::Resume(copying) => Standing::Waiting { snapshot: copying.covers_before() },
             Plan::Join { told, from } => Standing::Apart { told: *told, from: *from },
-            Plan::New | Plan::Over { .. } | Plan::Again { .. } => Standing::Waiting { snapshot: None },
+            Plan::New | Plan::Over { .. } | Plan::Refill { .. } | Plan::Again { .. } => {
+                Standing::Waiting { snapshot: None }
+            }
         };
         self.plans.iter().map(|(oid, plan)| (*oid, standing(plan))).collect()
     }

@@ -106,15 +106,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a table ready in the sinks; whether it is empty in all of them. An error is of this table alone; with the sink,
+    /// Makes a table ready in the sinks, emptied in these; whether it is empty in all of them. An error is of this table alone; with the sink,
     /// if it is one that will never take the table as it is, and has nothing against others.
     pub(crate) async fn begin_copy(
         &self,
         sinks: &[usize],
         copy: &TableCopy,
+        emptied: &[usize],
     ) -> Result<bool, (Option<usize>, String)> {
         let of_sinks = sinks.iter().filter_map(|&number| Some((number, self.sink(number)?)));
         let of_sinks = of_sinks.map(|(number, sink)| async move {
+            let empty_first = copy.empty_first || emptied.contains(&number);
+            let copy = &TableCopy { empty_first, ..copy.clone() };
             let mut pause = Backoff::new(self.backoff.0, self.backoff.1);
             loop {
                 match sink.begin_copy(copy).await {

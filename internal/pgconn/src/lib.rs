@@ -21,6 +21,8 @@ mod certificate;
 mod client;
 mod error;
 mod establish;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod options;
 mod passfile;
 mod stream;

@@ -13,7 +13,7 @@ pub(crate) fn look_up(path: &Path, host: &Host, database: &str, user: &str) -> O
     find(&std::fs::read_to_string(path).ok()?, host, database, user)
 }
 
-fn find(text: &str, host: &Host, database: &str, user: &str) -> Option<String> {
+pub(crate) fn find(text: &str, host: &Host, database: &str, user: &str) -> Option<String> {
     let (name, port) = match host {
         Host::Tcp { name, port } => (name.clone(), port),
         Host::Unix { directory, port } => (directory.to_string_lossy().into_owned(), port),

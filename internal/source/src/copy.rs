@@ -30,6 +30,8 @@ mod tables;
 mod tests;
 mod worker;
 
+#[cfg(fuzzing)]
+pub(crate) use rows::Rows;
 pub(crate) use snapshot::Origin;
 pub use snapshot::Snapshot;
 pub use tables::{CopyPart, CopyTable};

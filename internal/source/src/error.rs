@@ -110,10 +110,10 @@ pub(crate) fn anew_remedy() -> &'static str {
 }
 
 /// What to do when the changes after a slot's position can't be had any more.
-pub(crate) fn lost_slot_remedy(slot: &str) -> String {
+pub fn lost_slot_remedy(slot: &str) -> String {
     format!(
-        "the sinks lack the changes since its position: drop it where it is still there (`SELECT \
-         pg_drop_replication_slot('{slot}')`), start again so that it is made anew, and copy the tables once more"
+        "the sinks lack the changes since its position. Drop it where it is still there (`SELECT \
+         pg_drop_replication_slot('{slot}')`), have every table copied anew (`replicator resync --all`), and start again"
     )
 }
 

@@ -27,7 +27,7 @@ use replicator_types::{Lsn, POSTGRES_EPOCH_UNIX_MICROS};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncWriteExt, WriteHalf};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// At least this long between two updates that only say that the watermark moved: ten a second cost the
@@ -60,6 +60,8 @@ pub struct Feedback {
     pub(crate) times: FeedbackTimes,
     /// The slot's position when the stream began (the end of a transaction).
     pub(crate) floor: Lsn,
+    /// See [`Feedback::on_reply`].
+    pub(crate) asked: Option<Arc<Notify>>,
 }
 
 /// Asks things of a [`Feedback`] that runs. Cheap to clone.
@@ -85,6 +87,14 @@ impl Feedback {
         FeedbackHandle(Arc::clone(&self.signals))
     }
 
+    /// Notifies whoever waits for `asked` whenever the server wants to hear from us: a server that is to shut down waits
+    /// until all that it has sent is acknowledged.
+    #[must_use]
+    pub fn on_reply(mut self, asked: Arc<Notify>) -> Self {
+        self.asked = Some(asked);
+        self
+    }
+
     /// Tells the server of the watermark until [`FeedbackHandle::finish`] is called or every sender of
     /// `watermark` is gone; then says goodbye and ends well. `watermark` is the end of the last transaction
     /// that is durable in every sink; [`Lsn::ZERO`] for none.
@@ -107,6 +117,9 @@ impl Feedback {
             let wake_at = sent_at + wake_after.min(self.times.interval);
             // Both, whatever the other says: a flag that is taken is served by the one update.
             let (reply, ping) = (self.signals.take_reply(), self.signals.take_ping());
+            if let Some(asked) = self.asked.as_ref().filter(|_| reply) {
+                asked.notify_waiters();
+            }
             if finishing || reply || ping || Instant::now() >= wake_at {
                 self.update(acknowledged, ping).await?;
                 sent = acknowledged;

@@ -8,8 +8,8 @@
 //!
 //! ```text
 //!   holder  beat ──answer──┐ a Term: sinks are written to              │ they are not
-//!           t0             └──────────────────────────────── t0 + 2.5 s │
-//!   waiter                    silent since t0 or later ──────────────────────▶ t0 + 4 s: ended, taken
+//!           t0             └────────────────────────────────── t0 + 2 s │
+//!   waiter                    silent since t0 or later ──────────────────────▶ t0 + 3 s: ended, taken
 //! ```
 //!
 //! # Invariants
@@ -31,14 +31,20 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// How often its holder says that it is there, and looks whether it still holds it.
-const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+const BEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a holder may say nothing before another takes the lease from it.
-const SILENCE_MAX: Duration = Duration::from_secs(4);
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// For how long an answered beat gives the right to write: less than [`SILENCE_MAX`] by what a request needs that has
 /// just been let go.
-const TERM: Duration = Duration::from_millis(2500);
+const TERM: Duration = Duration::from_secs(2);
+
+/// How long a session that was ended may take to give its lock back, for whoever ended it.
+const END_MAX: Duration = Duration::from_secs(1);
+
+/// How often that is looked at.
+const END_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long an answer may take. A server that is slower than this is no reason to give anything up.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -79,6 +85,13 @@ struct Until {
     until: Instant,
 }
 
+/// Who has the lease.
+struct Holder {
+    why: SourceError,
+    /// Whether it is about to be free.
+    was_ended: bool,
+}
+
 impl Term {
     /// Waits until the lease is held for certain, and tells how often it was taken by now: where that is more than
     /// before, another process may have had it in between. Waits for ever once it is lost.
@@ -114,9 +127,19 @@ impl Lease {
     ) -> Result<Self, SourceError> {
         let client = sql.session().await?;
         let lease = Self { client, sql: Arc::clone(sql), slot: slot.to_owned(), log: log.clone(), term };
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         if !lease.try_lock().await? {
-            return Err(lease.why_not().await?);
+            let Holder { why, was_ended } = lease.holder().await?;
+            let end = Instant::now() + END_MAX;
+            let mut is_taken = false;
+            while was_ended && !is_taken && Instant::now() < end {
+                tokio::time::sleep(END_PAUSE).await;
+                begun = Instant::now();
+                is_taken = lease.try_lock().await?;
+            }
+            if !is_taken {
+                return Err(why);
+            }
         }
         lease.term.send_modify(|term| *term = Until { number: term.number + 1, until: begun + TERM });
         Ok(lease)
@@ -134,20 +157,21 @@ impl Lease {
         rows.first().map_or(Ok(false), |row| column(row, "taken", &doing))
     }
 
-    /// Who has it. Ends a silent one.
-    async fn why_not(&self) -> Result<SourceError, SourceError> {
+    /// Ends a silent one.
+    async fn holder(&self) -> Result<Holder, SourceError> {
         let slot = &self.slot;
         let doing = format!("looking for who has the lease of slot {slot}");
         let rows = self.client.query_typed(HOLDER, &[(slot, Type::TEXT)]).await;
         let rows = rows.map_err(|error| SourceError::of_sql(&doing, &error))?;
         let Some(row) = rows.first() else {
-            return Ok(SourceError::busy(format!(
-                "slot {slot}: another process has just given its lease back"
-            )));
+            let why =
+                SourceError::busy(format!("slot {slot}: another process has just given its lease back"));
+            return Ok(Holder { why, was_ended: true });
         };
         let (pid, holder): (i32, String) = (column(row, "pid", &doing)?, column(row, "holder", &doing)?);
         let silent_ms: i64 = column(row, "silent_ms", &doing)?;
-        if Duration::from_millis(u64::try_from(silent_ms).unwrap_or(0)) > SILENCE_MAX {
+        let is_silent = Duration::from_millis(u64::try_from(silent_ms).unwrap_or(0)) > SILENCE_MAX;
+        if is_silent {
             warn!(self.log, "taking the slot from a process that was not heard of"; "slot" => slot, "holder" => &holder,
                 "silent_ms" => silent_ms);
             let reader: Option<i32> = column(row, "reader", &doing)?;
@@ -159,10 +183,11 @@ impl Lease {
                 })?;
             }
         }
-        Ok(SourceError::busy(format!(
+        let why = SourceError::busy(format!(
             "slot {slot} is in use by process {pid} of the source ({holder}), another replicator; this one waits until \
              it ends. `SELECT pg_terminate_backend({pid})` ends it at once"
-        )))
+        ));
+        Ok(Holder { why, was_ended: is_silent })
     }
 
     /// Holds on to it, and comes back with the reason when another process has taken it.

@@ -27,6 +27,8 @@ mod default_expression;
 mod error;
 mod feedback;
 mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod lease;
 mod negotiation;
 mod pace;
@@ -44,11 +46,11 @@ mod value_types;
 
 pub use command::{Origin, StreamOptions, Streaming};
 pub use copy::{CopyLimits, CopyPart, CopyTable, CopyWorker, Snapshot};
-pub use error::SourceError;
+pub use error::{SourceError, lost_slot_remedy};
 pub use feedback::{Feedback, FeedbackHandle};
 pub use lease::{Lease, Term};
 pub use reader::{Chunk, Reader};
 pub use replicator_pgconn::ErrorKind;
 pub use slot::SlotStatus;
-pub use source::{Prepared, Source};
+pub use source::{Beginning, Identified, Prepared, Source};
 pub use timeline::Timelines;

@@ -72,8 +72,8 @@ pub(crate) fn verify_slot_two_phase(config: &SourceConfig, slot_has: bool) -> Re
     let slot = &config.slot;
     Err(SourceError::halt(format!(
         "slot {slot} was made without two-phase decoding, and source.two_phase = true asks for it: set it to false, or \
-         drop the slot (`SELECT pg_drop_replication_slot('{slot}')`) so that it is made anew, and copy the tables once \
-         more"
+         drop the slot (`SELECT pg_drop_replication_slot('{slot}')`), have every table copied anew (`replicator resync \
+         --all`), and start again"
     )))
 }
 

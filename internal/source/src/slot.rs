@@ -22,6 +22,8 @@ pub struct SlotStatus {
     pub restart_lsn: Option<Lsn>,
     /// Bytes of WAL kept from there to now.
     pub retained_bytes: u64,
+    /// Bytes that can be written before the slot may be lost; none where nothing limits what it keeps.
+    pub safe_wal_bytes: Option<u64>,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
     /// Process that reads from it.
@@ -52,7 +54,7 @@ pub(crate) struct Slot {
 const QUERY: &str = "
 SELECT coalesce((to_jsonb(s) ->> 'two_phase')::bool, false) AS two_phase, coalesce((to_jsonb(s) ->> 'failover')::bool, false) AS failover, s.plugin::text,
        s.database::text AS slot_database, s.temporary, s.active_pid,
-       s.restart_lsn::text, s.confirmed_flush_lsn::text, s.wal_status, s.catalog_xmin::text,
+       s.restart_lsn::text, s.confirmed_flush_lsn::text, s.safe_wal_size, s.wal_status, s.catalog_xmin::text,
        coalesce((to_jsonb(s) ->> 'synced')::bool, false) AND pg_is_in_recovery() AS synced,
        coalesce(to_jsonb(s) ->> 'invalidation_reason',
                 CASE WHEN (to_jsonb(s) ->> 'conflicting')::bool THEN 'conflict with recovery' END,
@@ -74,11 +76,13 @@ impl Slot {
         };
         let text = |name| column::<Option<String>>(&row, name, &doing);
         let retained: i64 = column(&row, "retained", &doing)?;
+        let safe: Option<i64> = column(&row, "safe_wal_size", &doing)?;
         Ok(Some(Self {
             status: SlotStatus {
                 confirmed_flush: lsn(text("confirmed_flush_lsn")?.as_deref(), &doing)?,
                 restart_lsn: lsn(text("restart_lsn")?.as_deref(), &doing)?,
                 retained_bytes: u64::try_from(retained).unwrap_or(0),
+                safe_wal_bytes: safe.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
                 wal_status: text("wal_status")?,
                 active_pid: column(&row, "active_pid", &doing)?,
                 wal_end: lsn(text("wal_end")?.as_deref(), &doing)?.unwrap_or_default(),
@@ -254,6 +258,7 @@ mod tests {
                 confirmed_flush: Some(Lsn(1)),
                 restart_lsn: Some(Lsn(1)),
                 retained_bytes: 0,
+                safe_wal_bytes: None,
                 wal_status: Some("reserved".into()),
                 active_pid: None,
                 wal_end: Lsn(1),

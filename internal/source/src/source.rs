@@ -83,6 +83,36 @@ pub struct Prepared {
     pub stream_options: StreamOptions,
 }
 
+/// A source that was looked at and can be prepared: nothing but the publication was made. See [`Source::begin`].
+#[derive(Debug)]
+pub struct Beginning {
+    server: Server,
+    connection: RawConnection,
+    system: Identified,
+    publication: Publication,
+    slot: Option<Slot>,
+    create: bool,
+    /// What positions belong to.
+    pub identity: SlotIdentity,
+}
+
+impl Beginning {
+    /// Whether the slot is absent, and made by [`Source::prepare_from`].
+    pub fn makes_slot(&self) -> bool {
+        self.slot.is_none() && self.create
+    }
+
+    /// The cluster's timeline, which goes up when a standby is promoted, and its history.
+    pub fn timelines(&self) -> &Timelines {
+        &self.system.timelines
+    }
+
+    /// The source database.
+    pub fn database(&self) -> &str {
+        &self.system.database
+    }
+}
+
 /// The slot as [`Source::prepare`] found or made it.
 struct PreparedSlot {
     confirmed_flush: Lsn,
@@ -90,11 +120,15 @@ struct PreparedSlot {
     two_phase: bool,
 }
 
-/// `IDENTIFY_SYSTEM`.
-struct System {
-    identifier: u64,
-    timelines: Timelines,
-    database: String,
+/// Who a server is: `IDENTIFY_SYSTEM`.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    /// The cluster.
+    pub system_identifier: u64,
+    /// The cluster's timeline, which goes up when a standby is promoted, and its history.
+    pub timelines: Timelines,
+    /// The source database.
+    pub database: String,
 }
 
 impl Source {
@@ -169,7 +203,15 @@ impl Source {
     /// # Errors
     /// One line with the remedy. The slot being in use is [`SourceError::is_busy`].
     pub async fn prepare(&self) -> Result<Prepared, SourceError> {
-        self.prepare_with(self.config.create).await
+        self.prepare_from(self.begin().await?).await
+    }
+
+    /// The first half of [`Source::prepare`]: everything up to the slot.
+    ///
+    /// # Errors
+    /// As [`Source::prepare`].
+    pub async fn begin(&self) -> Result<Beginning, SourceError> {
+        self.begin_with(self.config.create).await
     }
 
     /// [`Source::prepare`] before any further stream of a run that began with `first` and has acknowledged
@@ -179,18 +221,18 @@ impl Source {
     /// # Errors
     /// As [`Source::prepare`]; and a cluster or slot that is not the one the run began with.
     pub async fn prepare_again(&self, first: &Prepared, watermark: Lsn) -> Result<Prepared, SourceError> {
-        let now = self.prepare_with(false).await?;
+        let now = self.prepare_from(self.begin_with(false).await?).await?;
         let handed_on = Lsn(self.handed_on.load(Ordering::Relaxed));
         verify_same(first, &now, watermark, handed_on)?;
         Ok(now)
     }
 
-    async fn prepare_with(&self, create: bool) -> Result<Prepared, SourceError> {
+    async fn begin_with(&self, create: bool) -> Result<Beginning, SourceError> {
         let server = Server::read(&self.sql).await?;
         server.verify_version()?;
         server.verify_wal_level()?;
         negotiation::verify_server(&self.config, &server)?;
-        let (mut connection, system) = self.connect_replication().await?;
+        let (connection, system) = self.connect_replication().await?;
         let publication = self.prepare_publication(&server, create).await?;
         // Whoever begins is told before anything is made. Later on nothing is lost, since the source itself refuses the
         // updates, and other tables are not to wait for it.
@@ -203,6 +245,17 @@ impl Source {
                 return Err(SourceError::halt(wrong.join("; ")));
             }
         }
+        let identity =
+            SlotIdentity { system_identifier: system.system_identifier, slot: self.config.slot.clone() };
+        Ok(Beginning { server, connection, system, publication, slot, create, identity })
+    }
+
+    /// The second half of [`Source::prepare`].
+    ///
+    /// # Errors
+    /// As [`Source::prepare`].
+    pub async fn prepare_from(&self, beginning: Beginning) -> Result<Prepared, SourceError> {
+        let Beginning { server, mut connection, system, publication, slot, create, identity } = beginning;
         let slot = self.prepare_slot(slot, &mut connection, &server, create).await?;
         connection.close().await;
         let tables = catalog::published(&self.sql, &self.config.publication, server.version_num).await?;
@@ -211,7 +264,6 @@ impl Source {
             self.tell_identities(&tables, &server).await?;
         }
         let stream_options = self.choose_stream_options(slot.two_phase, &tables);
-        let identity = SlotIdentity { system_identifier: system.identifier, slot: self.config.slot.clone() };
         *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(StreamBasis {
             identity: identity.clone(),
             timeline: system.timelines.current(),
@@ -362,10 +414,10 @@ impl Source {
         let mut basis = basis.ok_or_else(|| SourceError::retry("the source is not prepared"))?;
         basis.stream_options.binary &= !self.no_binary.load(Ordering::Relaxed);
         let (connection, system) = self.connect_replication().await?;
-        if system.identifier != basis.identity.system_identifier {
+        if system.system_identifier != basis.identity.system_identifier {
             return Err(SourceError::retry(format!(
                 "the source is cluster {} now, and was {} a moment ago",
-                system.identifier, basis.identity.system_identifier
+                system.system_identifier, basis.identity.system_identifier
             )));
         }
         if system.timelines.current() != basis.timeline {
@@ -405,7 +457,7 @@ impl Source {
             committed: Arc::clone(&self.handed_on),
         });
         let times = FeedbackTimes::new(self.config.status_interval_ms, basis.wal_sender_timeout_ms);
-        Ok((reader, Feedback { writer, signals, times, floor: basis.confirmed_flush }))
+        Ok((reader, Feedback { writer, signals, times, floor: basis.confirmed_flush, asked: None }))
     }
 
     /// A position that everything committed before the call lies below and that the stream will pass even when
@@ -469,7 +521,7 @@ impl Source {
     }
 
     /// Drops the slot that [`Source::prepare`] has just made ([`Prepared::slot_is_new`]), when the run cannot begin:
-    /// it would keep WAL for nobody, and at the next start it would pass for one that was followed all along.
+    /// it would keep WAL for nobody.
     ///
     /// # Errors
     /// The connection, or the slot is in use.
@@ -513,7 +565,17 @@ impl Source {
         }
     }
 
-    async fn connect_replication(&self) -> Result<(RawConnection, System), SourceError> {
+    /// Asks the server who it is.
+    ///
+    /// # Errors
+    /// The connection.
+    pub async fn identify(&self) -> Result<Identified, SourceError> {
+        let (connection, identified) = self.connect_replication().await?;
+        connection.close().await;
+        Ok(identified)
+    }
+
+    async fn connect_replication(&self) -> Result<(RawConnection, Identified), SourceError> {
         let mut connection = RawConnection::connect_replication(&self.options).await?;
         let doing = "asking the source who it is";
         let rows =
@@ -524,13 +586,13 @@ impl Source {
             (row.next().flatten(), row.next().flatten(), row.nth(1).flatten());
         let parsed =
             identifier.and_then(|text| text.parse().ok()).zip(timeline.and_then(|text| text.parse().ok()));
-        let Some(((identifier, timeline), database)) = parsed.zip(database) else {
+        let Some(((system_identifier, timeline), database)) = parsed.zip(database) else {
             return Err(SourceError::retry(format!(
                 "{doing}: the answer to IDENTIFY_SYSTEM was not understood"
             )));
         };
         let timelines = Timelines::read(&mut connection, timeline).await?;
-        Ok((connection, System { identifier, timelines, database }))
+        Ok((connection, Identified { system_identifier, timelines, database }))
     }
 }
 
@@ -539,7 +601,6 @@ fn gone(slot: &str) -> SourceError {
     SourceError::halt(format!("slot {slot} is gone; {}", lost_slot_remedy(slot)))
 }
 
-/// Whether a run that began with `first` may go on with `now`.
 /// What keeps the updates of published tables from being made at all.
 fn wrong_identities(tables: &[TableCatalog]) -> Vec<String> {
     let wrong = |finding| match finding {
@@ -549,6 +610,7 @@ fn wrong_identities(tables: &[TableCatalog]) -> Vec<String> {
     identity_findings(tables).into_iter().filter_map(wrong).collect()
 }
 
+/// Whether a run that began with `first` may go on with `now`.
 fn verify_same(first: &Prepared, now: &Prepared, watermark: Lsn, handed_on: Lsn) -> Result<(), SourceError> {
     let slot = &first.identity.slot;
     let (was, is) = (first.identity.system_identifier, now.identity.system_identifier);

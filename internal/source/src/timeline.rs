@@ -42,7 +42,7 @@ impl Timelines {
     }
 
     /// Lines of timeline, LSN of its end, and why, between tabs; `#` begins a comment.
-    fn parse(current: u32, content: &str) -> Option<Self> {
+    pub(crate) fn parse(current: u32, content: &str) -> Option<Self> {
         let mut ends = BTreeMap::new();
         for line in content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let mut fields = line.split_whitespace();
@@ -54,6 +54,14 @@ impl Timelines {
     /// The server's own.
     pub fn current(&self) -> u32 {
         self.current
+    }
+
+    /// Up to where of a position of `timeline` this server has the same.
+    pub fn in_common(&self, timeline: u32, lsn: Lsn) -> Lsn {
+        if timeline == self.current {
+            return lsn;
+        }
+        self.ends.get(&timeline).map_or(Lsn::ZERO, |end| lsn.min(*end))
     }
 
     /// Whether the server has what was read on `timeline` up to `reach`, the start of a commit record. `who` has read
@@ -107,6 +115,14 @@ mod tests {
             lost.contains("0/3000158") && lost.contains("sink copy") && lost.contains("source.slot"),
             "{lost}"
         );
+    }
+
+    #[test]
+    fn a_position_behind_where_timelines_parted_is_in_common_up_to_there() {
+        let common = |timeline, lsn| third().in_common(timeline, Lsn(lsn));
+        assert_eq!(common(3, 0x900_0000), Lsn(0x900_0000));
+        assert_eq!([common(1, 0x100), common(1, 0x900_0000)], [Lsn(0x100), Lsn(0x300_0158)]);
+        assert_eq!(common(7, 0x100), Lsn::ZERO);
     }
 
     #[test]

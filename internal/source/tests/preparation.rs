@@ -250,7 +250,7 @@ async fn an_invalidated_slot_is_a_gap_and_not_a_new_start() {
         assert_eq!(kind, ErrorKind::Halt);
         assert_says(
             &text,
-            &["slot replicator", "invalidated", "pg_drop_replication_slot('replicator')", "copy the tables"],
+            &["slot replicator", "invalidated", "pg_drop_replication_slot('replicator')", "resync --all"],
         );
         assert!(failures(&source.check().await).iter().any(|line| line.contains("invalidated")));
     }
@@ -307,5 +307,5 @@ async fn a_slot_that_was_just_made_can_be_dropped_again_and_one_that_was_found_i
     postgres.sql("postgres", "SELECT pg_drop_replication_slot('replicator')");
     let error = source.prepare_again(&first, first.confirmed_flush).await.expect_err("the slot is gone");
     assert_eq!(error.kind(), ErrorKind::Halt);
-    assert_says(&error.to_string(), &["slot replicator is gone", "copy the tables"]);
+    assert_says(&error.to_string(), &["slot replicator is gone", "resync --all"]);
 }

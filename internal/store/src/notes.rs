@@ -2,10 +2,11 @@
 //! "object", with a text for each key.
 //!
 //! It lies beside the data, below the same prefix, so that it is lost when they are. It is read once and replaced
-//! whole at each change: one process writes at a time, as the slot sees to, and that one knows what is there.
+//! whole at each change: one process writes at a time, as the slot sees to, and that one knows what is there. The note
+//! that is written all the time has an object of its own, `…-acknowledged.txt`.
 
 use crate::store::Store;
-use replicator_sink::SinkError;
+use replicator_sink::{ACKNOWLEDGED_NOTE, SinkError};
 use replicator_types::SlotIdentity;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ const NOTES_SUFFIX: &str = ".json";
 pub struct Notes {
     store: Arc<Store>,
     path: String,
+    acknowledged_path: String,
     /// What is there; none before it was read, and after a put that may or may not have got through.
     known: Mutex<Option<BTreeMap<String, String>>>,
 }
@@ -29,24 +31,33 @@ impl Notes {
     pub fn new(store: Arc<Store>, identity: &SlotIdentity, sink: &str) -> Self {
         let SlotIdentity { system_identifier, slot } = identity;
         // The cluster's number as event ids have it.
-        let path = format!("{FOLDER}/{system_identifier:016x}-{slot}-{sink}{NOTES_SUFFIX}");
-        Self { store, path, known: Mutex::default() }
+        let name = format!("{FOLDER}/{system_identifier:016x}-{slot}-{sink}");
+        let acknowledged_path = format!("{name}-{ACKNOWLEDGED_NOTE}.txt");
+        Self { store, path: name + NOTES_SUFFIX, acknowledged_path, known: Mutex::default() }
     }
 
     /// All of them, by key.
     pub async fn all(&self) -> Result<BTreeMap<String, String>, SinkError> {
         let mut known = self.known.lock().await;
-        let notes = self.read(known.take()).await?;
+        let mut notes = self.read(known.take()).await?;
         *known = Some(notes.clone());
+        drop(known);
+        if let Some(body) = self.store.find(&self.acknowledged_path).await?.filter(|body| !body.is_empty()) {
+            notes.insert(ACKNOWLEDGED_NOTE.to_owned(), String::from_utf8_lossy(&body).into_owned());
+        }
         Ok(notes)
     }
 
     /// Keeps a note, durably; `None` removes it.
     pub async fn put(&self, key: &str, value: Option<&str>) -> Result<(), SinkError> {
+        if key == ACKNOWLEDGED_NOTE {
+            let body = value.unwrap_or_default().to_owned();
+            return self.store.replace(&self.acknowledged_path, body.into()).await;
+        }
         self.put_all([(key, value)]).await
     }
 
-    /// Keeps notes, or removes them, all at once.
+    /// Keeps notes, or removes them, all at once; not that of what is acknowledged.
     pub async fn put_all<'a>(
         &self,
         news: impl IntoIterator<Item = (&'a str, Option<&'a str>)> + Send,

@@ -138,7 +138,7 @@ impl Rows {
 
 fn stream(form: Form) -> StreamInfo {
     let identity = SlotIdentity { system_identifier: 1, slot: format!("{form:?}").to_lowercase() };
-    StreamInfo { identity, slot_is_new: false, database: "shop".into(), tables: vec![relation()] }
+    StreamInfo { identity, database: "shop".into(), tables: vec![relation()] }
 }
 
 fn logger() -> Logger {

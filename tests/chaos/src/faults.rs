@@ -42,6 +42,10 @@ pub(crate) enum Fault {
     Stall(Line, u64),
     /// New connections are refused, and those there are end.
     Refuse(Line, u64),
+    /// Every piece on the line is late by so much, for so many milliseconds.
+    Delay(Line, u64, u64),
+    /// In the place of an answer of the line comes half of an HTTP 500, and what was asked for is done.
+    BadAnswer(Line),
 }
 
 impl fmt::Display for Fault {
@@ -64,6 +68,8 @@ impl Fault {
             Self::CutAfter(..) => "cut at a byte",
             Self::Stall(..) => "connection stalled",
             Self::Refuse(..) => "connections refused",
+            Self::Delay(..) => "connection delayed",
+            Self::BadAnswer(_) => "HTTP 500 in mid-body",
         }
     }
 
@@ -85,7 +91,9 @@ impl Fault {
                 let bytes_max = 1_u32 << random.random_range(4..20);
                 Self::CutAfter(line, random.random_range(0..bytes_max), direction)
             }
-            82..93 => Self::Stall(line, ms),
+            82..88 => Self::Stall(line, ms),
+            88..92 => Self::Delay(line, random.random_range(1..100), ms),
+            92..96 => Self::BadAnswer(if random.random_bool(0.5) { Line::ClickHouse } else { Line::S3 }),
             _ => Self::Refuse(line, ms),
         }
     }
@@ -136,6 +144,8 @@ impl Proxies {
             proxy.resume();
             proxy.accept();
             proxy.forget_cut();
+            proxy.delay(0);
+            proxy.forget_answer();
         }
     }
 }
@@ -148,6 +158,23 @@ pub(crate) struct Victims<'a> {
 }
 
 impl Victims<'_> {
+    /// What the source was told is in every sink, as far as these answer: also in one that has just come back with nothing
+    /// but what was on its disk.
+    fn verify_acknowledged(&self) {
+        // First, since both only go up.
+        let sql =
+            "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = 'replicator'";
+        let Ok(Ok(acknowledged)) = self.world.source.try_sql("shop", sql).map(|text| text.parse::<u64>())
+        else {
+            return;
+        };
+        for (sink, noted) in self.world.noted().unwrap_or_default() {
+            if let Some(noted) = noted {
+                assert!(acknowledged <= noted, "{acknowledged:X} is acknowledged, and {sink} has {noted:X}");
+            }
+        }
+    }
+
     /// Does it, and what ends it.
     pub(crate) async fn suffer(&self, fault: Fault, counts: &mut BTreeMap<&'static str, u64>) {
         *counts.entry(fault.name()).or_default() += 1;
@@ -174,24 +201,27 @@ impl Victims<'_> {
                 self.world.source.stop_immediate();
                 self.world.source.start_again();
             }
-            Fault::CrashSink(line, ms) => match line {
-                Line::Source => {}
-                Line::ClickHouse => {
-                    self.world.clickhouse.kill9();
-                    pause(ms).await;
-                    self.world.clickhouse.start_again();
+            Fault::CrashSink(line, ms) => {
+                match line {
+                    Line::Source => {}
+                    Line::ClickHouse => {
+                        self.world.clickhouse.kill9();
+                        pause(ms).await;
+                        self.world.clickhouse.start_again();
+                    }
+                    Line::Target => {
+                        self.world.target.kill9();
+                        pause(ms).await;
+                        self.world.target.start_again();
+                    }
+                    Line::S3 => {
+                        self.world.s3.stop();
+                        pause(ms).await;
+                        self.world.s3.start_again();
+                    }
                 }
-                Line::Target => {
-                    self.world.target.kill9();
-                    pause(ms).await;
-                    self.world.target.start_again();
-                }
-                Line::S3 => {
-                    self.world.s3.stop();
-                    pause(ms).await;
-                    self.world.s3.start_again();
-                }
-            },
+                self.verify_acknowledged();
+            }
             Fault::Cut(line) => self.proxies.of(line).cut(),
             Fault::CutAfter(line, bytes, direction) => self.proxies.of(line).cut_after(bytes, direction),
             Fault::Stall(line, ms) => {
@@ -199,6 +229,12 @@ impl Victims<'_> {
                 pause(ms).await;
                 self.proxies.of(line).resume();
             }
+            Fault::Delay(line, each_ms, ms) => {
+                self.proxies.of(line).delay(each_ms);
+                pause(ms).await;
+                self.proxies.of(line).delay(0);
+            }
+            Fault::BadAnswer(line) => self.proxies.of(line).fail_answer(),
             Fault::Refuse(line, ms) => {
                 self.proxies.of(line).refuse();
                 self.proxies.of(line).cut();

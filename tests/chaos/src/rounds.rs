@@ -4,7 +4,7 @@ use crate::faults::{Fault, Proxies, Victims};
 use crate::ledger::{SCHEMA, TABLES, Writer};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use replicator_harness::PgVersion;
+use replicator_harness::{PgOptions, PgVersion, Postgres};
 use replicator_integration::{Supervisor, World, drain};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,8 +87,13 @@ struct InWorld {
 
 impl InWorld {
     fn new(version: PgVersion, seed: u64, settings: Settings) -> Self {
-        let world = World::start(version);
-        world.source.sql("shop", SCHEMA);
+        let source = Postgres::start(version, &PgOptions::default().setting("wal_sender_timeout", "10s"));
+        source.createdb("shop");
+        source.sql("shop", SCHEMA);
+        // Whoever does not ask for more loses, with a crash, what was committed within the last seconds.
+        let forgetful =
+            PgOptions::default().setting("synchronous_commit", "off").setting("wal_writer_delay", "10s");
+        let world = World::with_target(source, &forgetful);
         let proxies = Proxies::start(&world);
         let url = world.source.url("shop");
         let writers = (1..=settings.writers).map(|owner| Writer::new(owner, url.clone(), seed)).collect();

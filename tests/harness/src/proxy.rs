@@ -2,7 +2,8 @@ use crate::background;
 use crate::scratch::Port;
 use std::io;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +21,8 @@ const UNLIMITED: i64 = i64::MAX / 2;
 ///   client ──▶ Proxy ──▶ upstream      cut: both connections are reset
 ///                                      stall: nothing is read, nothing is closed
 ///                                      refuse: no new connections (connection refused)
+///                                      delay: every piece is late
+///                                      fail_answer, answer_all: HTTP 500 in the place of answers
 /// ```
 #[derive(Debug)]
 pub struct Proxy {
@@ -44,9 +47,26 @@ struct Shared {
     cuts: watch::Sender<u64>,
     stalled: watch::Sender<bool>,
     connections: AtomicU64,
+    delay_ms: AtomicU64,
+    failing: Mutex<Failing>,
     to_upstream: Flow,
     to_client: Flow,
 }
+
+/// Which answers are replaced.
+#[derive(Debug, Default)]
+enum Failing {
+    #[default]
+    None,
+    /// The next one, by an error that breaks off.
+    Next,
+    /// Each.
+    All(Vec<u8>),
+}
+
+/// An error whose body is longer than what comes of it.
+const BROKEN_ANSWER: &[u8] =
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain\r\nContent-Length: 4000\r\n\r\nhalf of a rea";
 
 #[derive(Debug)]
 struct Flow {
@@ -72,6 +92,23 @@ impl Shared {
     fn cut(&self) {
         self.cuts.send_modify(|count| *count += 1);
     }
+
+    fn failing(&self) -> MutexGuard<'_, Failing> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What comes in the place of an answer that begins.
+    fn instead(&self) -> Option<Vec<u8>> {
+        let mut failing = self.failing();
+        match &*failing {
+            Failing::None => None,
+            Failing::All(answer) => Some(answer.clone()),
+            Failing::Next => {
+                *failing = Failing::None;
+                Some(BROKEN_ANSWER.to_vec())
+            }
+        }
+    }
 }
 
 impl Proxy {
@@ -81,6 +118,8 @@ impl Proxy {
             cuts: watch::Sender::new(0),
             stalled: watch::Sender::new(false),
             connections: AtomicU64::new(0),
+            delay_ms: AtomicU64::new(0),
+            failing: Mutex::default(),
             to_upstream: Flow::default(),
             to_client: Flow::default(),
         };
@@ -140,6 +179,29 @@ impl Proxy {
     /// Forwards again.
     pub fn resume(&self) {
         self.shared.stalled.send_replace(false);
+    }
+
+    /// Lets every piece of up to 64 KiB wait for so long, in both directions, before it goes on; 0 for not at all.
+    pub fn delay(&self, ms: u64) {
+        self.shared.delay_ms.store(ms, Ordering::SeqCst);
+    }
+
+    /// Gives the client, in the place of the next answer that begins (HTTP), one of status 500 that breaks off in its body.
+    /// Whatever was asked for has been done then.
+    pub fn fail_answer(&self) {
+        *self.shared.failing() = Failing::Next;
+    }
+
+    /// Gives the client, in the place of every answer (HTTP), this error.
+    pub fn answer_all(&self, error: &str) {
+        let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain";
+        let answer = format!("{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{error}", error.len());
+        *self.shared.failing() = Failing::All(answer.into_bytes());
+    }
+
+    /// Answers are those of the server again. Returns whether a [`Proxy::fail_answer`] had not come to it.
+    pub fn forget_answer(&self) -> bool {
+        matches!(std::mem::take(&mut *self.shared.failing()), Failing::Next)
     }
 
     /// Takes no more connections; those there are stay.
@@ -235,6 +297,15 @@ async fn forward(
             _ = stalled.wait_for(|stalled| *stalled) => continue,
         };
         if count == 0 {
+            return to.shutdown().await;
+        }
+        let delay_ms = shared.delay_ms.load(Ordering::SeqCst);
+        if delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
+        let begins = direction == Direction::ToClient && buffer.starts_with(b"HTTP/1.1 200");
+        if let Some(answer) = begins.then(|| shared.instead()).flatten() {
+            to.write_all(&answer).await?;
             return to.shutdown().await;
         }
         let left = flow.left.fetch_sub(count as i64, Ordering::SeqCst);

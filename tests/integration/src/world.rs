@@ -46,6 +46,12 @@ pub fn resync(config: &Config, tables: &[&str]) {
     assert!(asked.status.success(), "{}", asked.stderr);
 }
 
+/// The LSN before the `@` as the number that it is.
+fn lsn(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('@')?.0.split_once('/')?;
+    Some((u64::from_str_radix(high, 16).ok()? << 32) | u64::from_str_radix(low, 16).ok()?)
+}
+
 /// Bucket of the archive.
 const BUCKET: &str = "bucket";
 
@@ -64,7 +70,12 @@ impl World {
 
     /// The sinks of that source, which has a database `shop`.
     pub fn with_source(source: Postgres) -> Self {
-        let target = Postgres::start(PgVersion::V17, &PgOptions::default());
+        Self::with_target(source, &PgOptions::default())
+    }
+
+    /// The same, with a Postgres target of these options.
+    pub fn with_target(source: Postgres, options: &PgOptions) -> Self {
+        let target = Postgres::start(PgVersion::V17, options);
         target.createdb("copy");
         let clickhouse = ClickHouse::start(&ClickHouseOptions::default());
         Self { source, target, clickhouse, s3: S3::with_bucket(BUCKET) }
@@ -101,6 +112,30 @@ impl World {
         let events = described_events(&self.archive_root());
         assert_each_id_once(events.iter().map(|described| &*described.id));
         events
+    }
+
+    /// What each sink has noted of what is acknowledged; none where nothing is.
+    ///
+    /// # Errors
+    /// A sink's server does not answer.
+    pub fn noted(&self) -> Result<Vec<(&'static str, Option<u64>)>, String> {
+        let postgres = self
+            .target
+            .try_sql("copy", "SELECT min(value) FROM replicator.notes WHERE key = 'acknowledged'")?;
+        let clickhouse = self.clickhouse.try_query(&format!(
+            "SELECT value FROM {}._replicator_notes FINAL WHERE endsWith(key, '/note/acknowledged') AND removed = 0 FORMAT TSVRaw",
+            self.clickhouse.database()
+        ))?;
+        let folder = self.archive_root().join("replicator/notes");
+        let mut archive = String::new();
+        for file in std::fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))? {
+            let path = file.map_err(|error| error.to_string())?.path();
+            if path.to_string_lossy().ends_with("-acknowledged.txt") {
+                archive = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+            }
+        }
+        let noted = [("Postgres", postgres), ("ClickHouse", clickhouse), ("the archive", archive)];
+        Ok(noted.map(|(sink, text)| (sink, lsn(text.trim()))).to_vec())
     }
 
     /// Compares one table of the source with both databases, to the last byte.

@@ -571,7 +571,8 @@ fn a_slot_that_was_lost_is_not_replaced_in_silence_whatever_the_sinks_are() {
         let refused = Replicator::run_to_end(&config, &["--endpos", "current"]);
         assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
         let last = refused.stderr.lines().last().unwrap_or_default();
-        assert!(last.contains("made anew") && last.contains("source.slot"), "{last}");
+        assert!(last.contains("resync --all") && last.contains("earlier slot"), "{last}");
+        assert!(!refused.stderr.contains("slot made"), "{}", refused.stderr);
         assert_eq!(world.source.sql("shop", "SELECT count(*) FROM pg_replication_slots"), "0");
     }
 }

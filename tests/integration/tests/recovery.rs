@@ -3,7 +3,7 @@
 use replicator_harness::{
     Config, PgOptions, PgVersion, Postgres, Replicator, STANDBY_SLOT, eventually_blocking,
 };
-use replicator_integration::{Table, World, drain, wait_for_copy, wait_for_stream};
+use replicator_integration::{Sinks, Table, World, drain, stop, wait_for_copy, wait_for_stream};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -141,7 +141,7 @@ fn on_a_promoted_standby_without_the_slot_the_gap_is_told_and_no_slot_is_made_in
     standby.promote();
     std::mem::swap(&mut world.source, &mut standby);
     ended(replicator, &["slot replicator is gone", "lack the changes"]);
-    ended(Replicator::spawn(&config, &[]), &["slot replicator was made anew", "source.slot"]);
+    ended(Replicator::spawn(&config, &[]), &["slot replicator is not there", "resync --all"]);
     assert_eq!(
         world.source.sql("shop", "SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'logical'"),
         "0"
@@ -175,5 +175,270 @@ fn a_slot_that_is_invalidated_in_mid_stream_ends_the_run_with_the_remedy() {
     );
     // The same at the next start, whose sink is there again.
     world.target.start_again();
-    ended(Replicator::spawn(&config, &[]), &["slot replicator is invalidated", "max_slot_wal_keep_size"]);
+    ended(Replicator::spawn(&config, &[]), &["slot replicator is invalidated", "resync --all"]);
+    world.source.sql("shop", "SELECT pg_drop_replication_slot('replicator')");
+    let asked = Replicator::output(&config.to_toml(), &["resync", "--all"], &[]);
+    assert!(asked.status.success(), "{}", asked.stderr);
+    drain(&config);
+    let all = "SELECT count(*), sum(id), sum(length(v)) FROM items";
+    assert_eq!(world.target.sql("copy", all), world.source.sql("shop", all));
+}
+
+/// Follows what the line of a refused start says, and begins.
+async fn begun_anew(world: &World, config: &Config, what: &str) {
+    let refused = Replicator::run_to_end(config, &["--endpos", "current"]);
+    assert_eq!(refused.status.code(), Some(1), "{what}: {}", refused.stderr);
+    let last = refused.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("slot replicator") && last.contains("replicator resync --all"), "{what}: {last}");
+    assert!(!refused.stderr.contains("slot made"), "{what}: {}", refused.stderr);
+    if last.contains("pg_drop_replication_slot('replicator')") {
+        let drop = "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots";
+        world.source.sql("shop", drop);
+    }
+    let asked = Replicator::output(&config.to_toml(), &["resync", "--all"], &[]);
+    assert!(asked.status.success(), "{what}: {}", asked.stderr);
+    assert_eq!(asked.stdout.lines().count(), 3, "a line for each sink: {}", asked.stdout);
+    let mut replicator = Replicator::spawn(config, &[]);
+    replicator.wait_until_ready(SOON);
+    world.source.sql(
+        "shop",
+        "INSERT INTO items VALUES (-1, 'again') ON CONFLICT (id) DO UPDATE SET v = items.v || '.'",
+    );
+    world.assert_soon_equal(what, SOON, Sinks::All, |_, _| true).await;
+    stop(&mut replicator, SOON);
+    // And only once.
+    world.source.sql("shop", "UPDATE items SET v = 'later' WHERE id = 3");
+    let mut replicator = Replicator::spawn(config, &[]);
+    replicator.wait_until_ready(SOON);
+    world.assert_soon_equal(what, SOON, Sinks::All, |_, _| true).await;
+    assert!(!replicator.stderr().contains("copy begins"), "{what}: {}", replicator.stderr());
+    stop(&mut replicator, SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_lost_made_anew_or_moved_between_two_runs_is_told_and_the_remedy_in_the_line_fills_all_sinks()
+ {
+    const MAKE: &str = "SELECT pg_create_logical_replication_slot('replicator', 'pgoutput')";
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE items (id bigint PRIMARY KEY, v text); CREATE TABLE loose (v text);
+             INSERT INTO items SELECT n, 'v' FROM generate_series(1, 100) n; INSERT INTO loose VALUES ('one'), ('one')",
+        );
+        let config = world.config();
+        let changes = "DELETE FROM items WHERE id IN (SELECT min(id) FROM items WHERE id > 10); UPDATE items SET v = v || '!' WHERE id % 2 = 0;
+                       INSERT INTO loose VALUES ('one')";
+        drain(&config);
+        for (what, how) in [
+            ("dropped", "SELECT pg_drop_replication_slot('replicator')"),
+            ("made anew", "SELECT pg_drop_replication_slot('replicator')"),
+            ("moved", "SELECT pg_replication_slot_advance('replicator', pg_current_wal_lsn())"),
+        ] {
+            world.source.sql("shop", changes);
+            drain(&config);
+            world.source.sql("shop", changes);
+            world.source.sql("shop", how);
+            if what == "made anew" {
+                world.source.sql("shop", MAKE);
+            }
+            begun_anew(&world, &config, what).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_was_left_out_for_a_while_or_set_back_is_filled_again_and_the_others_are_left_alone() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE items (id bigint PRIMARY KEY, v text); INSERT INTO items SELECT n, 'v' FROM generate_series(1, 100) n",
+        );
+        let config = world.config();
+        let without_clickhouse = Config::new(&world.source.url("shop"))
+            .set("source.tables", vec!["public.*"])
+            .postgres("copy", &world.target, "copy")
+            .s3("archive", &world.s3, "bucket", "prefix");
+        let changes = "DELETE FROM items WHERE id IN (SELECT min(id) FROM items); UPDATE items SET v = v || '!' WHERE id % 2 = 0;
+                       INSERT INTO items SELECT max(id) + 1, 'new' FROM items";
+        let filled = async |sink: &str, sinks: Sinks| {
+            let mut replicator = Replicator::spawn(&config, &[]);
+            let line = replicator.wait_for_line("a sink lacks what the slot has passed", SOON);
+            assert!(line.contains(&format!("\"sink\":\"{sink}\"")), "{line}");
+            replicator.wait_until_ready(SOON);
+            world.assert_soon_equal("filled again", SOON, sinks, |_, _| true).await;
+            stop(&mut replicator, SOON);
+        };
+        drain(&config);
+
+        // A row of the target's own goes when its table is emptied.
+        world.target.sql("copy", "INSERT INTO items VALUES (-7, 'only here')");
+        world.source.sql("shop", changes);
+        drain(&without_clickhouse);
+        world.source.sql("shop", changes);
+        filled("analytics", Sinks::WithoutPostgres).await;
+        assert_eq!(world.target.sql("copy", "DELETE FROM items WHERE id = -7 RETURNING v"), "only here");
+        world.assert_soon_equal("the target", SOON, Sinks::All, |_, _| true).await;
+
+        world.target.sql("postgres", "CREATE DATABASE earlier TEMPLATE copy");
+        world.source.sql("shop", changes);
+        drain(&config);
+        world.target.sql("postgres", "DROP DATABASE copy WITH (FORCE)");
+        world.target.sql("postgres", "ALTER DATABASE earlier RENAME TO copy");
+        world.source.sql("shop", changes);
+        filled("copy", Sinks::All).await;
+
+        // Where nothing may be copied, that is for a person.
+        drain(&without_clickhouse);
+        world.source.sql("shop", changes);
+        drain(&without_clickhouse);
+        let never = config.clone().set("source.snapshot", "never");
+        ended(Replicator::spawn(&never, &[]), &["sink analytics", "never", "resync --all"]);
+    }
+}
+
+#[test]
+fn tables_are_asked_for_in_the_stream_while_a_replicator_runs() {
+    let world = World::start(PgVersion::V17);
+    world
+        .source
+        .sql("shop", "CREATE TABLE items (id bigint PRIMARY KEY, v text); INSERT INTO items VALUES (1, 'v')");
+    let config = world.postgres_config();
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    world.target.sql("copy", "INSERT INTO items VALUES (99, 'not of the source')");
+    let asked = Replicator::output(&config.to_toml(), &["resync", "--all"], &[]);
+    assert!(
+        asked.status.success() && asked.stdout.contains("public.items: asked for at"),
+        "{}{}",
+        asked.stdout,
+        asked.stderr
+    );
+    eventually_blocking(SOON, "the table is copied anew", || {
+        match world.target.try_sql("copy", "SELECT string_agg(id::text, ',') FROM items")?.as_str() {
+            "1" => Ok(()),
+            ids => Err(ids.to_owned()),
+        }
+    });
+    stop(&mut replicator, SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_crashed_sends_again_what_was_acknowledged_and_nothing_is_there_twice() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        // Without a key whatever comes twice is there twice.
+        world
+            .source
+            .sql("shop", "CREATE TABLE items (id bigint PRIMARY KEY, v text); CREATE TABLE loose (v text)");
+        let config = world.config().set("source.status_interval_ms", 100);
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        wait_for_copy(&replicator);
+        world.source.sql("shop", "CHECKPOINT");
+        let confirmed =
+            || world.source.sql("shop", "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots");
+        for round in 0..3 {
+            insert(&world.source, round * 100 + 1, round * 100 + 100);
+            world.source.sql(
+                "shop",
+                "INSERT INTO loose SELECT 'row' FROM generate_series(1, 50); UPDATE items SET v = v || '!' WHERE id % 3 = 0",
+            );
+            wait_for_stream(&world, &replicator);
+            let before: u64 = confirmed().parse().unwrap();
+            // What it had written down of the slot is from before.
+            world.source.stop_immediate();
+            world.source.start_again();
+            let after: u64 = confirmed().parse().unwrap();
+            assert!(after < before, "the slot went back: {after} {before}");
+        }
+        world.assert_soon_equal("after crashes", SOON, Sinks::All, |_, _| true).await;
+        stop(&mut replicator, SOON);
+        assert!(world.archive().len() > 600, "each event once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_a_standby_a_slot_waits_for_the_primary_with_a_line_that_says_what_to_run_there() {
+    let (world, standby) = world(PgVersion::V18);
+    insert(&world.source, 1, 100);
+    world.source.sql("shop", "CREATE PUBLICATION replicator FOR TABLE items");
+    eventually_blocking(SOON, "the publication on the standby", || {
+        match standby.try_sql("shop", "SELECT count(*) FROM pg_publication")?.as_str() {
+            "1" => Ok(()),
+            count => Err(count.to_owned()),
+        }
+    });
+    let config = world.config().set("source.url", standby.url("shop"));
+    let mut replicator = Replicator::spawn(&config, &[]);
+    let line = replicator.wait_for_line("slot creation waits", SOON);
+    assert!(line.contains("pg_log_standby_snapshot"), "{line}");
+    eventually_blocking(SOON, "the slot and the copy", || {
+        world.source.sql("shop", "SELECT pg_log_standby_snapshot()");
+        std::thread::sleep(Duration::from_millis(200));
+        if replicator.stderr().contains("copy over") { Ok(()) } else { Err(replicator.stderr()) }
+    });
+    world.source.sql("shop", "UPDATE items SET v = 'later' WHERE id < 50; DELETE FROM items WHERE id = 60");
+    world.assert_soon_equal("from the standby", SOON, Sinks::All, |_, _| true).await;
+    stop(&mut replicator, SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_a_sink_did_not_take_for_a_while_is_filled_again_there() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE items (id bigint PRIMARY KEY, v text); INSERT INTO items SELECT n, 'v' FROM generate_series(1, 100) n;
+             CREATE TABLE others (id bigint PRIMARY KEY)",
+        );
+        let config = world.config();
+        drain(&config);
+        world.target.sql("copy", "INSERT INTO items VALUES (-7, 'only here')");
+        drain(&config.clone().set_sink("analytics", "tables", vec!["public.others"]));
+        world.source.sql("shop", "DELETE FROM items WHERE id < 10; UPDATE items SET v = 'w' WHERE id < 20; INSERT INTO others VALUES (1)");
+        drain(&config.clone().set_sink("analytics", "tables", vec!["public.others"]));
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        world.assert_soon_equal("filled again", SOON, Sinks::WithoutPostgres, |_, _| true).await;
+        assert_eq!(world.target.sql("copy", "DELETE FROM items WHERE id = -7 RETURNING v"), "only here");
+        world.assert_soon_equal("all", SOON, Sinks::All, |_, _| true).await;
+        stop(&mut replicator, SOON);
+    }
+}
+
+#[test]
+fn a_sink_that_will_not_take_the_note_of_what_is_acknowledged_ends_the_run() {
+    let world = World::start(PgVersion::V17);
+    world.source.sql("shop", "CREATE TABLE items (id bigint PRIMARY KEY, v text)");
+    let mut replicator = Replicator::spawn(&world.postgres_config(), &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    // Nothing else is to be written there.
+    world.target.sql("copy", "DROP TABLE replicator.notes");
+    world.source.createdb("neighbour");
+    ended(replicator, &["sink copy", "replicator.notes"]);
+}
+
+#[test]
+fn a_source_that_is_shut_down_is_not_kept_waiting_for_the_next_note() {
+    let world = World::start(PgVersion::V17);
+    world.source.sql("shop", "CREATE TABLE items (id bigint PRIMARY KEY, v text)");
+    // Without hurry the archive would take an hour over it.
+    let config = world.config().set("source.status_interval_ms", 3_600_000).set_sink(
+        "archive",
+        "batch.interval_ms",
+        3_600_000,
+    );
+    let mut replicator = Replicator::spawn(&config, &[]);
+    replicator.wait_until_ready(SOON);
+    wait_for_copy(&replicator);
+    wait_for_stream(&world, &replicator);
+    world.source.sql("shop", "CREATE TABLE no_change_of_the_published (id int)");
+    wait_for_stream(&world, &replicator);
+    world.source.stop_fast();
+    world.source.start_again();
+    stop(&mut replicator, SOON);
 }

@@ -66,7 +66,6 @@ async fn run(
     let sink = replicator_sink_clickhouse::open("bench".into(), config, 1, logger)?;
     let table = w1();
     let stream = StreamInfo {
-        slot_is_new: false,
         identity: SlotIdentity { system_identifier: 1, slot: "bench".into() },
         database: "bench".into(),
         tables: vec![Arc::clone(&table)],

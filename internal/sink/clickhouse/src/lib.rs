@@ -45,6 +45,8 @@ mod encode;
 mod errors;
 mod evolve;
 mod found;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod history;
 mod lane;
 mod layout;

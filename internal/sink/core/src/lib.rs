@@ -50,6 +50,9 @@ use std::sync::Arc;
 /// Key of the note that says who writes.
 pub const CLAIM_NOTE: &str = "claim";
 
+/// Key of the note that says what is acknowledged at most. It is written again and again, up to every second.
+pub const ACKNOWLEDGED_NOTE: &str = "acknowledged";
+
 /// What of an update that changes the key a sink is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyChanges {
@@ -80,9 +83,6 @@ pub struct TableCopy {
 pub struct StreamInfo {
     /// The slot that positions belong to.
     pub identity: SlotIdentity,
-    /// Whether the slot was made just now. A sink that holds state of an earlier slot of the same identity must
-    /// refuse then: what was committed between the two never comes.
-    pub slot_is_new: bool,
     /// The source database's name.
     pub database: String,
     /// The tables published when the run began, for creating their counterparts early. The list may be

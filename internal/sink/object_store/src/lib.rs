@@ -105,6 +105,8 @@
 mod contents;
 mod event;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod lane;
 mod mapping;
 mod message;

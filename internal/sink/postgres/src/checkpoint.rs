@@ -16,19 +16,6 @@ pub(crate) struct Owner {
     pub(crate) shard: u32,
 }
 
-/// Whether a sink of this name has applied any change of the slot here.
-pub(crate) async fn has_begun(
-    client: &Client,
-    sink: &str,
-    identity: &SlotIdentity,
-) -> Result<bool, SinkError> {
-    let sql = "SELECT EXISTS (SELECT FROM replicator.checkpoint \
-               WHERE sink = $1 AND system_identifier::text = $2 AND slot = $3 AND commit_lsn > '0/0')";
-    let system_identifier = identity.system_identifier.to_string();
-    let row = client.query_one(sql, &[&sink, &system_identifier, &identity.slot]).await;
-    Ok(row.map_err(|error| error::of_server(&error, "read replicator.checkpoint"))?.get(0))
-}
-
 /// The greatest commit LSN that any row of the stream has.
 pub(crate) async fn reach(client: &Client, key: &StreamKey) -> Result<Lsn, SinkError> {
     let sql = format!(

@@ -120,15 +120,6 @@ impl Sink for PostgresSink {
         let fence = Fence::put_up(&client, key, self.connector.logger()).await?;
         self.connector.fence_in(fence.clone());
         fence.join(&client).await?;
-        if stream.slot_is_new && checkpoint::has_begun(&client, &self.name, &stream.identity).await? {
-            return Err(SinkError::halt(format!(
-                "slot {slot} was made anew, and the target already holds changes of an earlier slot of that name; what \
-                 was committed in between never comes. Empty the tables, `DELETE FROM replicator.checkpoint WHERE sink = \
-                 '{sink}' AND slot = '{slot}'`, and load them anew; or use another source.slot",
-                slot = stream.identity.slot,
-                sink = self.name,
-            )));
-        }
         for other in checkpoint::other_identities(&client, &self.name, &stream.identity).await? {
             warn!(self.connector.logger(),
                 "the target has a checkpoint of this sink for another slot, which is left alone: all changes of the slot \

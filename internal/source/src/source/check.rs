@@ -34,7 +34,7 @@ impl Source {
         match self.connect_replication().await {
             Ok((connection, system)) => {
                 connection.close().await;
-                let found = format!("cluster {}, {}", system.identifier, server.wal_senders());
+                let found = format!("cluster {}, {}", system.system_identifier, server.wal_senders());
                 items.push(CheckItem::ok("source replication", found));
             }
             Err(error) => items.push(CheckItem::fail("source replication", error.to_string())),

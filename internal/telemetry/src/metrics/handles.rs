@@ -16,6 +16,8 @@ pub struct SourceMetrics {
     pub acknowledged_lsn: Gauge,
     /// [`SLOT_RETAINED_BYTES`]
     pub slot_retained_bytes: Gauge,
+    /// [`SLOT_LIMIT_SECONDS`]
+    pub slot_limit_seconds: Gauge,
     /// [`SLOT_CONFIRMED_FLUSH_LSN`]
     pub slot_confirmed_flush_lsn: Gauge,
     /// [`LAG_BYTES`]
@@ -34,6 +36,7 @@ impl SourceMetrics {
             received_lsn: gauge!(RECEIVED_LSN),
             acknowledged_lsn: gauge!(ACKNOWLEDGED_LSN),
             slot_retained_bytes: gauge!(SLOT_RETAINED_BYTES),
+            slot_limit_seconds: gauge!(SLOT_LIMIT_SECONDS),
             slot_confirmed_flush_lsn: gauge!(SLOT_CONFIRMED_FLUSH_LSN),
             lag_bytes: gauge!(LAG_BYTES),
             lag_seconds: gauge!(LAG_SECONDS),

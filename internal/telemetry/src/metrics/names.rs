@@ -51,6 +51,7 @@ metrics! {
     Counter Bytes RECEIVED_BYTES_TOTAL = "replicator_received_bytes_total": "Bytes read from the replication stream.";
     Gauge Bytes LAG_BYTES = "replicator_lag_bytes": "WAL between the server's current position and the checkpoint: written there, not yet durable in every sink.";
     Gauge Seconds LAG_SECONDS = "replicator_lag_seconds": "Age of the oldest commit received and not yet acknowledged; 0 when there is none.";
+    Gauge Seconds SLOT_LIMIT_SECONDS = "replicator_slot_limit_seconds": "When the slot is lost (max_slot_wal_keep_size) if WAL is kept for it at the pace of the last two minutes; infinite while no more is kept, and without that setting.";
     Gauge Bytes SLOT_RETAINED_BYTES = "replicator_slot_retained_bytes": "WAL that the server keeps for the slot, from restart_lsn to its current position.";
     Gauge Bytes SLOT_CONFIRMED_FLUSH_LSN = "replicator_slot_confirmed_flush_lsn": "The slot's confirmed_flush_lsn, as the server has it.";
     Gauge Bytes RECEIVED_LSN = "replicator_received_lsn": "End of the WAL received.";

@@ -87,7 +87,6 @@ impl Fixture {
     async fn try_run(&self, tables: &[&Arc<Relation>]) -> Result<(ClickHouseSink, StreamInfo), SinkError> {
         let sink = self.sink();
         let stream = StreamInfo {
-            slot_is_new: false,
             // A slot of the test's own: sinks of one name and slot wait for each other's inserts.
             identity: SlotIdentity {
                 system_identifier: 7_000_000_000_000_000_001,

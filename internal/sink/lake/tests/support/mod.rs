@@ -21,7 +21,7 @@ pub fn logger() -> slog::Logger {
 
 pub fn stream_info() -> StreamInfo {
     let identity = SlotIdentity { system_identifier: 0x1234, slot: "my_slot".into() };
-    StreamInfo { identity, slot_is_new: false, database: "shop".into(), tables: Vec::new() }
+    StreamInfo { identity, database: "shop".into(), tables: Vec::new() }
 }
 
 pub const FILES: FileOptions = FileOptions { compression: Compression::Snappy, row_group_rows_max: 100 };

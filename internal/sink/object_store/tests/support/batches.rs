@@ -15,7 +15,7 @@ pub fn identity() -> SlotIdentity {
 }
 
 pub fn stream_info() -> StreamInfo {
-    StreamInfo { identity: identity(), slot_is_new: false, database: "shop".into(), tables: Vec::new() }
+    StreamInfo { identity: identity(), database: "shop".into(), tables: Vec::new() }
 }
 
 pub fn column(name: &str, type_oid: u32, type_sql: &str, is_key: bool) -> Column {

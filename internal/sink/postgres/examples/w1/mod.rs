@@ -66,7 +66,7 @@ pub(crate) fn sink(name: &str, url: String) -> Result<PostgresSink, SinkError> {
 /// A stream of that slot that begins without tables.
 pub(crate) fn stream(slot: String) -> StreamInfo {
     let identity = SlotIdentity { system_identifier: 1, slot };
-    StreamInfo { identity, slot_is_new: false, database: "shop".into(), tables: Vec::new() }
+    StreamInfo { identity, database: "shop".into(), tables: Vec::new() }
 }
 
 /// A change of a row, alone in its key.

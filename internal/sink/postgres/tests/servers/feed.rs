@@ -15,7 +15,7 @@ pub(crate) const SAME: Text<'static> = Some("\u{1}unchanged");
 
 pub(crate) fn stream() -> StreamInfo {
     let identity = SlotIdentity { system_identifier: 7_000_000_000_000_000_001, slot: "replicator".into() };
-    StreamInfo { identity, slot_is_new: false, database: "shop".into(), tables: Vec::new() }
+    StreamInfo { identity, database: "shop".into(), tables: Vec::new() }
 }
 
 /// A table `public.{name}`; a column is its name and type, a name that begins with `*` is of the key. Without
