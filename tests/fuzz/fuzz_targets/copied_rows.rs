@@ -1,7 +1,8 @@
 //! A binary COPY, cut into messages anywhere.
 #![no_main]
 
-use libfuzzer_sys::{arbitrary::Arbitrary, fuzz_target};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
 use replicator_types::Tuple;
 
 #[derive(Arbitrary, Debug)]

@@ -8,5 +8,5 @@ use crate::types::Type;
 pub fn texts(text: &str) {
     let _ = (Tag::parse(text, 7), code_of(text));
     let parsed = Type::parse(text);
-    let _ = (parsed.on_the_wire(), parsed.with_nullable(), parsed.fits_into(&parsed));
+    let _ = (parsed.on_the_wire(), parsed.with_nullable(), parsed.base.fits_into(&parsed.base));
 }
