@@ -28,6 +28,9 @@ const ANEW: &str = "anew";
 /// At least this long between two notes of a sink.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// How often the first note is tried: sinks that have it tell the next start that the others were left out.
+const FIRST_TRIES_MAX: u32 = 30;
+
 /// A pause after a note that could not be kept.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -170,7 +173,14 @@ pub(crate) async fn note_slot(
     timelines: &Timelines,
 ) -> Result<(), String> {
     for sink in sinks {
-        put(&**sink, confirmed, timelines.current()).await.map_err(|error| failed(&**sink, &error))?;
+        let mut tries = 0;
+        while let Err(error) = put(&**sink, confirmed, timelines.current()).await {
+            tries += 1;
+            if error.kind() != ErrorKind::Retry || tries == FIRST_TRIES_MAX {
+                return Err(failed(&**sink, &error));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
     }
     Ok(())
 }

@@ -201,14 +201,17 @@ impl Run {
             prepared.tables.iter().map(|table| Arc::new(table.relation())).collect();
         let source = Arc::new(source);
         let opened = tokio::select! {
-            opened = open_sinks(&config, &source, &sinks, &prepared, &relations, &ready, &logger) => opened,
+            opened = open_sinks(&config, &source, &sinks, &prepared, &relations, &logger) => opened,
             // Without it no sink is written to, whoever waits for that.
             lost = &mut lease.task => Err(why_lost(lost)),
         };
         let Opened { lanes, setup, versions, unnoted } = match opened {
             Ok(opened) => opened,
             Err(text) => {
+                // Whoever has the lease by now may be about to follow the slot.
+                let has_lease = tokio::time::timeout(Duration::ZERO, lease.term.hold()).await.is_ok();
                 if prepared.slot_is_new
+                    && has_lease
                     && let Err(error) = source.drop_new_slot().await
                 {
                     warn!(logger, "the slot just made could not be dropped"; "error" => %error);
@@ -218,7 +221,10 @@ impl Run {
         };
 
         // From here on the slot is theirs, and not dropped again.
-        note_slot(&unnoted, prepared.confirmed_flush, &prepared.timelines).await?;
+        tokio::select! {
+            noted = note_slot(&unnoted, prepared.confirmed_flush, &prepared.timelines) => noted?,
+            lost = &mut lease.task => return Err(why_lost(lost)),
+        }
 
         let relations = versions.to_begin_with(&relations);
         if has_text_only(&relations, prepared.confirmed_flush) {
@@ -230,6 +236,10 @@ impl Run {
         }
         // Nobody else writes to the sinks any more.
         let status = source.slot_status().await.map_err(|error| format!("source: {error}"))?;
+        // Not before: up to here a server that goes away ends the start.
+        for sink in &sinks {
+            ready.set_sink(sink.name(), Ok(()));
+        }
         let budget = Budget::new(config.buffer.bytes_max.0);
         let settings = Settings {
             watermark: prepared.confirmed_flush,
@@ -507,8 +517,7 @@ async fn try_prepare(
     let prepared = async {
         let beginning = source.begin().await?;
         if beginning.makes_slot() {
-            term.hold().await;
-            ask_before_making_slot(config, &beginning, logger).await.map_err(Unprepared::Sink)?;
+            ask_before_making_slot(config, &beginning, &term, logger).await.map_err(Unprepared::Sink)?;
         }
         Ok(source.prepare_from(beginning).await?)
     };
@@ -538,6 +547,7 @@ async fn try_prepare(
 async fn ask_before_making_slot(
     config: &Config,
     beginning: &Beginning,
+    term: &Term,
     logger: &Logger,
 ) -> Result<(), String> {
     let stream = StreamInfo {
@@ -546,6 +556,7 @@ async fn ask_before_making_slot(
         tables: Vec::new(),
     };
     for sink in sinks::open_all(&config.sinks, logger)? {
+        term.hold().await;
         let prepared = sink.prepare(&stream).await;
         prepared.map_err(|error| format!("sink {}: {error}", sink.name()))?;
         verify_nothing_is_there(&*sink, &stream.identity.slot, async || reach(&*sink).await).await?;
@@ -578,7 +589,6 @@ async fn open_sinks(
     sinks: &[Arc<dyn Sink>],
     prepared: &Prepared,
     relations: &[Arc<Relation>],
-    ready: &ReadyState,
     logger: &Logger,
 ) -> Result<Opened, String> {
     let failed = |name: &str, error: replicator_sink::SinkError| format!("sink {name}: {error}");
@@ -656,10 +666,6 @@ async fn open_sinks(
         logger: logger.new(o!("part" => "copy")),
     };
     let setup = Setup::load(settings, &prepared.tables).await?;
-    // Not before: up to here a sink that goes away ends the start.
-    for sink in sinks {
-        ready.set_sink(sink.name(), Ok(()));
-    }
     Ok(Opened { lanes: opened, setup, versions, unnoted })
 }
 

@@ -242,6 +242,20 @@ impl Ledger {
         self.notes.iter().flat_map(of_table).collect()
     }
 
+    /// Tables that logs have set aside and go on with from where they were, by number of the sink, with the names and reasons.
+    pub(crate) fn aside_to_go_on(&self) -> Vec<(u32, usize, String, String)> {
+        let of_table = |(oid, notes): (&u32, &BTreeMap<usize, Note>)| {
+            let of_sink = |(sink, note): (&usize, &Note)| match note {
+                Note::Aside { table, reason, before: Some(_) } => {
+                    Some((*oid, *sink, table.clone(), reason.clone()))
+                }
+                _ => None,
+            };
+            notes.iter().filter_map(of_sink).collect::<Vec<_>>()
+        };
+        self.notes.iter().flat_map(of_table).collect()
+    }
+
     /// Whether somebody has asked for the table, and it is not being copied yet.
     pub(crate) fn is_wanted(&self, oid: u32, sink: usize) -> bool {
         matches!(self.note(oid, sink), Some(Note::Wanted { .. }))

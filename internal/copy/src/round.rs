@@ -520,6 +520,8 @@ async fn begin(
     let told = shared.versions.last(oid);
     let has_changed = shared.storages.compare(oid, &sinks, &table.storage).change != StorageChange::None;
     let covers = if let Plan::Over { covers, .. } = &plan { *covers } else { Lsn::ZERO };
+    // Before the version is kept that has it.
+    let has_other_key = shared.versions.has_other_key(&sinks, &table.relation).await;
     let refilled = if let Plan::Refill { sinks } = &plan { sinks.clone() } else { Vec::new() };
     let is_another = matches!(plan, Plan::Resume(_))
         && told.is_some_and(|told| rewrite_of(&told, &table.relation) == Some(Rewrite::Anew));
@@ -532,6 +534,7 @@ async fn begin(
         }
         // The rows were computed anew in between: what is to follow the copy may be older than that.
         Plan::Resume(_) | Plan::Refill { .. } | Plan::Again { .. } if has_changed => (None, true),
+        Plan::Refill { .. } | Plan::Again { .. } if has_other_key => (None, true),
         // Beside what has it copied over, other values were computed anew, perhaps: changes from before that are not to follow.
         Plan::Over { storage: None, .. }
             if shared.storages.may_be_more_than_added(oid, &sinks, &table.storage, &table.relation) =>
@@ -544,6 +547,8 @@ async fn begin(
             (None, !has_key || is_another || storage.is_some_and(|then| has_changed(&then)))
         }
         Plan::Resume(copying) if has_key && copying.has_begun() => (Some(copying), false),
+        // Of sinks that had rows, which are copied over.
+        Plan::Resume(copying) if has_key && !copying.from_nothing => (None, false),
         // Without a key nothing tells rows apart that are there already.
         Plan::Resume(_) => (None, true),
         Plan::Refill { .. } => (None, !has_key),

@@ -119,6 +119,9 @@ impl Setup {
                 Plan::None { from } => setup.join(table, &sinks, from).await?,
                 plan => plan,
             };
+            if let Plan::Refill { sinks } = &plan {
+                setup.storages.forget(table.oid, sinks);
+            }
             setup.plans.insert(table.oid, plan);
         }
         if setup.settings.snapshot != SnapshotMode::Never {
@@ -131,14 +134,30 @@ impl Setup {
     /// does, they are copied anew, since nothing tells it what changes meanwhile.
     async fn note_absent(&mut self) -> Result<(), String> {
         for (oid, sink, table) in self.ledger.copied() {
-            let known = self.tables.get(&oid);
-            let takes = |of: &&CopySink| known.is_some_and(|(schema, name)| of.tables.matches(schema, name));
-            let Some(of) = self.settings.sinks.get(sink).filter(|of| !takes(of)) else { continue };
-            let note = Note::Wanted { table };
-            let noted = of.sink.put_note(&key(oid), Some(&note.text()?)).await;
-            noted.map_err(|error| format!("sink {}: keeping a note: {error}", of.sink.name()))?;
-            self.ledger.set(oid, sink, note);
+            if !self.takes(sink, oid) {
+                self.put(oid, sink, Note::Wanted { table }).await?;
+            }
         }
+        // A log that was to go on from where it was can't any more.
+        for (oid, sink, table, reason) in self.ledger.aside_to_go_on() {
+            if self.tables.contains_key(&oid) && !self.takes(sink, oid) {
+                self.put(oid, sink, Note::Aside { table, reason, before: None }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether that sink takes that table, as it is called and published now.
+    fn takes(&self, sink: usize, oid: u32) -> bool {
+        let known = self.tables.get(&oid).zip(self.settings.sinks.get(sink));
+        known.is_some_and(|((schema, name), of)| of.tables.matches(schema, name))
+    }
+
+    async fn put(&mut self, oid: u32, sink: usize, note: Note) -> Result<(), String> {
+        let Some(of) = self.settings.sinks.get(sink) else { return Ok(()) };
+        let noted = of.sink.put_note(&key(oid), Some(&note.text()?)).await;
+        noted.map_err(|error| format!("sink {}: keeping a note: {error}", of.sink.name()))?;
+        self.ledger.set(oid, sink, note);
         Ok(())
     }
 

@@ -50,6 +50,14 @@ impl Storages {
         of_table.extend(sinks.iter().map(|sink| (*sink, storage.clone())));
     }
 
+    /// What these sinks were told of the table is out of date, and is filled anew.
+    pub(crate) fn forget(&self, oid: u32, sinks: &[usize]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_table) = known.get_mut(&oid) {
+            of_table.retain(|sink, _| !sinks.contains(sink));
+        }
+    }
+
     /// Whether that holds of what any of these sinks was told of the table.
     fn any_known(&self, oid: u32, sinks: &[usize], test: impl Fn(&Storage) -> bool) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

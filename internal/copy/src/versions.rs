@@ -89,6 +89,24 @@ impl Versions {
         all.get(&oid).and_then(|versions| versions.last().cloned())
     }
 
+    /// Whether any of these sinks kept last a version of the table with another key: what was deleted by that key is not
+    /// understood by the new one.
+    pub(crate) async fn has_other_key(&self, sinks: &[usize], now: &Relation) -> bool {
+        let keys = |relation: &Relation| -> BTreeSet<i16> {
+            relation.columns.iter().filter(|column| column.is_key).map(|column| column.attnum).collect()
+        };
+        let now_keys = keys(now);
+        for kept_by in sinks.iter().filter_map(|sink| self.sinks.get(*sink)) {
+            let notes = kept_by.notes.lock().await;
+            let note = notes.get(&now.oid).and_then(|text| serde_json::from_str::<Note>(text).ok());
+            let last = note.and_then(|note| note.versions.into_iter().last());
+            if last.is_some_and(|version| keys(&version.relation(now.oid)) != now_keys) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Keeps, in sink number `sink`, what is known of those of `tables` of which it has kept nothing.
     ///
     /// # Errors

@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     Refuse(Line, u64),
     /// Every piece on the line is late by so much, for so many milliseconds.
     Delay(Line, u64, u64),
+    /// The target's disk is full for so many milliseconds.
+    FullDisk(u64),
     /// In the place of an answer of the line comes half of an HTTP 500, and what was asked for is done.
     BadAnswer(Line),
 }
@@ -69,6 +71,7 @@ impl Fault {
             Self::Stall(..) => "connection stalled",
             Self::Refuse(..) => "connections refused",
             Self::Delay(..) => "connection delayed",
+            Self::FullDisk(_) => "target's disk full",
             Self::BadAnswer(_) => "HTTP 500 in mid-body",
         }
     }
@@ -91,8 +94,9 @@ impl Fault {
                 let bytes_max = 1_u32 << random.random_range(4..20);
                 Self::CutAfter(line, random.random_range(0..bytes_max), direction)
             }
-            82..88 => Self::Stall(line, ms),
-            88..92 => Self::Delay(line, random.random_range(1..100), ms),
+            82..87 => Self::Stall(line, ms),
+            87..89 => Self::FullDisk(ms),
+            89..92 => Self::Delay(line, random.random_range(1..100), ms),
             92..96 => Self::BadAnswer(if random.random_bool(0.5) { Line::ClickHouse } else { Line::S3 }),
             _ => Self::Refuse(line, ms),
         }
@@ -233,6 +237,11 @@ impl Victims<'_> {
                 self.proxies.of(line).delay(each_ms);
                 pause(ms).await;
                 self.proxies.of(line).delay(0);
+            }
+            Fault::FullDisk(ms) => {
+                self.world.target.fill_disk();
+                pause(ms).await;
+                self.world.target.free_disk();
             }
             Fault::BadAnswer(line) => self.proxies.of(line).fail_answer(),
             Fault::Refuse(line, ms) => {

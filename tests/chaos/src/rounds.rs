@@ -93,7 +93,7 @@ impl InWorld {
         // Whoever does not ask for more loses, with a crash, what was committed within the last seconds.
         let forgetful =
             PgOptions::default().setting("synchronous_commit", "off").setting("wal_writer_delay", "10s");
-        let world = World::with_target(source, &forgetful);
+        let world = World::with_target(source, &forgetful.disk_that_can_fill());
         let proxies = Proxies::start(&world);
         let url = world.source.url("shop");
         let writers = (1..=settings.writers).map(|owner| Writer::new(owner, url.clone(), seed)).collect();

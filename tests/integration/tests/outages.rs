@@ -153,3 +153,34 @@ fn while_a_sink_is_away_the_time_until_the_slot_is_lost_is_told() {
         stop(&mut replicator, SOON);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_whose_disk_is_full_is_waited_for_and_nothing_is_lost() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let source = Postgres::start(version, &PgOptions::default());
+        source.createdb("shop");
+        source.sql("shop", "CREATE TABLE t (id bigint PRIMARY KEY, v text); INSERT INTO t SELECT n, 'v' || n FROM generate_series(1, 100) n");
+        let world = World::with_target(source, &PgOptions::default().disk_that_can_fill());
+        let mut replicator = Replicator::spawn(&world.config(), &[]);
+        replicator.wait_until_ready(SOON);
+        world.assert_soon_equal("before", SOON, Sinks::All, |_, _| true).await;
+        world.target.fill_disk();
+        // More than the pages that are there have room for.
+        for round in 1..4 {
+            world.source.sql("shop", &format!(
+                "INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series({round}000, {round}999) n; UPDATE t SET v = v || '!' WHERE id % 7 = {round}"
+            ));
+            world.assert_soon_equal("the other sinks", SOON, Sinks::WithoutPostgres, |_, _| true).await;
+        }
+        eventually_blocking(SOON, "a target that is full", || {
+            match replicator.metrics().get("replicator_sink_up", &[("sink", "copy")]) {
+                0.0 => Ok(()),
+                up => Err(format!("up: {up}: {}", replicator.stderr())),
+            }
+        });
+        assert!(replicator.stderr().contains("No space left on device"), "{}", replicator.stderr());
+        world.target.free_disk();
+        world.assert_soon_equal("afterwards", SOON, Sinks::All, |_, _| true).await;
+        stop(&mut replicator, SOON);
+    }
+}

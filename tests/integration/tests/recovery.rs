@@ -3,7 +3,9 @@
 use replicator_harness::{
     Config, PgOptions, PgVersion, Postgres, Replicator, STANDBY_SLOT, eventually_blocking,
 };
-use replicator_integration::{Sinks, Table, World, drain, stop, wait_for_copy, wait_for_stream};
+use replicator_integration::{
+    Sinks, Table, World, drain, stop, wait_for_copy, wait_for_stream, wait_until_caught_up,
+};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -205,6 +207,7 @@ async fn begun_anew(world: &World, config: &Config, what: &str) {
         "INSERT INTO items VALUES (-1, 'again') ON CONFLICT (id) DO UPDATE SET v = items.v || '.'",
     );
     world.assert_soon_equal(what, SOON, Sinks::All, |_, _| true).await;
+    wait_until_caught_up(&replicator);
     stop(&mut replicator, SOON);
     // And only once.
     world.source.sql("shop", "UPDATE items SET v = 'later' WHERE id = 3");
@@ -441,4 +444,40 @@ fn a_source_that_is_shut_down_is_not_kept_waiting_for_the_next_note() {
     world.source.stop_fast();
     world.source.start_again();
     stop(&mut replicator, SOON);
+}
+
+/// What was deleted by the old key, and comes behind a copy with the new one, is not to stay anywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_filled_again_leaves_no_row_in_the_others_that_went_before_their_key_changed() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE items (id bigint PRIMARY KEY, region text NOT NULL, v text);
+             INSERT INTO items SELECT n, 'r', 'v' FROM generate_series(1, 100) n",
+        );
+        let config = world.config();
+        let without_postgres = Config::new(&world.source.url("shop"))
+            .set("source.tables", vec!["public.*"])
+            .clickhouse("analytics", &world.clickhouse)
+            .s3("archive", &world.s3, "bucket", "prefix");
+        drain(&config);
+        world.source.sql("shop", "UPDATE items SET v = 'w' WHERE id < 10");
+        drain(&without_postgres);
+        world.source.sql(
+            "shop",
+            "DELETE FROM items WHERE id BETWEEN 5 AND 20; UPDATE items SET id = id + 1000 WHERE id > 90",
+        );
+        world
+            .source
+            .sql("shop", "ALTER TABLE items DROP CONSTRAINT items_pkey, ADD PRIMARY KEY (id, region)");
+        world
+            .source
+            .sql("shop", "UPDATE items SET region = 'other' WHERE id < 3; DELETE FROM items WHERE id = 30");
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_for_line("a sink lacks what the slot has passed", SOON);
+        replicator.wait_until_ready(SOON);
+        world.assert_soon_equal("filled again", SOON, Sinks::All, |_, _| true).await;
+        stop(&mut replicator, SOON);
+    }
 }

@@ -3,6 +3,7 @@
 //! Each is a cluster of its own from `initdb`, which takes about half a second: so each has its own system
 //! identifier, as clusters in the world do, and a copy of a prepared one would not.
 
+mod disk;
 mod options;
 mod standby;
 mod tools;
@@ -15,6 +16,7 @@ use crate::process::{Process, Signal, command_as};
 use crate::scratch::{Port, Scratch};
 use crate::tls::Tls;
 use crate::{dev, http};
+use disk::Disk;
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,7 @@ pub struct Postgres {
     tls: Option<Tls>,
     port: Port,
     scratch: Scratch,
+    disk: Option<Disk>,
 }
 
 impl Postgres {
@@ -66,7 +69,8 @@ impl Postgres {
             give_away(&scratch.path().join("data/root.crt"));
             tls
         });
-        let postgres = Self { version, server: Mutex::new(None), tls, port, scratch };
+        let disk = options.disk_can_fill.then(|| Disk::new(scratch.path()));
+        let postgres = Self { version, server: Mutex::new(None), tls, port, scratch, disk };
         postgres.configure(options);
         postgres.start_again();
         postgres
@@ -184,6 +188,21 @@ impl Postgres {
         }
     }
 
+    /// From now on its tables' files can't be written, as on a full disk.
+    ///
+    /// # Panics
+    /// When it was not started with [`PgOptions::disk_that_can_fill`].
+    pub fn fill_disk(&self) {
+        self.disk.as_ref().expect("started with a disk that can fill").fill();
+    }
+
+    /// There is room again.
+    pub fn free_disk(&self) {
+        if let Some(disk) = &self.disk {
+            disk.free();
+        }
+    }
+
     /// [`Postgres::stop_fast`] and [`Postgres::start_again`].
     pub fn restart(&self) {
         self.stop_fast();
@@ -253,6 +272,9 @@ impl Postgres {
         let log =
             File::options().create(true).append(true).open(self.log_file()).expect("open the server's log");
         command.arg("-D").arg(self.data_dir()).stdin(Stdio::null());
+        if let Some(disk) = &self.disk {
+            disk.put_under(&mut command);
+        }
         command.stdout(log.try_clone().expect("share the log")).stderr(log);
         Process::spawn("postgres", command)
     }

@@ -43,13 +43,22 @@ pub struct PgOptions {
     /// Lines of `pg_hba.conf` for connections over TCP, in the place of `trust` for everybody; the role
     /// `postgres` can always come in by the Unix socket.
     pub hba: Vec<String>,
+    /// Whether [`Postgres::fill_disk`](super::Postgres::fill_disk) can be called.
+    pub disk_can_fill: bool,
     /// Further settings, which win over the harness' own.
     pub settings: Vec<(String, String)>,
 }
 
 impl Default for PgOptions {
     fn default() -> Self {
-        Self { wal_level: "logical".into(), fsync: false, tls: false, hba: Vec::new(), settings: Vec::new() }
+        Self {
+            wal_level: "logical".into(),
+            fsync: false,
+            tls: false,
+            hba: Vec::new(),
+            disk_can_fill: false,
+            settings: Vec::new(),
+        }
     }
 }
 
@@ -65,6 +74,13 @@ impl PgOptions {
     #[must_use]
     pub fn fsync(mut self) -> Self {
         self.fsync = true;
+        self
+    }
+
+    /// With a disk that [`Postgres::fill_disk`](super::Postgres::fill_disk) fills.
+    #[must_use]
+    pub fn disk_that_can_fill(mut self) -> Self {
+        self.disk_can_fill = true;
         self
     }
 

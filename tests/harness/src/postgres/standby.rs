@@ -56,6 +56,7 @@ impl Postgres {
             tls: None,
             port: Port::take(),
             scratch,
+            disk: None,
         };
         standby.configure(&options);
         standby.start_again();

@@ -61,6 +61,10 @@ impl Column {
     }
 
     fn push_as_text(&mut self, binary: &[u8]) -> Result<(), Problem> {
+        // Of a column that is gone, whose type nobody needs to know.
+        if !self.is_written() {
+            return Ok(());
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         let pushed = match self.source.write_text(binary, &mut scratch) {

@@ -499,6 +499,20 @@ mod tests {
     }
 
     #[test]
+    fn a_column_that_is_not_written_takes_whatever_comes() {
+        let mut gone = Column::unwritten("gone");
+        for value in [
+            Value::Text(b"a"),
+            Value::Binary(b"\0\0\0\x01"),
+            Value::Binary(b""),
+            Value::Null,
+            Value::Unchanged,
+        ] {
+            assert_eq!(gone.push(value), Ok(()), "{value:?}");
+        }
+    }
+
+    #[test]
     fn an_integer_beyond_its_column_is_an_error_under_any_rule() {
         assert_eq!(column("Int16", CLAMP).push(Value::Text(b"70000")), Err(Problem::Misfit(Misfit::Above)));
         assert_eq!(column("Int16", CLAMP).push(Value::Text(b"x")), Err(Problem::Misfit(Misfit::Malformed)));
