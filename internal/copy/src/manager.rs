@@ -55,6 +55,8 @@ pub(crate) struct Manager {
     generated: Generated,
     /// Their changes are to wait, and what came before is not durable yet.
     held: BTreeSet<u32>,
+    /// Sinks that take a table since it has another name, until that is followed.
+    newcomers: BTreeMap<u32, Vec<usize>>,
     /// Being copied, or copied while the pipeline hands on what waited.
     busy: BTreeSet<u32>,
     /// To be copied again when that is over; unless the copy has what there was at that position.
@@ -106,6 +108,7 @@ impl Manager {
             gives_up,
             failures: BTreeMap::new(),
             held: BTreeSet::new(),
+            newcomers: BTreeMap::new(),
             busy: BTreeSet::new(),
             deferred: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -431,7 +434,7 @@ impl Manager {
                 if !self.tables.contains_key(&after.oid) {
                     return Ok(());
                 }
-                self.met(&after);
+                self.met_again(&after).await?;
                 // One that is live would have been told as rewritten: it waits already.
                 let is_copied = self.mode != SnapshotMode::Never && !self.receivers(after.oid).is_empty();
                 if is_copied && rewrite_of(&before, &after).is_some() {
@@ -443,7 +446,7 @@ impl Manager {
                 self.follow_schema(SchemaChange { after, at, known }).await?;
             }
             Notice::Rewritten { after, rewrite } => {
-                self.met(&after);
+                self.met_again(&after).await?;
                 let oid = after.oid;
                 let why = if rewrite == Rewrite::Guess {
                     why(Doubt::Columns)
@@ -451,7 +454,10 @@ impl Manager {
                     "its rows were computed anew"
                 };
                 info!(self.shared.logger, "a table is copied again"; "table" => after.qualified_name(), "why" => why);
-                let plan = self.over_or_anew(oid, plan_for(rewrite, None, Some(&after)));
+                let plan = match self.newcomers.remove(&oid) {
+                    Some(_) => Plan::Again { empty_first: true },
+                    None => self.over_or_anew(oid, plan_for(rewrite, None, Some(&after))),
+                };
                 if self.busy.contains(&oid) {
                     // Its having caught up is on its way here. It waits already, whatever the copy has.
                     self.hold(oid, plan, Lsn::MAX);
@@ -480,6 +486,16 @@ impl Manager {
             for request in self.requests.remove(&oid).unwrap_or_default() {
                 let _ = self.shared.pipeline.send(Input::Answered(request));
             }
+        }
+        if let Some(sinks) = self.newcomers.remove(&oid) {
+            info!(self.shared.logger, "a table is copied to sinks that take it by its new name"; "table" => self.name(oid));
+            let plan = if self.todo.contains_key(&oid) {
+                Plan::Again { empty_first: true }
+            } else {
+                Plan::Refill { sinks }
+            };
+            self.want(oid, &plan).await?;
+            self.add(oid, plan);
         }
         // A copy brings the version.
         if let Some(plan) = self.todo.get(&oid).cloned() {
@@ -577,6 +593,33 @@ impl Manager {
 
     fn met(&mut self, relation: &Relation) {
         self.tables.insert(relation.oid, (relation.schema.clone(), relation.name.clone()));
+    }
+
+    /// As [`Manager::met`], of a table that is known. By another name other sinks may take it: they have nothing of it, or what
+    /// it was long ago; and what those have that no longer take it gets old from now on.
+    async fn met_again(&mut self, after: &Relation) -> Result<(), String> {
+        let oid = after.oid;
+        let had = self.receivers(oid);
+        self.met(after);
+        if self.mode == SnapshotMode::Never {
+            return Ok(());
+        }
+        let has = self.receivers(oid);
+        let changed: Vec<usize> =
+            (0..self.shared.sinks.len()).filter(|sink| had.contains(sink) != has.contains(sink)).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let note = Note::Wanted { table: self.name(oid) };
+        self.shared.write_note(oid, &changed, &note).await?;
+        changed.iter().for_each(|sink| self.ledger.set(oid, *sink, note.clone()));
+        let newcomers = self.newcomers.entry(oid).or_default();
+        newcomers.retain(|sink| has.contains(sink));
+        newcomers.extend(changed.into_iter().filter(|sink| has.contains(sink)));
+        if newcomers.is_empty() {
+            self.newcomers.remove(&oid);
+        }
+        Ok(())
     }
 
     /// A table that waits has another version, under which its rows may be others. What waits from before that is older than

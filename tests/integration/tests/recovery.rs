@@ -481,3 +481,48 @@ async fn a_sink_that_is_filled_again_leaves_no_row_in_the_others_that_went_befor
         stop(&mut replicator, SOON);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_new_name_a_sink_takes_comes_there_with_its_rows_each_time() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let world = World::start(version);
+        world.source.sql(
+            "shop",
+            "CREATE TABLE draft (id bigint PRIMARY KEY, v text); INSERT INTO draft SELECT n, 'v' FROM generate_series(1, 100) n;
+             CREATE TABLE others (id bigint PRIMARY KEY)",
+        );
+        let config = world.config().set("source.catalog_interval_ms", 300).set_sink(
+            "analytics",
+            "tables",
+            vec!["public.items", "public.others"],
+        );
+        let mut replicator = Replicator::spawn(&config, &[]);
+        replicator.wait_until_ready(SOON);
+        for round in 0..3 {
+            world.source.sql("shop", &format!("UPDATE draft SET v = 'round {round}' WHERE id % 5 = {round}; DELETE FROM draft WHERE id = {round} + 50"));
+            world.assert_soon_equal("as draft", SOON, Sinks::WithoutClickHouse, |_, _| true).await;
+            world.source.sql(
+                "shop",
+                "ALTER TABLE draft RENAME TO items; INSERT INTO items SELECT max(id) + 1, 'new' FROM items",
+            );
+            world.assert_soon_equal("as items", SOON, Sinks::All, |_, _| true).await;
+            if round == 1 {
+                // What was noted when it went is not forgotten with the process.
+                stop(&mut replicator, SOON);
+                replicator = Replicator::spawn(&config, &[]);
+                replicator.wait_until_ready(SOON);
+            }
+            world.source.sql(
+                "shop",
+                "ALTER TABLE items RENAME TO draft; INSERT INTO others SELECT count(*) FROM others",
+            );
+            if round == 1 {
+                world.assert_soon_equal("away", SOON, Sinks::WithoutClickHouse, |_, _| true).await;
+                stop(&mut replicator, SOON);
+                replicator = Replicator::spawn(&config, &[]);
+                replicator.wait_until_ready(SOON);
+            }
+        }
+        stop(&mut replicator, SOON);
+    }
+}
